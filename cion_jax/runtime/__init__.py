@@ -1,0 +1,1 @@
+"""What every stage stands on: files that are whole or absent, progress, checkpoints, device meshes."""

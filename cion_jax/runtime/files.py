@@ -1,0 +1,69 @@
+"""Files that are either whole or not there.
+
+Everything this package writes goes to a temporary name in the same folder, is flushed to disk and renamed, so a
+file under its final name is complete whatever was interrupted (Ctrl-C, ``kill -9``, a full disk).
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """Gives a temporary path to write; renames it to `path` on success, removes it on failure.
+
+    Works for files and for folders; a folder that is already at `path` is replaced.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        yield temporary
+        if temporary.is_dir():
+            if path.exists():
+                shutil.rmtree(path)
+            os.replace(temporary, path)
+        else:
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes what killed writers of `path` left beside it. One writer at a time is assumed."""
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        _remove(leftover)
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Writes `value` as indented JSON, atomically. NaN is refused: it is not JSON."""
+    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+    with atomic_path(path) as temporary:
+        temporary.write_text(text)
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Reads a JSON file; a missing or broken one is a `ValueError` that names it."""
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a JSON file ({error}); it may be truncated, write it again") from error
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
