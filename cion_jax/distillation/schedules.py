@@ -1,0 +1,122 @@
+"""What changes with the step: images per identity, learning rate, weight decay, teacher momentum.
+
+The curriculum comes first: it fixes the number of steps of every epoch, and every other schedule is built on the
+exact total. Sampler, loss and schedules all read the same `Curriculum`, so they can't disagree after a resume.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Schedule = Callable[[jax.Array | int], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """Consecutive epochs with one K. `first_step` counts from the start of training."""
+
+    images_per_identity: int
+    first_epoch: int
+    epochs: int
+    first_step: int
+    steps_per_epoch: int
+
+    @property
+    def end_step(self) -> int:
+        return self.first_step + self.epochs * self.steps_per_epoch
+
+
+@dataclasses.dataclass(frozen=True)
+class Curriculum:
+    """The stages of training in order (Sec. 4.1: K = 2, 4, 6, 8 from epochs 0, 40, 60, 80)."""
+
+    stages: tuple[Stage, ...]
+
+    @property
+    def total_steps(self) -> int:
+        return self.stages[-1].end_step
+
+    def stage(self, step: int) -> Stage:
+        """The stage that `step` belongs to."""
+        for stage in self.stages:
+            if step < stage.end_step:
+                return stage
+        raise ValueError(f"step {step} is past the end of training ({self.total_steps} steps)")
+
+    def epoch(self, step: int) -> int:
+        stage = self.stage(step)
+        return stage.first_epoch + (step - stage.first_step) // stage.steps_per_epoch
+
+    def first_step(self, epoch: int) -> int:
+        """The step at which `epoch` begins; the total for an epoch after the last one."""
+        for stage in self.stages:
+            if epoch < stage.first_epoch + stage.epochs:
+                return stage.first_step + (epoch - stage.first_epoch) * stage.steps_per_epoch
+        return self.total_steps
+
+
+def make_curriculum(
+    identity_sizes: np.ndarray,
+    *,
+    batch_size: int,
+    epochs: int,
+    stage_epochs: Sequence[int],
+    images_per_identity: Sequence[int],
+) -> Curriculum:
+    """Works out the exact number of steps of every stage.
+
+    Args:
+      identity_sizes: images of each identity; an identity of n images gives ceil(n / K) groups of K.
+      batch_size: images of a global batch, a multiple of every K.
+      epochs: epochs in all.
+      stage_epochs: epoch at which each stage begins; the first is 0.
+      images_per_identity: K of each stage.
+
+    Raises:
+      ValueError: stages out of order, a K that does not divide the batch (the nearest batch sizes that work are
+        named), or fewer groups than one batch needs.
+    """
+    starts, ks = list(stage_epochs), list(images_per_identity)
+    if not starts or len(starts) != len(ks) or starts[0] != 0 or starts != sorted(set(starts)) or min(ks) < 1:
+        raise ValueError(
+            f"stages need one K >= 1 each and rising start epochs from 0, got epochs {starts} with images per identity {ks}"
+        )
+    used = [k for k, start in zip(ks, starts) if start < epochs]
+    step = np.lcm.reduce(used)
+    if batch_size % step:
+        below, above = batch_size // step * step, (batch_size // step + 1) * step
+        near = " or ".join(str(b) for b in (below, above) if b)
+        raise ValueError(f"batch size {batch_size} is not a multiple of every images_per_identity {used}; use {near}")
+    stages, first_step = [], 0
+    for k, start, end in zip(used, starts, [*starts[1:], epochs]):
+        groups = int((-(-np.asarray(identity_sizes) // k)).sum())
+        steps = groups * k // batch_size
+        if steps == 0:
+            raise ValueError(
+                f"{groups} groups of {k} images are fewer than one batch of {batch_size}; lower the batch size to "
+                f"{groups * k // step * step or step} or bring more images"
+            )
+        stages.append(Stage(k, start, min(end, epochs) - start, first_step, steps))
+        first_step = stages[-1].end_step
+    return Curriculum(tuple(stages))
+
+
+def cosine_schedule(start: float, end: float, steps: int, warmup_steps: int = 0) -> Schedule:
+    """Linear from 0 to `start` over `warmup_steps` (both ends reached), then half a cosine towards `end`.
+
+    The value at step t >= w is end + (start - end) (1 + cos(pi (t - w) / (steps - w))) / 2, as in DINO.
+    """
+    if not 0 <= warmup_steps <= steps:
+        raise ValueError(f"warm-up of {warmup_steps} steps must lie within the {steps} steps of training")
+
+    def schedule(step: jax.Array | int) -> jax.Array:
+        step = jnp.asarray(step, jnp.float32)
+        warmup = start * step / max(warmup_steps - 1, 1)
+        progress = jnp.clip((step - warmup_steps) / max(steps - warmup_steps, 1), 0, 1)
+        decay = end + (start - end) * (1 + jnp.cos(jnp.pi * progress)) / 2
+        return jnp.where(step < warmup_steps, warmup, decay)
+
+    return schedule
