@@ -1,5 +1,17 @@
 """Samples: the table of person crops, its readers and writers, and image decoding."""
 
+from cion_jax.samples.formats import read_samples, write_annotations, write_samples
+from cion_jax.samples.images import UndecodableImage, check_images, decode_image, load_image, resize
 from cion_jax.samples.table import SampleTable
 
-__all__ = ["SampleTable"]
+__all__ = [
+    "SampleTable",
+    "UndecodableImage",
+    "check_images",
+    "decode_image",
+    "load_image",
+    "read_samples",
+    "resize",
+    "write_annotations",
+    "write_samples",
+]

@@ -188,8 +188,10 @@ def _check_paths(paths: pa.ChunkedArray, source: str) -> None:
     for reason, bad in refused.items():
         if pc.any(bad).as_py():
             raise _row_error(source, reason, bad, paths)
-    plain = pc.replace_substring_regex(paths, "/+", "/")
-    plain = pc.replace_substring_regex(plain, r"(^|/)(\./)+", r"\1")
+    plain = paths
+    if pc.any(pc.match_substring_regex(paths, r"//|(^|/)\./")).as_py():
+        plain = pc.replace_substring_regex(plain, "/+", "/")
+        plain = pc.replace_substring_regex(plain, r"(^|/)(\./)+", r"\1")
     if pc.count_distinct(plain).as_py() != len(plain):
         codes = _codes(plain)
         raise _row_error(source, "file_path appears more than once", np.bincount(codes)[codes] > 1, paths)

@@ -1,0 +1,137 @@
+"""Reading and writing sample tables.
+
+    .parquet   the native form; every column is kept
+    .json      a list of objects; CION-AL and SYNTH-PEDES annotations (`id`, `file_path`) are such lists
+    .jsonl     one object per line
+    .csv       with a header line; `video` and `tracklet` are read as text, so that "007" stays "007"
+
+The three text forms keep the columns of the sample table and leave out all others.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet
+
+from cion_jax.runtime.files import atomic_path, read_json
+from cion_jax.samples.table import COLUMNS, INTEGER_COLUMNS, SampleTable
+
+ROWS_PER_WRITE = 65536
+
+
+def read_samples(path: str | os.PathLike) -> SampleTable:
+    """Reads and validates a sample table; the extension says which format it is.
+
+    A missing, truncated or malformed file and bad content are `ValueError`s that name the file and the rows.
+    """
+    path = Path(path)
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise ValueError(f"{path}: unknown extension {path.suffix!r}, expected one of {', '.join(_READERS)}")
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    try:
+        table = reader(path)
+    except (pa.ArrowException, OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read, broken or truncated ({error})") from error
+    return SampleTable(table, source=str(path))
+
+
+def write_samples(table: SampleTable, path: str | os.PathLike) -> None:
+    """Writes the table as Parquet, whole or not at all."""
+    if Path(path).suffix.lower() != ".parquet":
+        raise ValueError(f"{path}: sample tables are written as Parquet, give a name that ends in .parquet")
+    with atomic_path(path) as temporary:
+        pyarrow.parquet.write_table(table.arrow, temporary, compression="zstd")
+
+
+def write_annotations(table: SampleTable, path: str | os.PathLike) -> None:
+    """Writes the CION-AL form, a JSON list of `{"id": identity, "file_path": path}` in table order.
+
+    Discarded rows (identity -1) are left out. The table needs `identity`, and a row that is not discarded.
+    """
+    kept = table["identity"] >= 0
+    if not kept.any():
+        raise ValueError(f"{path}: every row is discarded (identity -1), there is nothing to annotate")
+    arrow = table.select(kept).arrow.select(["identity", "file_path"]).rename_columns(["id", "file_path"])
+    with atomic_path(path) as temporary, open(temporary, "w") as file:
+        separator = "[\n"
+        for batch in arrow.to_batches(max_chunksize=ROWS_PER_WRITE):
+            file.write(separator + ",\n".join(map(json.dumps, batch.to_pylist())))
+            separator = ",\n"
+        file.write("\n]\n")
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    return pyarrow.parquet.read_table(path)
+
+
+def _read_json_list(path: Path) -> pa.Table:
+    records = read_json(path)
+    if not isinstance(records, list):
+        raise ValueError(f"{path}: holds a JSON {type(records).__name__}, expected a list of objects")
+    for row, record in enumerate(records):
+        if not isinstance(record, dict):
+            raise ValueError(f"{path}: row {row} (from 0) is {record!r:.80}, expected an object")
+    first = records[0] if records else {}
+    _check_names(path, first)
+    keys = {name: name for name in COLUMNS if name in first}
+    if "identity" not in first and "id" in first:
+        keys["identity"] = "id"
+    return pa.table(
+        {name: _json_column(path, key, [record.get(key) for record in records]) for name, key in keys.items()}
+    )
+
+
+def _json_column(path: Path, key: str, values: list) -> pa.Array:
+    try:
+        return pa.array(values)
+    except pa.ArrowException as error:
+        raise ValueError(f"{path}: key {key!r} holds values of more than one type ({error})") from error
+
+
+def _read_json_lines(path: Path) -> pa.Table:
+    with open(path) as file:
+        first = json.loads(file.readline() or "null")
+    if not isinstance(first, dict):
+        raise ValueError(f"{path}: line 1 is {first!r:.80}, expected an object")
+    _check_names(path, first)
+    # With its types declared, a video named "2024-05-01" stays text and other keys cost nothing.
+    names = [name for name in COLUMNS if name in first]
+    schema = pa.schema([(name, _json_type(name, first[name])) for name in names])
+    options = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+    return pyarrow.json.read_json(path, parse_options=options)
+
+
+def _json_type(name: str, value: Any) -> pa.DataType:
+    if name in INTEGER_COLUMNS or (name != "file_path" and isinstance(value, int)):
+        return pa.int64()
+    return pa.string()
+
+
+def _read_csv(path: Path) -> pa.Table:
+    types = {name: pa.int64() if name in INTEGER_COLUMNS else pa.string() for name in COLUMNS}
+    options = pyarrow.csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True)
+    table = pyarrow.csv.read_csv(path, convert_options=options)
+    _check_names(path, table.column_names)
+    return table.select([name for name in table.column_names if name in COLUMNS])
+
+
+def _check_names(path: Path, names: Iterable[str]) -> None:
+    """Says so while the names of all columns are known, those left out included."""
+    if "file_path" not in names:
+        raise ValueError(f"{path}: no column 'file_path' (columns found: {', '.join(names) or 'none'})")
+
+
+_READERS: dict[str, Callable[[Path], pa.Table]] = {
+    ".parquet": _read_parquet,
+    ".json": _read_json_list,
+    ".jsonl": _read_json_lines,
+    ".csv": _read_csv,
+}

@@ -1,0 +1,78 @@
+"""Decoding image files, and finding out beforehand whether they are there."""
+
+import io
+import os
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from cion_jax.samples.table import EXAMPLES, SampleTable
+
+_PIL_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+
+
+class UndecodableImage(ValueError):
+    """An image file that is missing, broken or not an image."""
+
+
+def load_image(path: str | os.PathLike) -> np.ndarray:
+    """Reads an image file as `[height, width, 3]` uint8 RGB; raises `UndecodableImage` naming the file.
+
+    Grey, palette, CMYK and transparent images become RGB. Truncated files are refused rather than filled up.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise UndecodableImage(f"{path}: cannot be read ({error.strerror})") from error
+    return decode_image(data, name=str(path))
+
+
+def decode_image(data: bytes, *, name: str = "image") -> np.ndarray:
+    """Decodes an encoded image as `load_image` does; `name` is what an error calls it."""
+    if data.startswith(b"\xff\xd8"):
+        try:
+            return simplejpeg.decode_jpeg(data, colorspace="RGB")
+        except ValueError:
+            pass  # CMYK, or a warning from the JPEG library: PIL decides
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.array(image.convert("RGB"))
+    except _PIL_ERRORS as error:
+        raise UndecodableImage(f"{name}: not a readable image ({error})") from error
+
+
+def resize(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Resizes `[h, w, 3]` uint8 to `size = (height, width)`: bilinear with antialiasing, as ReID tools do."""
+    height, width = size
+    if image.shape[:2] == (height, width):
+        return image
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def check_images(table: SampleTable, root: str | os.PathLike, *, sample: int = 1000, seed: int = 0) -> None:
+    """Looks for the files of `sample` random rows under the image root `root`.
+
+    Where one of them is missing, all rows are looked up, and the number of missing files is reported with the
+    first few as a `ValueError`.
+    """
+    if not os.path.isdir(root):
+        raise ValueError(f"image root {root}: no such folder")
+    rows = np.random.default_rng(seed).permutation(len(table))[:sample]
+    if not _missing(table, root, rows).size:
+        return
+    missing = _missing(table, root, np.arange(len(table)))
+    paths = table["file_path"][missing[:EXAMPLES]]
+    examples = ", ".join(f"row {row}: {path!r}" for row, path in zip(missing.tolist(), paths))
+    raise ValueError(
+        f"{len(missing)} of {len(table)} images are not under the image root {root}: {examples}"
+        f"{', ...' if len(missing) > EXAMPLES else ''}; check the root and the table's file_path column"
+    )
+
+
+def _missing(table: SampleTable, root: str | os.PathLike, rows: np.ndarray) -> np.ndarray:
+    paths = table.select(rows)["file_path"]
+    return rows[[not os.path.isfile(os.path.join(root, path)) for path in paths]]
