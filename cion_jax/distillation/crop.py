@@ -1,0 +1,71 @@
+"""Random resized crops as two small matrix products, equal to PIL's crop and bicubic resize within two grey levels.
+
+`jax.image.scale_and_translate` would see pixels beyond the crop; here the weights end at the box, as in PIL.
+"""
+
+import jax
+import jax.numpy as jnp
+
+# Candidate boxes per crop; like torchvision's RandomResizedCrop, the first that fits is taken.
+_ATTEMPTS = 10
+
+
+def random_box(
+    key: jax.Array, size: jax.Array, *, scale: tuple[float, float], ratio: tuple[float, float]
+) -> jax.Array:
+    """Draws a crop of an image of `size` (height, width): `[top, left, height, width]`, whole pixels, float32.
+
+    The area is uniform in `scale` (share of the image), the aspect ratio width / height log-uniform in `ratio`.
+    If none of ten draws fits, the largest centered box within `ratio` is taken.
+    """
+    area_key, ratio_key, place_key = jax.random.split(key, 3)
+    size = size.astype(jnp.float32)
+    area = size.prod() * jax.random.uniform(area_key, (_ATTEMPTS,), minval=scale[0], maxval=scale[1])
+    low, high = jnp.log(jnp.asarray(ratio))
+    aspect = jnp.exp(jax.random.uniform(ratio_key, (_ATTEMPTS,), minval=low, maxval=high))
+    drawn = jnp.round(jnp.stack([jnp.sqrt(area / aspect), jnp.sqrt(area * aspect)], axis=-1))
+    fits = ((drawn > 0) & (drawn <= size)).all(-1)
+    aspect_of_image = size[1] / size[0]
+    height = jnp.where(aspect_of_image < ratio[0], jnp.round(size[1] / ratio[0]), size[0])
+    width = jnp.where(aspect_of_image > ratio[1], jnp.round(size[0] * ratio[1]), size[1])
+    centered = jnp.maximum(jnp.stack([height, width]), 1)
+    box = jnp.where(fits.any(), drawn[jnp.argmax(fits)], centered)
+    room = size - box
+    random_place = jnp.floor(jax.random.uniform(place_key, (2,)) * (room + 1))
+    place = jnp.where(fits.any(), jnp.minimum(random_place, room), jnp.floor(room / 2))
+    return jnp.concatenate([place, box])
+
+
+def crop_and_resize(image: jax.Array, box: jax.Array, size: tuple[int, int], *, flip: jax.Array) -> jax.Array:
+    """Crops `box` of `[h, w, 3]`, resizes it to `size` (antialiased bicubic) and mirrors it if `flip`.
+
+    Grey levels, float32 in [0, 255].
+    """
+    rows = resize_weights(box[0], box[2], size[0], image.shape[0])
+    columns = resize_weights(box[1], box[3], size[1], image.shape[1])
+    columns = jnp.where(flip, columns[::-1], columns)
+    # Exact products: grey levels must not be rounded to bfloat16 or TF32 on the way.
+    exact = jax.lax.Precision.HIGHEST
+    wide = jnp.einsum("ow,hwc->hoc", columns, image.astype(jnp.float32), precision=exact)
+    return jnp.clip(jnp.einsum("ph,hoc->poc", rows, jnp.clip(wide, 0, 255), precision=exact), 0, 255)
+
+
+def resize_weights(start: jax.Array, length: jax.Array, size: int, canvas: int) -> jax.Array:
+    """Weights `[size, canvas]` that resize `length` pixels from `start` to `size`.
+
+    The cubic kernel (a = -0.5) is stretched by the scale when shrinking; each row sums to one within the box.
+    """
+    scale = length / size
+    stretch = jnp.maximum(scale, 1.0)
+    center = start + (jnp.arange(size) + 0.5) * scale
+    pixel = jnp.arange(canvas)
+    weights = _cubic((pixel + 0.5 - center[:, None]) / stretch)
+    weights = jnp.where((pixel >= start) & (pixel < start + length), weights, 0.0)
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def _cubic(x: jax.Array, a: float = -0.5) -> jax.Array:
+    x = jnp.abs(x)
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = ((x - 5) * x + 8) * x * a - 4 * a
+    return jnp.where(x < 1, near, jnp.where(x < 2, far, 0.0))
