@@ -105,8 +105,10 @@ def _read_json_lines(path: Path) -> pa.Table:
     # With its types declared, a video named "2024-05-01" stays text and other keys cost nothing.
     names = [name for name in COLUMNS if name in first]
     schema = pa.schema([(name, _json_type(name, first[name])) for name in names])
-    options = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
-    return pyarrow.json.read_json(path, parse_options=options)
+    parse = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+    # Errors name rows within a block: one block, as far as Arrow allows.
+    read = pyarrow.json.ReadOptions(use_threads=False, block_size=min(path.stat().st_size + 1, 2**31 - 1))
+    return pyarrow.json.read_json(path, read_options=read, parse_options=parse)
 
 
 def _json_type(name: str, value: Any) -> pa.DataType:
@@ -117,8 +119,9 @@ def _json_type(name: str, value: Any) -> pa.DataType:
 
 def _read_csv(path: Path) -> pa.Table:
     types = {name: pa.int64() if name in INTEGER_COLUMNS else pa.string() for name in COLUMNS}
-    options = pyarrow.csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True)
-    table = pyarrow.csv.read_csv(path, convert_options=options)
+    convert = pyarrow.csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True)
+    read = pyarrow.csv.ReadOptions(use_threads=False)  # with threads, errors do not name the row
+    table = pyarrow.csv.read_csv(path, read_options=read, convert_options=convert)
     _check_names(path, table.column_names)
     return table.select([name for name in table.column_names if name in COLUMNS])
 
