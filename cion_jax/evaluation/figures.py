@@ -1,0 +1,77 @@
+"""Pictures for reports: contact sheets of crops, and curves."""
+
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+
+from cion_jax.runtime.files import atomic_path
+from cion_jax.samples import load_image, resize
+
+_GAP = 4  # pixels between tiles
+_CAPTION = 18  # height of a caption line
+_BORDER = 3
+_INK, _PAPER = (40, 40, 40), (255, 255, 255)
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[str | os.PathLike]],
+    out: str | os.PathLike,
+    *,
+    tile: tuple[int, int] = (128, 64),
+    captions: Sequence[str] | None = None,
+    borders: Sequence[Sequence[str | None]] | None = None,
+) -> None:
+    """Writes a PNG with one row of images per entry of `rows` (the crops of one identity, a ranked list).
+
+    `tile` is the height and width of an image; rows may differ in length. `captions` are lines of text, one
+    above each row; `borders` are colour names per image, None for no border.
+    """
+    if not any(len(row) for row in rows):
+        raise ValueError("a contact sheet needs at least one image")
+    for name, given in (("captions", captions), ("borders", borders)):
+        if given is not None and len(given) != len(rows):
+            raise ValueError(f"{len(given)} {name} for {len(rows)} rows of images")
+    height, width = tile
+    header = _CAPTION if captions is not None else 0
+    pitch = height + _GAP + header
+    columns = max(len(row) for row in rows)
+    sheet = Image.new("RGB", (_GAP + columns * (width + _GAP), _GAP + len(rows) * pitch), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for index, row in enumerate(rows):
+        top = _GAP + index * pitch
+        if captions is not None:
+            draw.text((_GAP, top), captions[index], fill=_INK, font=ImageFont.load_default(12))
+        for column, path in enumerate(row):
+            x, y = _GAP + column * (width + _GAP), top + header
+            sheet.paste(Image.fromarray(resize(load_image(path), tile)), (x, y))
+            if borders is not None and borders[index][column] is not None:
+                box = (x, y, x + width - 1, y + height - 1)
+                draw.rectangle(box, outline=borders[index][column], width=_BORDER)
+    with atomic_path(out) as temporary:
+        sheet.save(temporary, format="PNG")
+
+
+def curve(
+    lines: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    out: str | os.PathLike,
+    *,
+    x_label: str,
+    y_label: str,
+    title: str = "",
+) -> None:
+    """Writes a PNG of named lines, each given as x and y `[points]`."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for name, (x, y) in lines.items():
+        axes.plot(x, y, label=name, linewidth=1.2)
+    axes.set(xlabel=x_label, ylabel=y_label, title=title)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(lines) > 1:
+        axes.legend(frameon=False)
+    with atomic_path(out) as temporary:
+        FigureCanvasAgg(figure).print_png(str(temporary))
