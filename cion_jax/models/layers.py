@@ -1,0 +1,244 @@
+"""Layers that model families share, with PyTorch's semantics and default initialisation.
+
+Parameters are float32. Every layer computes in the dtype of its input, so a backbone chooses the compute dtype
+by casting its images; statistics (means, variances, softmax) stay in float32 at least.
+
+Axes: b batch, h height, w width, n tokens, c channels.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from cion_jax.models.convolution import convolve
+
+Initializer = Callable[[jax.Array, tuple[int, ...], jnp.dtype], jax.Array]
+
+# PyTorch's default for convolutions and linear layers: uniform within 1 / sqrt(fan_in).
+torch_uniform = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+kaiming_normal_fan_out = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def truncated_normal_02(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    """Normal with standard deviation 0.02, cut at an absolute 2 (100 deviations), as the released ViT has it."""
+    return 0.02 * jax.random.truncated_normal(key, -100.0, 100.0, shape, dtype)
+
+
+def _torch_bias(key: jax.Array, shape: tuple[int, ...], fan_in: int) -> jax.Array:
+    bound = 1 / math.sqrt(fan_in)
+    return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+
+
+class Conv(nnx.Module):
+    """2-D convolution `[b, h, w, c] -> [b, h', w', out]`, square kernel, zero padding; see `convolve`."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        groups: int = 1,
+        use_bias: bool = True,
+        kernel_init: Initializer = torch_uniform,
+        rngs: nnx.Rngs,
+    ):
+        shape = (kernel_size, kernel_size, in_features // groups, out_features)
+        self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
+        self.bias = nnx.data(None)
+        if use_bias:
+            self.bias = nnx.Param(_torch_bias(rngs.params(), (out_features,), math.prod(shape[:3])))
+        self.stride, self.padding, self.groups = stride, padding, groups
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = convolve(x, self.kernel[...].astype(x.dtype), self.stride, self.padding, self.groups)
+        return x if self.bias is None else x + self.bias[...].astype(x.dtype)
+
+
+class Linear(nnx.Module):
+    """`y = x W + b`, `[..., in] -> [..., out]`. PyTorch's initialisation, or `kernel_init` with zero biases."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        kernel_init: Initializer | None = None,
+        rngs: nnx.Rngs,
+    ):
+        init = kernel_init or torch_uniform
+        self.kernel = nnx.Param(init(rngs.params(), (in_features, out_features), jnp.float32))
+        bias = (
+            jnp.zeros(out_features)
+            if kernel_init
+            else _torch_bias(rngs.params(), (out_features,), in_features)
+        )
+        self.bias = nnx.Param(bias)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x @ self.kernel[...].astype(x.dtype) + self.bias[...].astype(x.dtype)
+
+
+def _normalize(x: jax.Array, mean: jax.Array, variance: jax.Array, layer) -> jax.Array:
+    """`(x - mean) / sqrt(variance + epsilon) * scale + bias`, computed in float32, in the dtype of `x`."""
+    factor = lax.rsqrt(variance + layer.epsilon) * layer.scale[...]
+    return ((x - mean) * factor + layer.bias[...]).astype(x.dtype)
+
+
+def _moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance over `axes`, in float32 at least, kept as axes of size one."""
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    mean = jnp.mean(x, axes, keepdims=True)
+    return mean, jnp.mean(jnp.square(x - mean), axes, keepdims=True)
+
+
+class LayerNorm(nnx.Module):
+    """Normalises the channels of every position, `[..., c]`.
+
+    Not `nnx.LayerNorm`: that has an `axis_name`, which `model.set_attributes(axis_name=...)`, meant for
+    `BatchNorm`, would set as well, and positions of different devices would be averaged together.
+    """
+
+    def __init__(self, features: int, *, epsilon: float = 1e-6):
+        self.scale = nnx.Param(jnp.ones(features))
+        self.bias = nnx.Param(jnp.zeros(features))
+        self.epsilon = epsilon
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return _normalize(x, *_moments(x, (-1,)), self)
+
+
+class InstanceNorm(nnx.Module):
+    """Normalises every channel of every image by itself, `[b, h, w, c]`; the same in training and evaluation."""
+
+    def __init__(self, features: int, *, epsilon: float = 1e-5):
+        self.scale = nnx.Param(jnp.ones(features))
+        self.bias = nnx.Param(jnp.zeros(features))
+        self.epsilon = epsilon
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return _normalize(x, *_moments(x, (1, 2)), self)
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation over all axes but the last, `[..., c]`, with PyTorch's running statistics.
+
+    In training (`model.train()`) with N values per channel:
+
+        y = (x - E[x]) / sqrt(Var[x] + epsilon) * scale + bias         Var is the biased variance
+        mean <- (1 - momentum) mean + momentum E[x]
+        var  <- (1 - momentum) var  + momentum Var[x] N / (N - 1)      kept unbiased
+
+    and `num_batches_tracked` counts the batches. In evaluation (`model.eval()`), `mean` and `var` are used.
+
+    `axis_name` names a mesh axis over which E and Var are taken as well (inside `shard_map`), so that N counts the
+    values on all its devices; set it after construction with
+    `model.set_attributes(axis_name="data", raise_if_not_found=False)`. Unlike `nnx.BatchNorm`, whose running
+    variance is biased and whose momentum is the complement of PyTorch's.
+    """
+
+    def __init__(self, features: int, *, epsilon: float = 1e-5, momentum: float = 0.1):
+        self.scale = nnx.Param(jnp.ones(features))
+        self.bias = nnx.Param(jnp.zeros(features))
+        self.mean = nnx.BatchStat(jnp.zeros(features))
+        self.var = nnx.BatchStat(jnp.ones(features))
+        self.num_batches_tracked = nnx.BatchStat(jnp.zeros((), jnp.int32))
+        self.epsilon, self.momentum = epsilon, momentum
+        self.axis_name: str | None = None
+        self.use_running_average = False
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if self.use_running_average:
+            return _normalize(x, self.mean[...], self.var[...], self)
+        mean, variance, count = self._batch_statistics(x)
+        self._update(mean, variance * (count / (count - 1)))
+        return _normalize(x, mean, variance, self)
+
+    def _batch_statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array, int]:
+        def average(value: jax.Array) -> jax.Array:
+            local = jnp.mean(value, axes)
+            return local if self.axis_name is None else lax.pmean(local, self.axis_name)
+
+        axes = tuple(range(x.ndim - 1))
+        devices = 1 if self.axis_name is None else lax.axis_size(self.axis_name)
+        count = devices * (x.size // x.shape[-1])
+        if count < 2:
+            raise ValueError(
+                f"BatchNorm in training got one value per channel (input {x.shape}): it has no variance; "
+                "use a larger batch or larger images, or model.eval()"
+            )
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        mean = average(x)
+        return mean, average(jnp.square(x - mean)), count
+
+    def _update(self, mean: jax.Array, unbiased_variance: jax.Array) -> None:
+        # set_value, not [...]: under tracing the latter inspects the sharding, at a cost that grows with the
+        # square of the program.
+        for running, batch in ((self.mean, mean), (self.var, unbiased_variance)):
+            batch = lax.stop_gradient(batch).astype(running.dtype)
+            running.set_value((1 - self.momentum) * running.get_value() + self.momentum * batch)
+        self.num_batches_tracked.set_value(self.num_batches_tracked.get_value() + 1)
+
+
+class IBN(nnx.Module):
+    """IBN-a: instance normalisation of the first half of the channels, batch normalisation of the rest.
+
+    "Two at Once: Enhancing Learning and Generalization Capacities via IBN-Net" (ECCV 2018).
+    """
+
+    def __init__(self, features: int):
+        self.half = features // 2
+        self.IN = InstanceNorm(self.half)
+        self.BN = BatchNorm(features - self.half)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jnp.concatenate([self.IN(x[..., : self.half]), self.BN(x[..., self.half :])], axis=-1)
+
+
+class Identity(nnx.Module):
+    """Returns its input."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """The exact GELU, x Phi(x)."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def max_pool(x: jax.Array, size: int, stride: int, padding: int) -> jax.Array:
+    """Largest value of every window, `[b, h, w, c]`; padding never wins."""
+    window, steps, edge = (1, size, size, 1), (1, stride, stride, 1), (padding, padding)
+    return lax.reduce_window(x, -jnp.inf, lax.max, window, steps, ((0, 0), edge, edge, (0, 0)))
+
+
+class MLP(nnx.Module):
+    """`fc2(GELU(fc1(x)))`, `[..., c] -> [..., c]`."""
+
+    def __init__(self, features: int, hidden: int, *, kernel_init: Initializer | None = None, rngs: nnx.Rngs):
+        self.fc1 = Linear(features, hidden, kernel_init=kernel_init, rngs=rngs)
+        self.fc2 = Linear(hidden, features, kernel_init=kernel_init, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.fc2(gelu(self.fc1(x)))
+
+
+class Attention(nnx.Module):
+    """Multi-head self-attention `softmax(q k^T / sqrt(d)) v`, `[b, n, c] -> [b, n, c]`, d = c / heads."""
+
+    def __init__(self, features: int, heads: int, *, kernel_init: Initializer | None = None, rngs: nnx.Rngs):
+        self.qkv = Linear(features, 3 * features, kernel_init=kernel_init, rngs=rngs)
+        self.proj = Linear(features, features, kernel_init=kernel_init, rngs=rngs)
+        self.heads = heads
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        b, n, c = x.shape
+        q, k, v = jnp.unstack(self.qkv(x).reshape(b, n, 3, self.heads, c // self.heads), axis=2)
+        return self.proj(jax.nn.dot_product_attention(q, k, v).reshape(b, n, c))

@@ -1,0 +1,137 @@
+"""Models by name.
+
+A family is one module with a frozen dataclass `Settings`, a table `MODELS` of names and settings, and a class
+`(settings, *, rngs, dtype)` derived from `Backbone`. Families are imported when a model is first asked for.
+"""
+
+import csv
+import dataclasses
+import difflib
+import fnmatch
+import functools
+import importlib
+from importlib import resources
+
+import jax.numpy as jnp
+from flax import nnx
+
+from cion_jax.models.backbone import Backbone
+
+# family module -> its class
+FAMILIES = {"resnet": "ResNet"}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelInfo:
+    """What the paper and ReIDZoo say about a model.
+
+    Attributes:
+        name: name in this registry.
+        file: file stem in ReIDZoo.
+        params_m: millions of parameters. The ViTs' counts include a classifier that the backbone has not.
+        gflops: billions of multiply-adds for one 256x128 image.
+        market_map, market_rank1, msmt_map, msmt_rank1: percent, fine-tuned on Market-1501 and on MSMT17.
+        prefix: what precedes a key of the backbone in ReIDZoo's files.
+    """
+
+    name: str
+    file: str
+    params_m: float
+    gflops: float
+    market_map: float
+    market_rank1: float
+    msmt_map: float
+    msmt_rank1: float
+    prefix: str
+
+
+def create_model(
+    name: str, *, rngs: nnx.Rngs | None = None, dtype: jnp.dtype | None = None, **overrides
+) -> Backbone:
+    """A backbone in training mode, newly initialised.
+
+    Args:
+        name: one of `list_models()`.
+        rngs: source of the initial weights; seed 0 when left out.
+        dtype: compute dtype, float32 when left out. Parameters and statistics are float32 whatever it is.
+        overrides: settings of the family to change, such as `last_stride=2` for a ResNet.
+
+    Returns:
+        `model` with `model.embed_dim`, `model(images)` and `model.features(images)`.
+
+    Raises:
+        ValueError: unknown model or setting (with the closest ones), or a model that is not ported yet.
+    """
+    table = _table()
+    if name not in table:
+        raise ValueError(_unknown_model(name, list(table)))
+    family, settings = table[name]
+    fields = [field.name for field in dataclasses.fields(settings)]
+    for override in overrides:
+        if override not in fields:
+            raise ValueError(
+                f"{name} has no setting {override!r}{_closest(override, fields)}; it has {', '.join(fields)}"
+            )
+    settings = dataclasses.replace(settings, **overrides)
+    model = family(settings, rngs=rngs or nnx.Rngs(0), dtype=dtype or jnp.float32)
+    remember_order(model)
+    return model
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the models that `create_model` takes and that match a shell pattern, such as `"*_ibn"`."""
+    return [name for name in _table() if fnmatch.fnmatchcase(name, pattern)]
+
+
+def model_info(name: str) -> ModelInfo:
+    """The facts about one of ReIDZoo's 32 models, ported or not.
+
+    Raises:
+        ValueError: not one of ReIDZoo's names (with the closest ones).
+    """
+    zoo = _zoo()
+    if name not in zoo:
+        raise ValueError(f"{name!r} is not one of ReIDZoo's models{_closest(name, list(zoo))}")
+    return zoo[name]
+
+
+def remember_order(model: nnx.Module) -> None:
+    """Notes on every module the order in which its attributes were defined.
+
+    Flax sorts attributes by name when it splits and merges modules; the order of a PyTorch state dict is the order
+    of definition. Call it once on a new model; the note survives `nnx.split`, `nnx.merge` and `nnx.eval_shape`.
+    """
+    for _, module in nnx.iter_modules(model):
+        if not isinstance(module, nnx.List):
+            module.definition_order = tuple(key for key in vars(module) if not key.startswith("_"))
+
+
+@functools.cache
+def _table() -> dict[str, tuple[type[Backbone], object]]:
+    table = {}
+    for module_name, class_name in FAMILIES.items():
+        module = importlib.import_module(f"cion_jax.models.{module_name}")
+        for name, settings in module.MODELS.items():
+            if name in table:
+                raise ValueError(f"two families define {name!r}: {table[name][0].__name__} and {class_name}")
+            table[name] = (getattr(module, class_name), settings)
+    return table
+
+
+@functools.cache
+def _zoo() -> dict[str, ModelInfo]:
+    types = {field.name: field.type for field in dataclasses.fields(ModelInfo)}
+    with resources.files("cion_jax.models").joinpath("zoo.csv").open(encoding="utf-8") as file:
+        rows = [{key: types[key](value) for key, value in row.items()} for row in csv.DictReader(file)]
+    return {row["name"]: ModelInfo(**row) for row in rows}
+
+
+def _unknown_model(name: str, known: list[str]) -> str:
+    if name in _zoo():
+        return f"{name} is one of ReIDZoo's models but not ported yet; ported are {', '.join(known)}"
+    return f"unknown model {name!r}{_closest(name, [*known, *_zoo()])}; list_models() lists all"
+
+
+def _closest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, dict.fromkeys(known), n=3, cutoff=0.5)
+    return f", did you mean {' or '.join(close)}?" if close else ""
