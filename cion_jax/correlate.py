@@ -1,0 +1,62 @@
+"""Finds the identities in a sample table (Sec. 3.1-3.2 of the paper).
+
+python -m cion_jax.correlate --samples=S --features=F.npy --out=DIR [--sigma_cst=0.2] [--sigma_drm=0.18]
+                             [--half_width=1000|all] [--levels=0|1|2|3] [--overwrite]
+"""
+
+from absl import flags
+from rich.console import Console
+from rich.table import Table
+
+from cion_jax.correlation import correlate_to
+from cion_jax.runtime.commands import run
+
+_SAMPLES = flags.DEFINE_string("samples", None, "Sample table with video and tracklet.", required=True)
+_FEATURES = flags.DEFINE_string("features", None, "Features (.npy) of the rows of the table.", required=True)
+_OUT = flags.DEFINE_string("out", None, "Folder for the results.", required=True)
+_SIGMA_CST = flags.DEFINE_float("sigma_cst", 0.2, "Images leave at this cosine distance (Eq. 4, 5).")
+_SIGMA_DRM = flags.DEFINE_float("sigma_drm", 0.18, "Groups merge up to this cosine distance (Eq. 6, 7).")
+_HALF_WIDTH = flags.DEFINE_string("half_width", "1000", "Half width of the Sliding Range (Eq. 7), or: all.")
+_LEVELS = flags.DEFINE_integer("levels", 3, "Last level: 0 tracklets, 1 Eq. 4, 2 Eq. 5-6, 3 Eq. 7.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace results that are in the folder already.")
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command with the flags above."""
+    del argv
+    report = correlate_to(
+        _OUT.value,
+        _SAMPLES.value,
+        _FEATURES.value,
+        sigma_cst=_SIGMA_CST.value,
+        sigma_drm=_SIGMA_DRM.value,
+        half_width=_half_width(_HALF_WIDTH.value),
+        levels=_LEVELS.value,
+        overwrite=_OVERWRITE.value,
+    )
+    print_summary(report)
+    print(f"Results: {_OUT.value}")
+
+
+def print_summary(report: dict) -> None:
+    """Prints a report of `correlate_to` as one table, a row for each level."""
+    table = Table(title=f"{report['images']:,} images, {report['seconds']:.1f} s")
+    scored = all("pairwise" in entry for entry in report["levels"])
+    names = ["level", "identities", "kept", "discarded", "n_S", "n_cst", "n_drm", "seconds"]
+    for name in names + ["precision", "recall", "F1"] * scored:
+        table.add_column(name, justify="right")
+    for entry in report["levels"]:
+        counts = [entry[name] for name in ("level", "identities", "images_kept", "images_discarded")]
+        noises = [entry[name] for name in ("noise", "noise_consistency", "noise_discrimination")]
+        scores = [entry["pairwise"][name] for name in ("precision", "recall", "f1")] if scored else []
+        cells = [f"{count:,}" for count in counts] + [f"{value:.3f}" for value in noises]
+        table.add_row(*cells, f"{entry['seconds']:.1f}", *(f"{score:.1%}" for score in scores))
+    Console().print(table)
+
+
+def _half_width(text: str) -> int | str:
+    return int(text) if text.lstrip("-").isdecimal() else text
+
+
+if __name__ == "__main__":
+    run(main)

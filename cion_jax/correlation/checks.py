@@ -1,0 +1,78 @@
+"""What correlation refuses, before any work starts."""
+
+import numpy as np
+
+from cion_jax.correlation.distances import row_blocks
+
+SHOWN = 5  # rows named in a message
+
+
+def check_features(features: np.ndarray) -> None:
+    """Features are `[n, d]`, float16 or float32, finite, and have a direction."""
+    if not isinstance(features, np.ndarray) or features.ndim != 2:
+        raise ValueError(f"features are of shape {np.shape(features)}, expected an array [rows, dim]")
+    if features.dtype not in (np.float16, np.float32):
+        raise ValueError(f"features are {features.dtype}, expected float16 or float32; save them as float32")
+    if features.size == 0:
+        raise ValueError(f"features are empty (shape {features.shape}); correlation needs at least one image")
+    bad = np.concatenate([_without_direction(block) + rows.start for rows, block in row_blocks(features)])
+    if len(bad):
+        more = ", ..." if len(bad) > SHOWN else ""
+        raise ValueError(
+            f"features of {len(bad)} of {len(features)} rows are NaN, infinite or all zero: rows "
+            f"{', '.join(map(str, bad[:SHOWN]))}{more} (counted from 0); extract them again, or drop "
+            f"these rows from table and features"
+        )
+
+
+def _without_direction(block: np.ndarray) -> np.ndarray:
+    # Normalising NaN, infinite or zero features gives NaN or a vector that is not of length one.
+    return np.flatnonzero(~(np.abs(np.linalg.norm(block, axis=1) - 1) < 0.1))
+
+
+def check_tracklets(videos: np.ndarray, tracklets: np.ndarray, rows: int) -> None:
+    """Videos and tracklets are integers `[n]`, and a tracklet number is used in one video only."""
+    for name, codes in (("videos", videos), ("tracklets", tracklets)):
+        _check_integers(name, codes, rows)
+    _, first, inverse = np.unique(tracklets, return_index=True, return_inverse=True)
+    elsewhere = np.flatnonzero(videos[first][inverse] != videos)
+    if len(elsewhere):
+        row = elsewhere[0]
+        raise ValueError(
+            f"tracklet {tracklets[row]} is in video {videos[first][inverse][row]} and, at row {row}, in video "
+            f"{videos[row]}; number the tracklets of all videos apart, as `SampleTable.tracklets` does"
+        )
+
+
+def check_identities(identities: np.ndarray, rows: int) -> None:
+    """Identities are integers `[n]`, not all of them -1 (discarded)."""
+    _check_integers("identities", identities, rows)
+    if not (identities >= 0).any():
+        raise ValueError("no row has an identity: all are -1 (discarded), so there is nothing to measure")
+
+
+def _check_integers(name: str, codes: np.ndarray, rows: int) -> None:
+    if np.shape(codes) != (rows,) or not np.issubdtype(np.asarray(codes).dtype, np.integer):
+        got = f"{np.asarray(codes).dtype} of shape {np.shape(codes)}"
+        raise ValueError(f"{name} are {got}, expected one integer for each of the {rows} rows of features")
+
+
+def check_threshold(name: str, sigma: float) -> None:
+    """Thresholds are cosine distances, hence in [0, 2]."""
+    if not 0 <= sigma <= 2:
+        raise ValueError(f"{name}={sigma}: expected a cosine distance between 0 and 2")
+
+
+def reach(half_width: int | str | None) -> int | None:
+    """The half width of the Sliding Range: an integer >= 0, or None for "all" (every pair is compared)."""
+    if half_width is None or half_width == "all":
+        return None
+    if isinstance(half_width, str) or int(half_width) != half_width or half_width < 0:
+        raise ValueError(f'half_width={half_width!r}: expected an integer of 0 or more, or "all"')
+    return int(half_width)
+
+
+def check_levels(levels: int) -> None:
+    """Levels are 0 (tracklets as they came) to 3 (identities across videos)."""
+    if levels not in (0, 1, 2, 3):
+        raise ValueError(f"levels={levels!r}: expected 0, 1, 2 or 3")

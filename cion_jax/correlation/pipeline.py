@@ -1,0 +1,160 @@
+"""Identity correlation: the three denoising levels of Sec. 3.2, one after the other."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from cion_jax.correlation import checks, cross_video, video
+from cion_jax.correlation.closure import groups, numbered
+from cion_jax.correlation.distances import add_rows, unit
+from cion_jax.correlation.tracklet import denoise_tracklets
+
+
+@dataclasses.dataclass(frozen=True)
+class LevelResult:
+    """What one level left.
+
+    identities: `[n]` int64, numbered by first row, -1 = discarded.
+    links:      `[links, 2]` the pairs of identities *of the level before* that were found to be one person,
+                before transitive closure; empty at levels 0 and 1.
+    seconds:    wall time of this level alone.
+    """
+
+    level: int
+    identities: np.ndarray
+    links: np.ndarray
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Correlation:
+    """The identities `[n]` of the last level, and every level on the way, level 0 (tracklets) first."""
+
+    identities: np.ndarray
+    levels: tuple[LevelResult, ...]
+
+
+def correlate(
+    features: np.ndarray,
+    videos: np.ndarray,
+    tracklets: np.ndarray,
+    *,
+    sigma_cst: float = 0.2,
+    sigma_drm: float = 0.18,
+    half_width: int | str | None = 1000,
+    levels: int = 3,
+    on_level: Callable[[LevelResult], None] | None = None,
+) -> Correlation:
+    """Finds out which images show the same person (Sec. 3.2).
+
+    Level 0 are the tracklets as they came; level 1 removes images that stray from their tracklet (Eq. 4);
+    level 2 gives these to the tracklet of their video that they fit, or discards them, and merges tracklets
+    of one video (Eq. 5, 6); level 3 merges across videos inside the Sliding Range (Eq. 7).
+
+    features:   `[n, d]` float16 or float32, may be a memory map; L2-normalised here, in float32.
+    videos, tracklets: `[n]` integers; a tracklet number belongs to one video.
+    sigma_cst, sigma_drm: thresholds, cosine distances: images leave at >= sigma_cst, join at < sigma_cst, and
+                groups merge at <= sigma_drm.
+    half_width: how many places the Sliding Range reaches to either side; None or "all" compares every pair.
+    levels:     the last level to run, 0 to 3.
+    on_level:   called with each `LevelResult` as it is there.
+
+    Raises `ValueError` on input that does not fit, with the rows concerned, before any work starts.
+    """
+    checks.check_threshold("sigma_cst", sigma_cst)
+    checks.check_threshold("sigma_drm", sigma_drm)
+    checks.check_levels(levels)
+    reach = checks.reach(half_width)
+    checks.check_features(features)
+    checks.check_tracklets(videos, tracklets, len(features))
+    steps = _steps(features, videos, tracklets, sigma_cst, sigma_drm, reach)
+    results = []
+    for level in range(levels + 1):
+        started = time.perf_counter()
+        identities, links = next(steps)
+        results.append(LevelResult(level, identities, links, time.perf_counter() - started))
+        if on_level is not None:
+            on_level(results[-1])
+    return Correlation(results[-1].identities, tuple(results))
+
+
+def _steps(
+    features: np.ndarray,
+    videos: np.ndarray,
+    tracklets: np.ndarray,
+    sigma_cst: float,
+    sigma_drm: float,
+    reach: int | None,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields (identities, links) of levels 0 to 3, each computed when it is asked for."""
+    tracklet, video_lengths = sliding_order(videos, tracklets)
+    nothing = np.zeros((0, 2), np.int64)
+    yield numbered(tracklet), nothing
+
+    kept, sums = denoise_tracklets(features, tracklet, sigma_cst)
+    denoised = _Groups(np.where(kept, tracklet, -1), sums)
+    yield numbered(denoised.assigned), nothing
+
+    reassigned = _reassigned(features, tracklet, denoised, video_lengths, sigma_cst)
+    links = video.merge(reassigned.sums, video_lengths, sigma_drm)
+    merged = _merged(reassigned, links)
+    yield numbered(merged.assigned), _named(links, denoised)
+
+    links = cross_video.link(merged.sums, reach, sigma_drm)
+    yield numbered(_merged(merged, links).assigned), _named(links, merged)
+
+
+class _Groups(NamedTuple):
+    """The group of each image, `[n]`, -1 = none, and the sums `[groups, d]` of the unit features in each."""
+
+    assigned: np.ndarray
+    sums: np.ndarray
+
+
+def _reassigned(
+    features: np.ndarray, tracklet: np.ndarray, denoised: _Groups, video_lengths: np.ndarray, sigma_cst: float
+) -> _Groups:
+    """Eq. 5: images without a group join the one of their video that they fit."""
+    excluded = np.flatnonzero(denoised.assigned < 0)
+    excluded = excluded[np.argsort(tracklet[excluded], kind="stable")]
+    images = np.asarray(unit(features[excluded]))
+    target = video.reassign(images, tracklet[excluded], denoised.sums, video_lengths, sigma_cst)
+    assigned, sums = denoised.assigned.copy(), denoised.sums.copy()
+    assigned[excluded] = target
+    add_rows(sums, target[target >= 0], images[target >= 0])
+    return _Groups(assigned, sums)
+
+
+def _merged(before: _Groups, links: np.ndarray) -> _Groups:
+    """Groups after transitive closure of `links`, numbered by their lowest member."""
+    group = groups(len(before.sums), links)
+    sums = np.zeros((group.max() + 1, before.sums.shape[1]), np.float32)
+    add_rows(sums, group, before.sums)
+    return _Groups(np.where(before.assigned >= 0, group[before.assigned], -1), sums)
+
+
+def _named(links: np.ndarray, before: _Groups) -> np.ndarray:
+    """Links between groups as links between the identities that these groups are called by."""
+    present = before.assigned >= 0
+    names = np.empty(len(before.sums), np.int64)
+    names[before.assigned[present]] = numbered(before.assigned)[present]
+    return names[links]
+
+
+def sliding_order(videos: np.ndarray, tracklets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers tracklets in the order that Eq. 7 slides over them, and counts those of each video.
+
+    Videos come in order of first appearance, their tracklets in order of first row. So tracklets of a video
+    are neighbours, the lowest number is the earliest, and groups numbered by their lowest tracklet are in
+    order too.
+    """
+    codes = numbered(tracklets)
+    first = np.unique(codes, return_index=True)[1]
+    video_of = numbered(videos)[first]
+    order = np.argsort(video_of, kind="stable")
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    return place[codes], np.bincount(video_of)

@@ -1,0 +1,126 @@
+"""From a sample table and its features on disk to the three files of a finished correlation."""
+
+import dataclasses
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from cion_jax import samples as tables
+from cion_jax.correlation.noise import noise
+from cion_jax.correlation.pipeline import LevelResult, correlate
+from cion_jax.correlation.scoring import pairwise_scores
+from cion_jax.runtime.files import write_json
+from cion_jax.runtime.progress import progress
+
+IDENTITIES, ANNOTATIONS, REPORT = "identities.parquet", "annotations.json", "report.json"
+
+
+def correlate_to(
+    out: str | os.PathLike,
+    samples: str | os.PathLike,
+    features_path: str | os.PathLike,
+    *,
+    sigma_cst: float = 0.2,
+    sigma_drm: float = 0.18,
+    half_width: int | str | None = 1000,
+    levels: int = 3,
+    overwrite: bool = False,
+) -> dict:
+    """Correlates a sample table; writes `identities.parquet`, `annotations.json`, `report.json` into `out`.
+
+    `features_path` is a `.npy` `[rows, dim]`, row for row as the table; settings are those of `correlate`.
+    Each file is written whole or not at all and the report comes last: where it is, the results are complete.
+    Where one is already, `overwrite` must be set. Returns the report. Raises `ValueError` on unusable input
+    before any work.
+    """
+    started = time.perf_counter()
+    report_path = Path(out) / REPORT
+    if report_path.exists() and not overwrite:
+        raise ValueError(f"{report_path} exists: these results are complete; to replace them, set overwrite")
+    table = read_correlatable(samples)
+    features = open_features(features_path, len(table))
+    reach = "all" if half_width is None else half_width
+    settings = {"sigma_cst": sigma_cst, "sigma_drm": sigma_drm, "half_width": reach, "levels": levels}
+    identities, entries = _correlate(table, features, settings)
+    report_path.unlink(missing_ok=True)  # from here on, what it reports is being replaced
+    identified = table.with_columns(identity=identities)
+    tables.write_samples(identified, Path(out) / IDENTITIES)
+    tables.write_annotations(identified, Path(out) / ANNOTATIONS)
+    report = {
+        "images": len(table),
+        "settings": settings,
+        "levels": entries,
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    write_json(report_path, report)
+    return report
+
+
+def _correlate(
+    table: tables.SampleTable, features: np.ndarray, settings: dict
+) -> tuple[np.ndarray, list[dict]]:
+    """The identities, and what the report says about each level."""
+    persons = table["person"] if "person" in table.columns else None
+    entries: list[dict] = []
+    with progress("correlate", settings["levels"] + 1, unit="levels") as advance:
+
+        def on_level(result: LevelResult) -> None:
+            entries.append(_entry(result, features, persons, settings["sigma_cst"], settings["sigma_drm"]))
+            advance(1, f"{entries[-1]['identities']:,} identities")
+
+        found = correlate(features, table.videos, table.tracklets, **settings, on_level=on_level)
+    return found.identities, entries
+
+
+def read_correlatable(path: str | os.PathLike) -> tables.SampleTable:
+    """Reads a sample table and makes sure that it says which tracklet of which video each row is from."""
+    table = tables.read_samples(path)
+    missing = [name for name in ("video", "tracklet") if name not in table.columns]
+    if missing:
+        raise ValueError(
+            f"{path}: no column {' and no column '.join(missing)} (it has {', '.join(table.columns)}); "
+            f"correlation needs to know the video and the tracklet that each image was cut out of"
+        )
+    return table
+
+
+def open_features(path: str | os.PathLike, rows: int) -> np.ndarray:
+    """Maps a `.npy` of features into memory and makes sure that it has `rows` rows."""
+    try:
+        features = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; `python -m cion_jax.extract` makes features") from None
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path}: not a readable .npy array ({error}); extract it again") from error
+    if features.ndim != 2 or len(features) != rows:
+        raise ValueError(
+            f"{path}: features of shape {features.shape} for a sample table of {rows} rows; expected "
+            f"[{rows}, dim], row for row as in the table that they were extracted from"
+        )
+    return features
+
+
+def _entry(
+    result: LevelResult, features: np.ndarray, persons: np.ndarray | None, sigma_cst: float, sigma_drm: float
+) -> dict:
+    """What the report says about one level."""
+    started = time.perf_counter()
+    measured = noise(features, result.identities, sigma_cst=sigma_cst, sigma_drm=sigma_drm)
+    discarded = int((result.identities < 0).sum())
+    entry = {
+        "level": result.level,
+        "identities": measured.identities,
+        "images_kept": len(features) - discarded,
+        "images_discarded": discarded,
+        "links": len(result.links),
+        "noise": measured.total,
+        "noise_consistency": measured.consistency,
+        "noise_discrimination": measured.discrimination,
+        "seconds": round(result.seconds, 3),
+        "seconds_noise": round(time.perf_counter() - started, 3),
+    }
+    if persons is not None:
+        entry["pairwise"] = dataclasses.asdict(pairwise_scores(result.identities, persons))
+    return entry

@@ -1,0 +1,71 @@
+"""How well identities agree with the true persons, where these are known (rendered or labelled data)."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class PairwiseScores:
+    """Precision, recall and F1 over unordered pairs of images, purity over images: in [0, 1], 1 for 0 / 0.
+
+    precision: of the pairs that share an identity, the share that show one person.
+    recall:    of the pairs that show one person, the share that share an identity.
+    f1:        their harmonic mean.
+    purity:    of the images with an identity, the share that show the most frequent person of their identity.
+    """
+
+    precision: float
+    recall: float
+    f1: float
+    purity: float
+
+
+def pairwise_scores(identities: np.ndarray, persons: np.ndarray) -> PairwiseScores:
+    """Scores identities `[n]` against the true persons `[n]`, both integers.
+
+    A discarded image (identity -1) shares its identity with no other: discarding costs recall. A false
+    positive (person -1) shows nobody: it is a person of its own. Counts are exact integers, from the table of
+    how many images each identity has of each person; no pair is enumerated. Raises `ValueError` if shapes
+    differ.
+    """
+    identities, persons = np.asarray(identities), np.asarray(persons)
+    if identities.shape != persons.shape or identities.ndim != 1:
+        raise ValueError(
+            f"identities of shape {identities.shape}, persons of shape {persons.shape}: expected one of each "
+            f"for every image"
+        )
+    persons = _false_positives_apart(persons)
+    kept = identities >= 0
+    cells, sizes = np.unique(np.stack([identities[kept], persons[kept]]), axis=1, return_counts=True)
+    starts = np.flatnonzero(np.diff(cells[0], prepend=-1))  # cells come sorted by identity
+    claimed, true, correct = _pairs(identities[kept]), _pairs(persons), _choose_two(sizes)
+    most_frequent = np.maximum.reduceat(sizes, starts).sum() if len(sizes) else 0
+    return PairwiseScores(
+        precision=_ratio(correct, claimed),
+        recall=_ratio(correct, true),
+        f1=_ratio(2 * correct, claimed + true),
+        purity=_ratio(int(most_frequent), int(kept.sum())),
+    )
+
+
+def _false_positives_apart(persons: np.ndarray) -> np.ndarray:
+    """Gives each row of person -1 a number that no other row has."""
+    nobody = persons < 0
+    apart = np.unique(persons, return_inverse=True)[1]
+    apart[nobody] = len(persons) + np.arange(np.count_nonzero(nobody))
+    return apart
+
+
+def _pairs(labels: np.ndarray) -> int:
+    """How many unordered pairs of rows have one label."""
+    return _choose_two(np.unique(labels, return_counts=True)[1])
+
+
+def _choose_two(counts: np.ndarray) -> int:
+    counts = counts.astype(np.int64)
+    return int((counts * (counts - 1) // 2).sum())
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else 1.0
