@@ -4,9 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cion_jax.models.layers import BatchNorm
-
-_INIT = nnx.initializers.truncated_normal(0.02)
+from cion_jax.models.layers import BatchNorm, Linear, gelu, truncated_normal_02
 
 
 class Prototypes(nnx.Module):
@@ -15,17 +13,16 @@ class Prototypes(nnx.Module):
     `weight_v` is `[prototypes, dim]` as in PyTorch's weight norm; the gain (`weight_g`) is one and never trained.
     """
 
-    def __init__(self, dim: int, prototypes: int, *, dtype: jnp.dtype | None = None, rngs: nnx.Rngs):
+    def __init__(self, dim: int, prototypes: int, *, rngs: nnx.Rngs):
         bound = dim**-0.5
         self.weight_v = nnx.Param(
             jax.random.uniform(rngs.params(), (prototypes, dim), jnp.float32, -bound, bound)
         )
-        self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
         weight = self.weight_v[...]
         weight = weight / jnp.linalg.norm(weight, axis=-1, keepdims=True)
-        return x.astype(self.dtype or x.dtype) @ weight.astype(self.dtype or weight.dtype).T
+        return x @ weight.astype(x.dtype).T
 
 
 class Head(nnx.Module):
@@ -43,24 +40,19 @@ class Head(nnx.Module):
         hidden_dim: int = 2048,
         bottleneck_dim: int = 256,
         batch_norm: bool = False,
-        dtype: jnp.dtype | None = None,
         rngs: nnx.Rngs,
     ):
         layers = []
         for size in (in_dim, hidden_dim):
-            layers.append(nnx.Linear(size, hidden_dim, kernel_init=_INIT, dtype=dtype, rngs=rngs))
+            layers.append(Linear(size, hidden_dim, kernel_init=truncated_normal_02, rngs=rngs))
             layers += [BatchNorm(hidden_dim)] if batch_norm else []
             layers.append(gelu)
-        layers.append(nnx.Linear(hidden_dim, bottleneck_dim, kernel_init=_INIT, dtype=dtype, rngs=rngs))
+        layers.append(Linear(hidden_dim, bottleneck_dim, kernel_init=truncated_normal_02, rngs=rngs))
         self.mlp = nnx.Sequential(*layers)
-        self.last_layer = Prototypes(bottleneck_dim, prototypes, dtype=dtype, rngs=rngs)
+        self.last_layer = Prototypes(bottleneck_dim, prototypes, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = self.mlp(x).astype(jnp.float32)
-        x = x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
-        return self.last_layer(x)
-
-
-def gelu(x: jax.Array) -> jax.Array:
-    """Exact GELU, as PyTorch's default."""
-    return nnx.gelu(x, approximate=False)
+        bottleneck = self.mlp(x)
+        unit = bottleneck.astype(jnp.float32)
+        unit = unit / jnp.maximum(jnp.linalg.norm(unit, axis=-1, keepdims=True), 1e-12)
+        return self.last_layer(unit.astype(x.dtype))

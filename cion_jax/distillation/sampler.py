@@ -36,11 +36,11 @@ class IdentitySampler:
         return self._curriculum.total_steps
 
     def __getitem__(self, step: int) -> np.ndarray:
-        """Rows `[batch_size]` of the global batch of `step`; images of one identity are adjacent."""
+        """Rows `[groups, K]` of the global batch of `step`; a group holds images of one identity."""
         stage = self._curriculum.stage(step)
         groups = self._batch_size // stage.images_per_identity
         first = (step - stage.first_step) % stage.steps_per_epoch * groups
-        return self._epoch_groups(self._curriculum.epoch(step))[first : first + groups].reshape(-1)
+        return self._epoch_groups(self._curriculum.epoch(step))[first : first + groups]
 
     def _draw_epoch(self, epoch: int) -> np.ndarray:
         """All groups of an epoch in their order, `[groups, K]`."""

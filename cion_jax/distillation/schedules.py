@@ -62,6 +62,7 @@ def make_curriculum(
     identity_sizes: np.ndarray,
     *,
     batch_size: int,
+    devices: int = 1,
     epochs: int,
     stage_epochs: Sequence[int],
     images_per_identity: Sequence[int],
@@ -70,14 +71,15 @@ def make_curriculum(
 
     Args:
       identity_sizes: images of each identity; an identity of n images gives ceil(n / K) groups of K.
-      batch_size: images of a global batch, a multiple of every K.
+      batch_size: images of a global batch; whole identities must fit on every device.
+      devices: devices of the mesh.
       epochs: epochs in all.
       stage_epochs: epoch at which each stage begins; the first is 0.
       images_per_identity: K of each stage.
 
     Raises:
-      ValueError: stages out of order, a K that does not divide the batch (the nearest batch sizes that work are
-        named), or fewer groups than one batch needs.
+      ValueError: stages out of order, a K that does not divide a device's part of the batch (the nearest batch
+        sizes that do are named), or fewer groups than one batch needs.
     """
     starts, ks = list(stage_epochs), list(images_per_identity)
     if not starts or len(starts) != len(ks) or starts[0] != 0 or starts != sorted(set(starts)) or min(ks) < 1:
@@ -85,11 +87,13 @@ def make_curriculum(
             f"stages need one K >= 1 each and rising start epochs from 0, got epochs {starts} with images per identity {ks}"
         )
     used = [k for k, start in zip(ks, starts) if start < epochs]
-    step = np.lcm.reduce(used)
+    step = int(np.lcm.reduce(used)) * devices
     if batch_size % step:
         below, above = batch_size // step * step, (batch_size // step + 1) * step
         near = " or ".join(str(b) for b in (below, above) if b)
-        raise ValueError(f"batch size {batch_size} is not a multiple of every images_per_identity {used}; use {near}")
+        raise ValueError(
+            f"batch size {batch_size} does not give each of {devices} device(s) whole identities of {used} images; use {near}"
+        )
     stages, first_step = [], 0
     for k, start, end in zip(used, starts, [*starts[1:], epochs]):
         groups = int((-(-np.asarray(identity_sizes) // k)).sum())

@@ -1,0 +1,84 @@
+"""Every setting of every stage, with the paper's values. Other configs start from this one.
+
+A setting is overridden on the command line as --config.pretrain.batch_size=256; a name that does not exist is
+refused with the nearest one that does.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0
+    # What `cion_jax.main` runs, in this order: street, extractor, extract, correlate, pretrain, evaluate, export.
+    config.stages = ("pretrain", "export")
+    config.model = "vit_base"
+
+    # Person crops. `samples` is a sample table, or CION-AL / SYNTH-PEDES annotations; with the correlate stage it
+    # needs video and tracklet, without it an identity column.
+    config.data = ConfigDict()
+    config.data.samples = placeholder(str)
+    config.data.images = placeholder(str)
+
+    # The feature extractor of identity correlation (paper: ViT-Base trained on UFine6926).
+    config.extractor = ConfigDict()
+    config.extractor.model = "vit_base"
+    config.extractor.weights = placeholder(str)
+    config.extractor.size = (256, 128)
+    config.extractor.batch_size = 64
+
+    # Sec. 3.1-3.2.
+    config.correlate = ConfigDict()
+    config.correlate.sigma_cst = 0.2
+    config.correlate.sigma_drm = 0.18
+    config.correlate.half_width = 1000  # -1: every pair
+    config.correlate.levels = 3
+
+    # Sec. 3.3, Table 5 and DINO's defaults.
+    config.pretrain = pretrain = ConfigDict()
+    pretrain.batch_size = 960  # images of a global batch, over all devices and processes
+    pretrain.epochs = 100
+    pretrain.curriculum = ConfigDict()
+    pretrain.curriculum.stage_epochs = (0, 40, 60, 80)
+    pretrain.curriculum.images_per_identity = (2, 4, 6, 8)
+    pretrain.compute_dtype = "bfloat16"  # parameters, statistics and loss stay float32
+    pretrain.canvas = (256, 128)  # larger images are shrunk to fit it when they are read
+    pretrain.loader_threads = 8
+    pretrain.log_every = 50
+    pretrain.head = ConfigDict(
+        dict(prototypes=65536, hidden_dim=2048, bottleneck_dim=256, batch_norm=False)
+    )
+    pretrain.loss = ConfigDict(
+        dict(form="paper", student_temperature=0.1, teacher_temperature=0.04, center_momentum=0.9)
+    )
+    pretrain.teacher = ConfigDict(dict(momentum=0.996, momentum_end=1.0))
+    pretrain.optimizer = ConfigDict(
+        dict(
+            learning_rate=5e-4,  # for 256 images; scaled linearly with the batch size
+            min_learning_rate=1e-6,
+            warmup_epochs=10,
+            weight_decay=0.04,
+            weight_decay_end=0.4,
+            clip_norm=3.0,  # per parameter tensor
+            freeze_last_layer_epochs=1,
+        )
+    )
+    # Augmentation of views; see `cion_jax.distillation.augmentation.Augmentation`.
+    pretrain.views = ConfigDict(
+        dict(
+            global_size=(256, 128),
+            local_size=(128, 64),
+            local_views=8,
+            global_scale=(0.8, 1.0),
+            local_scale=(0.05, 0.8),
+        )
+    )
+    pretrain.checkpoint = ConfigDict(dict(every_steps=1000, keep=3))
+
+    # Market-1501 layout; the evaluate stage is run if a root is given.
+    config.evaluate = ConfigDict()
+    config.evaluate.root = placeholder(str)
+    config.evaluate.size = (256, 128)
+    config.evaluate.batch_size = 64
+    return config
