@@ -1,0 +1,15 @@
+"""Weights between PyTorch and Flax, both ways, by one set of rules."""
+
+from cion_jax.conversion.state_dict import Comparison, compare, load_state_dict, signature, state_dict
+from cion_jax.conversion.weights import load_weights, read_weights, write_weights
+
+__all__ = [
+    "Comparison",
+    "compare",
+    "load_state_dict",
+    "load_weights",
+    "read_weights",
+    "signature",
+    "state_dict",
+    "write_weights",
+]
