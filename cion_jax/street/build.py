@@ -39,7 +39,7 @@ def build_street(config: StreetConfig, out: str | os.PathLike, workers: int | No
         _render_all(config, folder, labelled + crawl + benchmark, workers)
         write_samples(labelled_table, folder / "labelled" / "labelled.parquet")
         write_samples(crawl_table, folder / "crawl" / "crawl.parquet")
-        write_contact_sheet(folder / "contact_sheet.png", folder, labelled, crawl, benchmark)
+        write_contact_sheet(folder / "contact_sheet.png", folder, labelled_table, crawl_table, benchmark)
 
 
 def _render_all(config: StreetConfig, folder: Path, shots: list[Shot], workers: int | None) -> None:

@@ -1,5 +1,6 @@
 """Cameras: where they look from, what stands in their view, and what they do to colours."""
 
+import colorsys
 import dataclasses
 import functools
 
@@ -9,20 +10,22 @@ from cion_jax.street import raster
 from cion_jax.street.config import StreetConfig
 from cion_jax.street.randomness import Stream, generator
 
+PLATE_LENGTH = 6  # of the street that a camera sees, in crop heights; then it begins again
+
 
 @dataclasses.dataclass(frozen=True)
 class Occluder:
-    """Something between the street and the camera. Lengths are in crop heights."""
+    """Something between the people and the camera. Lengths are in crop heights."""
 
     x: float  # of its middle, along the plate
     top: float  # of its upper edge, down from the top of the crop
     half_width: float
-    colour: np.ndarray
+    colour: np.ndarray  # [3]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Camera:
-    """A fixed camera. `plate` is the empty street it sees, `[3, rows, columns]`; it repeats along the columns."""
+    """A fixed camera, the street it looks at, and how it renders colours."""
 
     view: float  # radians between the street and the line of sight
     pitch: float  # radians by which it looks down
@@ -30,9 +33,12 @@ class Camera:
     gain: np.ndarray  # [3]: colour cast times exposure
     contrast: float
     tone: float  # brightens (positive) or darkens the middle tones
-    blur: float  # share of the neighbours in a pixel
+    blur: float  # in [0, 1]
     noise: float  # standard deviation
-    plate: np.ndarray
+    plate: (
+        np.ndarray
+    )  # [3, rows, around + columns of a crop]: the empty street, its beginning repeated at the end
+    around: int  # columns after which the plate repeats
     occluders: tuple[Occluder, ...]
 
 
@@ -43,6 +49,7 @@ def make_camera(config: StreetConfig, population: int, index: int) -> Camera:
     strength = config.camera_strength
     cast = np.exp(strength * rng.normal(0, 0.16, 3))
     exposure = np.exp(strength * rng.normal(0, 0.3))
+    street = _empty_street(rng, config)
     return Camera(
         view=float(rng.uniform(0, 2 * np.pi)),
         pitch=float(rng.uniform(0.05, 0.4)),
@@ -50,9 +57,10 @@ def make_camera(config: StreetConfig, population: int, index: int) -> Camera:
         gain=(cast / cast.mean() * exposure).astype(np.float32),
         contrast=float(1 + strength * rng.uniform(-0.35, 0.2)),
         tone=float(strength * rng.uniform(-0.4, 0.4)),
-        blur=float(strength * rng.uniform(0, 1)),
-        noise=float(strength * rng.uniform(0, 0.09)),
-        plate=_empty_street(rng, config),
+        blur=float(min(1, strength * rng.uniform(0, 1.3))),
+        noise=float(strength * rng.uniform(0, 0.06)),
+        plate=np.concatenate([street, street[:, :, : config.width]], 2),
+        around=street.shape[2],
         occluders=_occluders(rng, config),
     )
 
@@ -63,73 +71,89 @@ def develop(canvas: np.ndarray, camera: Camera, light: np.ndarray, rng: np.rando
     `light` [crops] multiplies the exposure. The canvas is used up.
     """
     canvas *= camera.gain.reshape(3, 1, 1, 1) * light.astype(np.float32).reshape(1, -1, 1, 1)
-    np.clip(canvas, 0, 1, out=canvas)
-    canvas += np.float32(camera.tone) * canvas * (1 - canvas)
-    canvas -= 0.5
-    canvas *= np.float32(camera.contrast)
-    canvas += 0.5
+    _cut(canvas, 1)
+    if camera.tone:
+        canvas += np.float32(camera.tone) * canvas * (1 - canvas)
+    canvas *= np.float32(255 * camera.contrast)
+    canvas += np.float32(255 * 0.5 * (1 - camera.contrast) + 0.5)  # contrast leaves middle grey where it is
     _blur(canvas, camera.blur)
-    canvas += np.float32(camera.noise) * _grain(canvas.shape, rng)
-    np.clip(canvas, 0, 1, out=canvas)
-    canvas *= 255
-    canvas += 0.5
-    return np.ascontiguousarray(canvas.astype(np.uint8).transpose(1, 2, 3, 0))
+    if camera.noise:
+        _add_noise(canvas, 255 * camera.noise, rng)
+    crops = np.empty((*canvas.shape[1:], 3), np.uint8)
+    for channel, plane in enumerate(_cut(canvas, 255)):
+        crops[..., channel] = plane
+    return crops
 
 
-def _blur(canvas: np.ndarray, share: float) -> None:
-    """Mixes each pixel with its neighbours, down and across, in place."""
-    share = np.float32(share * 0.5)
-    for ahead, here, behind in (
-        (canvas[:, :, 2:], canvas[:, :, 1:-1], canvas[:, :, :-2]),
-        (canvas[..., 2:], canvas[..., 1:-1], canvas[..., :-2]),
+def _cut(canvas: np.ndarray, high: float) -> np.ndarray:
+    np.maximum(canvas, 0, out=canvas)
+    return np.minimum(canvas, high, out=canvas)
+
+
+def _blur(canvas: np.ndarray, amount: float) -> None:
+    """Evens out neighbours, down and across, in place; 1 lets a pixel keep half of its own light."""
+    for one, other in (
+        (canvas[:, :, :-1], canvas[:, :, 1:]),
+        (canvas[..., :-1], canvas[..., 1:]),
     ):
-        mean = ahead + behind
-        mean *= share / 2
-        here *= 1 - share
-        here += mean
+        step = other - one
+        step *= np.float32(amount / 4)
+        one += step
+        other -= step
 
 
-def _grain(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Sensor noise, cut from a bank at a random place: drawing it anew would take half of the rendering time."""
-    bank = _noise_bank()
-    size = int(np.prod(shape))
-    start = int(rng.integers(len(bank)))
-    if size <= len(bank) - start:
-        return bank[start : start + size].reshape(shape)
-    return np.resize(np.roll(bank, -start), shape)
+def _add_noise(canvas: np.ndarray, deviation: float, rng: np.random.Generator) -> None:
+    """Sensor noise, cut from a bank at random places: drawing it anew would take longer than the people."""
+    channels, crops, height, width = canvas.shape
+    size = channels * height * width
+    bank = _noise_bank(8 * size)
+    for crop, start in enumerate(rng.integers(7 * size, size=crops).tolist()):
+        noise = bank[start : start + size].reshape(channels, height, width)
+        canvas[:, crop] += np.float32(deviation) * noise
 
 
 @functools.cache
-def _noise_bank() -> np.ndarray:
-    return np.random.default_rng(0).standard_normal(1 << 21, np.float32)
+def _noise_bank(size: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(size, np.float32)
 
 
 def _empty_street(rng: np.random.Generator, config: StreetConfig) -> np.ndarray:
-    """A wall with doors and windows over a pavement, both worn."""
+    """A wall with doors and windows over a pavement, both worn: `[3, rows, columns]`."""
     height = config.height
-    rows, columns = height + height // 4, 6 * height
-    wall, ground, trim = (rng.uniform(0.2, 0.85, 3) for _ in range(3))
-    canvas = np.empty((3, 1, rows, columns), np.float32)
-    canvas[:] = wall.reshape(3, 1, 1, 1)
+    rows, columns = height, PLATE_LENGTH * height
+    wall, ground, trim = (_matt(rng) for _ in range(3))
     foot = int(rows * rng.uniform(0.45, 0.65))
-    canvas[:, :, foot:] = ground.reshape(3, 1, 1, 1)
+    canvas = np.empty((3, 1, rows, columns), np.float32)
+    canvas[:, :, :foot], canvas[:, :, foot:] = wall.reshape(3, 1, 1, 1), ground.reshape(3, 1, 1, 1)
     for _ in range(int(rng.integers(8, 20))):
         x, half = rng.uniform(0, columns), rng.uniform(0.05, 0.25) * height
         top = rng.uniform(0, 0.3) * rows
         bottom = foot if rng.random() < 0.4 else top + rng.uniform(0.1, 0.3) * rows
-        _patch(canvas, x, top, bottom, half, np.clip(trim * rng.uniform(0.5, 1.4), 0, 1))
+        _patch(canvas, x, top, min(bottom, foot), half, trim * rng.uniform(0.5, 1.3))
     for x in np.arange(0, columns, height * rng.uniform(0.3, 0.9)):  # joints between the flagstones
-        _patch(canvas, x, foot, rows, 0.6, ground * 0.75)
-    worn = rng.standard_normal((1, 1, rows // 4, columns // 4)).astype(np.float32)
-    canvas += 0.05 * np.repeat(np.repeat(worn, 4, 2), 4, 3)[:, :, :rows, :columns]
-    grey = canvas.mean(0, keepdims=True)
-    muted = grey.mean() + config.background * (canvas - grey + (grey - grey.mean()))
-    return np.clip(muted[:, 0], 0, 1)
+        _patch(canvas, x, foot, rows, 0.01 * height, 0.75 * ground)
+    canvas += _wear(rng, rows, columns)
+    grey = canvas.mean(0)
+    muted = grey.mean() + config.background * (canvas[:, 0] - grey.mean())
+    return np.clip(muted, 0, 1)
 
 
 def _patch(canvas: np.ndarray, x: float, top: float, bottom: float, half: float, colour: np.ndarray) -> None:
     ends = np.array([[x, top]], np.float32), np.array([[x, bottom]], np.float32)
-    raster.paint(canvas, raster.trapezoid(canvas, *ends, half, half), colour.astype(np.float32))
+    raster.paint(canvas, raster.trapezoid(canvas, *ends, half, half), np.minimum(colour, 1))
+
+
+def _wear(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+    """Smooth stains of several sizes, `[rows, columns]`."""
+    stains = np.zeros((rows, columns), np.float32)
+    for size in (4, 16, 48):
+        coarse = rng.standard_normal((rows // size + 2, columns // size + 2))
+        y, x = np.arange(rows) / size, np.arange(columns) / size
+        along = np.stack([np.interp(x, np.arange(coarse.shape[1]), line) for line in coarse])
+        low = y.astype(int)
+        share = (y - low)[:, None]
+        stains += (0.05 * ((1 - share) * along[low] + share * along[low + 1])).astype(np.float32)
+    return stains
 
 
 def _occluders(rng: np.random.Generator, config: StreetConfig) -> tuple[Occluder, ...]:
@@ -137,15 +161,12 @@ def _occluders(rng: np.random.Generator, config: StreetConfig) -> tuple[Occluder
     found = []
     for _ in range(int(rng.poisson(2 * config.occlusion))):
         pole = rng.random() < 0.4
-        top, half = (
-            (-0.1, rng.uniform(0.015, 0.04)) if pole else (rng.uniform(0.6, 0.85), rng.uniform(0.08, 0.25))
-        )
-        found.append(
-            Occluder(
-                float(rng.uniform(0, 6)),
-                float(top),
-                float(half),
-                rng.uniform(0.15, 0.8, 3).astype(np.float32),
-            )
-        )
+        top = -0.1 if pole else rng.uniform(0.6, 0.85)
+        half_width = rng.uniform(0.015, 0.04) if pole else rng.uniform(0.08, 0.25)
+        found.append(Occluder(float(rng.uniform(0, PLATE_LENGTH)), float(top), float(half_width), _matt(rng)))
     return tuple(found)
+
+
+def _matt(rng: np.random.Generator) -> np.ndarray:
+    """A colour of buildings and street furniture."""
+    return np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(0, 0.7), rng.uniform(0.2, 0.9)), np.float32)

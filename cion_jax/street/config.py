@@ -1,8 +1,9 @@
 """What a street is made of, and how hard it is to recognise people on it."""
 
 import dataclasses
+import difflib
 
-# A Market-1501 file name gives the camera one digit and the person four.
+# A Market-1501 file name gives the camera one digit and the person four, of which 0000 is taken.
 MARKET_CAMERAS = 9
 MARKET_PEOPLE = 9999
 
@@ -67,43 +68,49 @@ class StreetConfig:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            _check_field(field.name, getattr(self, field.name))
-        _check_at_most(self, "labelled_cameras_per_person", "labelled_cameras")
-        _check_at_most(self, "benchmark_cameras_per_person", "benchmark_cameras")
-        _check_at_most(self, "people_per_video", "crawl_people")
-        if self.benchmark_cameras > MARKET_CAMERAS or self.benchmark_people > MARKET_PEOPLE:
-            raise ValueError(
-                f"benchmark of {self.benchmark_people} people and {self.benchmark_cameras} cameras: Market-1501"
-                f" names have room for {MARKET_PEOPLE} people and {MARKET_CAMERAS} cameras; ask for fewer"
-            )
+            _check_field(field, getattr(self, field.name))
+        _check_at_most(self, "labelled_cameras_per_person", self.labelled_cameras, "labelled_cameras")
+        _check_at_most(self, "benchmark_cameras_per_person", self.benchmark_cameras, "benchmark_cameras")
+        _check_at_most(self, "people_per_video", self.crawl_people, "crawl_people")
+        _check_at_most(self, "benchmark_cameras", MARKET_CAMERAS, "what a Market-1501 name has room for")
+        _check_at_most(self, "benchmark_people", MARKET_PEOPLE, "what a Market-1501 name has room for")
 
 
 def street_config(**overrides) -> StreetConfig:
-    """The default street, with `overrides`: about 17,000 crops."""
+    """The default street, about 17,000 crops, with `overrides`; an unknown name is a `ValueError`."""
+    known = [field.name for field in dataclasses.fields(StreetConfig)]
+    for name in overrides:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise ValueError(f"street: no setting {name!r}; {hint}")
     return StreetConfig(**overrides)
 
 
-_RATES = ("switch_rate", "slip_rate", "ghost_rate")
-_MAY_BE_ZERO = ("benchmark_distractors", "benchmark_junk")
+_MAY_BE_ZERO = ("seed", "benchmark_distractors", "benchmark_junk")
+_MUST_BE_POSITIVE = ("co_visible", "fill")
 
 
-def _check_field(name: str, value) -> None:
-    values = value if isinstance(value, tuple) else (value,)
-    if isinstance(value, tuple) and value[0] > value[1]:
-        raise ValueError(f"street: {name}={value}: expected (fewest, most)")
-    if name in _RATES and not 0 <= value <= 1:
-        raise ValueError(f"street: {name}={value}: expected a probability in [0, 1]")
-    for item in values:
-        least = 1 if isinstance(item, int) and name != "seed" and name not in _MAY_BE_ZERO else 0
-        if item < least and not (isinstance(item, float)):
-            raise ValueError(f"street: {name}={value}: expected at least {least}")
-        if isinstance(item, float) and item < 0:
-            raise ValueError(f"street: {name}={value}: expected a number that is not negative")
-
-
-def _check_at_most(config: StreetConfig, name: str, limit: str) -> None:
-    value, most = getattr(config, name), getattr(config, limit)
-    if (value[-1] if isinstance(value, tuple) else value) > most:
+def _check_field(field: dataclasses.Field, value: int | float | tuple[int, int]) -> None:
+    complaint = f"street: {field.name}={value}: expected "
+    if isinstance(field.default, tuple):
+        if not isinstance(value, tuple) or len(value) != 2 or value[0] > value[1]:
+            raise ValueError(complaint + "a tuple of two numbers, (fewest, most)")
+        value = value[0]
+    if not isinstance(value, int if isinstance(field.default, (int, tuple)) else (int, float)):
+        raise ValueError(complaint + ("a whole number" if isinstance(field.default, int) else "a number"))
+    count = isinstance(field.default, (int, tuple)) and field.name not in _MAY_BE_ZERO
+    if count and value < 1:
+        raise ValueError(complaint + "at least 1")
+    if value < 0 or (value == 0 and field.name in _MUST_BE_POSITIVE):
         raise ValueError(
-            f"street: {name}={value} is more than {limit}={most}; lower the one or raise the other"
+            complaint + "a number that is not negative, nor 0 where nothing could be drawn with it"
         )
+    if field.name.endswith("_rate") and value > 1:
+        raise ValueError(complaint + "a probability, at most 1")
+
+
+def _check_at_most(config: StreetConfig, name: str, limit: int, what: str) -> None:
+    value = getattr(config, name)
+    if (value[1] if isinstance(value, tuple) else value) > limit:
+        raise ValueError(f"street: {name}={value} is more than {limit}, {what}; ask for fewer")

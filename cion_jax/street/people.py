@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 
 PATTERNS = ("plain", "hoops", "stripes", "checks", "dots", "blocks", "camouflage", "print")
+SLEEVES = ("none", "short", "long")
 HAIR = ("bald", "short", "bob", "long", "bun", "cap", "hood")
 BAGS = ("none", "backpack", "shoulder", "handbag")
 LOWERS = ("trousers", "shorts", "skirt", "long skirt")
@@ -14,7 +15,7 @@ Colour = tuple[float, float, float]
 
 @dataclasses.dataclass(frozen=True)
 class Garment:
-    """A cloth: its colours and the pattern they make. `scale` is the repeats of the pattern over the garment."""
+    """Two colours and the pattern they make. `scale` is the repeats of the pattern over the garment."""
 
     colour: Colour
     second: Colour
@@ -32,7 +33,7 @@ class Person:
     hair: str  # one of HAIR
     hair_colour: Colour  # of the cap or the hood where there is one
     upper: Garment
-    sleeves: float  # 0 none, 0.5 to the elbow, 1 to the wrist
+    sleeves: str  # one of SLEEVES
     hem: float  # how far the upper garment reaches below the hip
     inner: Colour | None  # what shows through an open jacket
     lower: Garment
@@ -58,7 +59,7 @@ def make_person(rng: np.random.Generator) -> Person:
         hair=hair,
         hair_colour=upper.colour if hair == "hood" else _cloth(rng) if hair == "cap" else _pick(rng, _HAIR),
         upper=upper,
-        sleeves=1.0 if jacket else float(rng.choice((0.0, 0.5, 1.0), p=(0.1, 0.4, 0.5))),
+        sleeves="long" if jacket else str(rng.choice(SLEEVES, p=(0.1, 0.4, 0.5))),
         hem=float(rng.choice((0.0, 0.04, 0.18), p=(0.5, 0.3, 0.2))),
         inner=_cloth(rng) if jacket else None,
         lower=_garment(rng, plain=0.75),

@@ -12,69 +12,47 @@ from cion_jax.street.tracker import NOBODY, track_video
 
 @dataclasses.dataclass(frozen=True)
 class Shot:
-    """Crops of one person (or of `NOBODY`) in front of one camera; drawn together."""
+    """Crops of one person (or of `NOBODY`) in front of one camera, which are drawn together."""
 
     population: Population
     key: int  # tells the shots of a population apart
     camera: int
-    person: int
+    person: int  # within the population
     frames: tuple[int, ...]
     files: tuple[str, ...]  # relative to the population's folder
 
 
 def plan_labelled(config: StreetConfig) -> tuple[list[Shot], SampleTable]:
-    """Everybody in a few cameras: the shots, and the table (identity, video = camera, one tracklet a shot)."""
+    """Everybody in a few cameras. The table has `identity`; a camera is a video, a shot a tracklet."""
     rng = generator(config, Population.LABELLED, Stream.PLAN)
-    shots = []
+    shots, rows = [], []
     for person in range(config.labelled_people):
         cameras = rng.choice(config.labelled_cameras, config.labelled_cameras_per_person, replace=False)
         for camera in np.sort(cameras).tolist():
-            frames = _run_of_frames(config, rng, config.labelled_frames)
-            files = tuple(f"p{person:05d}/c{camera:02d}_f{frame:06d}.jpg" for frame in frames)
+            frames = _consecutive(config, rng, config.labelled_frames)
+            files = tuple(f"p{person:05d}/c{camera:03d}_f{frame:06d}.jpg" for frame in frames)
+            rows += [
+                (file, f"c{camera:03d}", len(shots), frame, person) for file, frame in zip(files, frames)
+            ]
             shots.append(Shot(Population.LABELLED, len(shots), camera, person, frames, files))
-    rows = [
-        (file, f"c{shot.camera:02d}", shot.key, frame, shot.person)
-        for shot in shots
-        for frame, file in zip(shot.frames, shot.files, strict=True)
-    ]
-    file_path, video, tracklet, frame, identity = zip(*rows, strict=True)
-    table = SampleTable.from_columns(
-        file_path=list(file_path),
-        video=list(video),
-        tracklet=np.array(tracklet, np.int64),
-        frame=np.array(frame, np.int64),
-        identity=np.array(identity, np.int64),
-        person=np.array(identity, np.int64),
-    )
-    return shots, table
+    table = _table(rows)
+    return shots, table.with_columns(identity=table["person"])
 
 
 def plan_crawl(config: StreetConfig) -> tuple[list[Shot], SampleTable]:
-    """What the tracker makes of every video: the shots, and the table (no identities; `person` only to score)."""
-    shots: list[Shot] = []
-    rows = []
+    """What the tracker makes of every video. The table has no identities; `person` is there to score them."""
+    shots, rows = [], []
     for video in range(config.crawl_videos):
+        seen: dict[int, list[tuple[int, str]]] = {}
         for number, tracklet in enumerate(track_video(config, video)):
-            files = [f"v{video:05d}/t{number:04d}_f{frame:06d}.jpg" for frame in tracklet.frames]
-            for run in _runs(tracklet.people):
-                person = int(tracklet.people[run.start])
-                frames = tuple(tracklet.frames[run].tolist())
-                shots.append(Shot(Population.CRAWL, len(shots), video, person, frames, tuple(files[run])))
-            rows += [
-                (file, f"v{video:05d}", number, frame, person)
-                for file, frame, person in zip(files, tracklet.frames, tracklet.people, strict=True)
-            ]
-    file_path, video, tracklet, frame, person = zip(*rows, strict=True)
-    person = np.array(person, np.int64)
-    table = SampleTable.from_columns(
-        file_path=list(file_path),
-        video=list(video),
-        tracklet=np.array(tracklet, np.int64),
-        frame=np.array(frame, np.int64),
-        # Numbered after the labelled people: a number means one person in the whole street.
-        person=np.where(person == NOBODY, NOBODY, person + config.labelled_people),
-    )
-    return shots, table
+            for frame, person in zip(tracklet.frames.tolist(), tracklet.people.tolist()):
+                file = f"v{video:05d}/t{number:04d}_f{frame:06d}.jpg"
+                seen.setdefault(person, []).append((frame, file))
+                rows.append((file, f"v{video:05d}", number, frame, _street_number(config, person)))
+        for person, crops in seen.items():  # from all tracklets that the person is in
+            frames, files = (tuple(items) for items in zip(*crops))
+            shots.append(Shot(Population.CRAWL, len(shots), video, person, frames, files))
+    return shots, _table(rows)
 
 
 def plan_benchmark(config: StreetConfig) -> list[Shot]:
@@ -82,33 +60,39 @@ def plan_benchmark(config: StreetConfig) -> list[Shot]:
     rng = generator(config, Population.BENCHMARK, Stream.PLAN)
     shots: list[Shot] = []
 
-    def add(name: str, camera: int, person: int, queries: int, crops: int) -> None:
-        frames = _run_of_frames(config, rng, crops)
-        folders = ["query"] * queries + ["bounding_box_test"] * (crops - queries)
+    def add(name: str, camera: int, person: int, folders: list[str]) -> None:
+        frames = _consecutive(config, rng, len(folders))
+        # The number at the end keeps the names of distractors apart, which share the rest.
         files = tuple(
-            f"{folder}/{name}_c{camera + 1}s1_{frame:06d}_{len(shots) % 100:02d}.jpg"
-            for folder, frame in zip(folders, frames, strict=True)
+            f"{folder}/{name}_c{camera + 1}s1_{frame:06d}_{len(shots):02d}.jpg"
+            for folder, frame in zip(folders, frames)
         )
         shots.append(Shot(Population.BENCHMARK, len(shots), camera, person, frames, files))
 
     for person in range(config.benchmark_people):
         count = int(rng.integers(*config.benchmark_cameras_per_person, endpoint=True))
         for camera in np.sort(rng.choice(config.benchmark_cameras, count, replace=False)).tolist():
-            crops = 1 + int(rng.integers(*config.benchmark_frames, endpoint=True))
-            add(f"{person + 1:04d}", camera, person, 1, crops)
-    for extra in range(config.benchmark_distractors):
-        add("0000", int(rng.integers(config.benchmark_cameras)), config.benchmark_people + extra, 0, 1)
-    for _ in range(config.benchmark_junk):
-        add("-1", int(rng.integers(config.benchmark_cameras)), NOBODY, 0, 1)
+            crops = int(rng.integers(*config.benchmark_frames, endpoint=True))
+            add(f"{person + 1:04d}", camera, person, ["query"] + ["bounding_box_test"] * crops)
+    others = [("0000", config.benchmark_people + extra) for extra in range(config.benchmark_distractors)]
+    for name, person in others + [("-1", NOBODY)] * config.benchmark_junk:
+        add(name, int(rng.integers(config.benchmark_cameras)), person, ["bounding_box_test"])
     return shots
 
 
-def _run_of_frames(config: StreetConfig, rng: np.random.Generator, count: int) -> tuple[int, ...]:
+def _consecutive(config: StreetConfig, rng: np.random.Generator, count: int) -> tuple[int, ...]:
+    """Frames of one walk past a camera."""
     start = int(rng.integers(1, 100_000))
-    return tuple((start + config.frame_stride * np.arange(count)).tolist())
+    return tuple(start + config.frame_stride * index for index in range(count))
 
 
-def _runs(people: np.ndarray) -> list[slice]:
-    """Stretches of one and the same person."""
-    edges = np.flatnonzero(np.diff(people)) + 1
-    return [slice(*ends) for ends in zip([0, *edges.tolist()], [*edges.tolist(), len(people)], strict=True)]
+def _street_number(config: StreetConfig, person: int) -> int:
+    """Numbers the crawl's people after the labelled ones, so that a number means one person on the street."""
+    return NOBODY if person == NOBODY else config.labelled_people + person
+
+
+def _table(rows: list[tuple[str, str, int, int, int]]) -> SampleTable:
+    file_path, video, tracklet, frame, person = (list(column) for column in zip(*rows))
+    return SampleTable.from_columns(
+        file_path=file_path, video=video, tracklet=tracklet, frame=frame, person=person
+    )

@@ -8,75 +8,83 @@ from cion_jax.street.people import Person
 
 # Heights above the ground and lengths, in heights of the person.
 HIP, SHOULDER, NECK, HEAD = 0.50, 0.80, 0.85, 0.925
-THIGH, SHIN = 0.23, 0.23
+THIGH, SHIN, FOOT = 0.23, 0.23, 0.075
 UPPER_ARM, FOREARM = 0.17, 0.16
 HIP_SPREAD, SHOULDER_SPREAD = 0.052, 0.118
-
-
-@dataclasses.dataclass(frozen=True)
-class Pose:
-    """Joints as `[crops, 3]`: right and down in pixels, and nearness to the camera in heights of the person."""
-
-    joints: dict[str, np.ndarray]
-    azimuth: np.ndarray  # [crops], radians: 0 faces the camera, pi/2 faces right, pi shows the back
+SOLE = 0.03  # of the ankle of the standing leg
 
 
 @dataclasses.dataclass(frozen=True)
 class Box:
-    """Where a person stands in the crops: the feet, and the person's height, in pixels, each [crops].
+    """Where a person stands in the pictures: the feet and the person's height, in pixels, each [crops].
 
-    A scene renderer places people in whole frames with it just as the crop renderer does.
+    It does not say what the pictures are: people are placed in whole video frames just as they are in crops.
     """
 
     foot_x: np.ndarray
     foot_y: np.ndarray
     height: np.ndarray
-    stretch: float  # how much wider than life the crop shows a person
+    stretch: float  # how much wider than life the pictures show a person
+
+
+@dataclasses.dataclass(frozen=True)
+class Pose:
+    joints: dict[str, np.ndarray]  # [crops, 2]: (x, y) in pixels
+    near: dict[str, float]  # mean nearness of each joint to the camera, in heights of the person
+    azimuth: np.ndarray  # [crops], radians: 0 faces the camera, pi/2 faces right, pi shows the back
 
 
 def walk_pose(person: Person, azimuth: np.ndarray, phase: np.ndarray, pitch: float, box: Box) -> Pose:
     """Poses a person in mid-step.
 
-    `phase` [crops] goes round once in two steps; `pitch` is the angle in radians by which the camera looks down.
+    `azimuth` [crops] is where the person faces; `phase` [crops] goes round once in two steps; `pitch` is the
+    angle by which the camera looks down; all in radians.
     """
-    body = {}
-    hip = HIP * person.legs
-    for name, side, step in (("left", 1.0, phase), ("right", -1.0, phase + np.pi)):
-        swing = person.swing * np.sin(step)
-        bend = 0.15 + 0.55 * np.maximum(0, np.cos(step)) * person.swing / 0.4
-        knee = _point(side * HIP_SPREAD, THIGH * np.sin(swing), hip - THIGH * person.legs * np.cos(swing))
-        ankle = knee + _point(0.0, SHIN * np.sin(swing - bend), -SHIN * person.legs * np.cos(swing - bend))
-        body |= {f"{name} hip": _point(side * HIP_SPREAD, 0 * phase, hip), f"{name} knee": knee}
-        body |= {
-            f"{name} ankle": ankle,
-            f"{name} toe": ankle + _point(side * 0.01, 0.075 + 0 * phase, -0.015),
-        }
-        body |= _arm(name, side * person.build, -0.8 * swing)
-    lowest = np.minimum(body["left ankle"][:, 2], body["right ankle"][:, 2])
-    body |= {"hip": _point(0, 0 * phase, hip), "shoulders": _point(0, 0 * phase, SHOULDER)}
-    body |= {"neck": _point(0, 0.01 + 0 * phase, NECK), "head": _point(0, 0.02 + 0 * phase, HEAD)}
-    rise = np.stack([0 * lowest, 0 * lowest, 0.03 - lowest], 1)
-    joints = {name: _project(point + rise, azimuth, pitch, box) for name, point in body.items()}
-    return Pose(joints, azimuth)
+    body = _point(0, 0, np.array([HIP * person.legs, SHOULDER, NECK, HEAD])[:, None], phase)
+    body[2:, :, 1] += 0.015  # people hold their heads a little forward
+    names = ["hip", "shoulders", "neck", "head"]
+    points = [*body]
+    for side, sign, step in (("left", 1.0, phase), ("right", -1.0, phase + np.pi)):
+        limbs = _leg(person, sign, step) | _arm(sign * person.build, -0.8 * person.swing * np.sin(step))
+        names += [f"{side} {joint}" for joint in limbs]
+        points += limbs.values()
+    stacked = np.stack(points)  # [joints, crops, (left, forward, up)]
+    ankles = stacked[names.index("left ankle"), :, 2], stacked[names.index("right ankle"), :, 2]
+    stacked[..., 2] += SOLE - np.minimum(*ankles)  # one foot is always on the ground
+    seen, near = _project(stacked, azimuth, pitch, box)
+    return Pose(dict(zip(names, seen, strict=True)), dict(zip(names, near.mean(1).tolist())), azimuth)
 
 
-def _arm(name: str, side: float, swing: np.ndarray) -> dict[str, np.ndarray]:
-    shoulder = _point(side * SHOULDER_SPREAD, 0 * swing, SHOULDER - 0.02)
-    elbow = shoulder + _point(side * 0.025, UPPER_ARM * np.sin(swing), -UPPER_ARM * np.cos(swing))
+def _leg(person: Person, sign: float, step: np.ndarray) -> dict[str, np.ndarray]:
+    swing = person.swing * np.sin(step)
+    bent = swing - 0.15 - 1.4 * person.swing * np.maximum(0, np.cos(step))  # knees only bend backwards
+    thigh, shin = THIGH * person.legs, SHIN * person.legs
+    hip = _point(sign * HIP_SPREAD, 0, HIP * person.legs, step)
+    knee = hip + _point(0, thigh * np.sin(swing), -thigh * np.cos(swing), step)
+    ankle = knee + _point(0, shin * np.sin(bent), -shin * np.cos(bent), step)
+    return {"hip": hip, "knee": knee, "ankle": ankle, "toe": ankle + _point(0.01 * sign, FOOT, -0.015, step)}
+
+
+def _arm(side: float, swing: np.ndarray) -> dict[str, np.ndarray]:
     bent = swing + 0.35  # elbows only bend forwards
-    hand = elbow + _point(side * 0.005, FOREARM * np.sin(bent), -FOREARM * np.cos(bent))
-    return {f"{name} shoulder": shoulder, f"{name} elbow": elbow, f"{name} hand": hand}
+    shoulder = _point(side * SHOULDER_SPREAD, 0, SHOULDER - 0.02, swing)
+    elbow = shoulder + _point(side * 0.025, UPPER_ARM * np.sin(swing), -UPPER_ARM * np.cos(swing), swing)
+    hand = elbow + _point(side * 0.005, FOREARM * np.sin(bent), -FOREARM * np.cos(bent), swing)
+    return {"shoulder": shoulder, "elbow": elbow, "hand": hand}
 
 
-def _point(left: float, forward: np.ndarray | float, up: np.ndarray | float) -> np.ndarray:
-    """[crops, 3]: to the person's left, forwards, up."""
-    return np.stack(np.broadcast_arrays(np.asarray(left, float), forward, up), -1)
+def _point(left, forward, up, like: np.ndarray) -> np.ndarray:
+    """[..., crops, 3]: to the person's left, forward and up, for as many crops as there are in `like`."""
+    return np.stack(np.broadcast_arrays(left, forward, up + 0 * like), -1)
 
 
-def _project(point: np.ndarray, azimuth: np.ndarray, pitch: float, box: Box) -> np.ndarray:
-    left, forward, up = point.T
+def _project(
+    points: np.ndarray, azimuth: np.ndarray, pitch: float, box: Box
+) -> tuple[np.ndarray, np.ndarray]:
+    """[joints, crops, 3] -> [joints, crops, 2] in pixels, and nearness [joints, crops]."""
+    left, forward, up = points[..., 0], points[..., 1], points[..., 2]
     right = left * np.cos(azimuth) + forward * np.sin(azimuth)
     near = forward * np.cos(azimuth) - left * np.sin(azimuth)
-    height = up * np.cos(pitch) - near * np.sin(pitch)
     x = box.foot_x + box.height * box.stretch * right
-    return np.stack([x, box.foot_y - box.height * height, near], 1).astype(np.float32)
+    y = box.foot_y - box.height * (up * np.cos(pitch) - near * np.sin(pitch))
+    return np.stack([x, y], -1).astype(np.float32), near

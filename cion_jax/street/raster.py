@@ -1,22 +1,23 @@
 """Anti-aliased shapes on a batch of crops.
 
-A canvas is `[3, crops, height, width]` float32: colour first, so that a coverage `[crops, height, width]` blends with
-it as it is. Shapes are drawn from their signed distance in pixels, which gives each pixel the share of it that
-the shape covers; that looks like rendering large and filtering down, at a fraction of the cost. All crops of a
-batch are drawn at once, in the window that holds the shape in every one of them.
+A canvas is `[3, crops, height, width]` float32, colour first, so that a coverage `[crops, height, width]`
+blends with it as it is. Shapes are drawn from their signed distance in pixels, which tells how much of each
+pixel they cover: that looks like rendering large and filtering down, and costs far less. All crops of a batch
+are drawn at once, in the window that holds the shape in every one of them.
+
+Positions are `[crops, 2]`, (x, y) in pixels; sizes are `[crops]` or one number, in pixels.
 """
 
 import dataclasses
 
 import numpy as np
 
-# Positions are [crops, 2] (x, y) in pixels; sizes are [crops] or scalars.
 Sizes = np.ndarray | float
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """A drawn shape in its window of the canvas.
+    """A shape in its window of the canvas.
 
     coverage: [crops, h, w] in [0, 1].
     across:   [crops, h, w], -1 at the left edge of the shape and 1 at the right one.
@@ -34,30 +35,30 @@ def capsule(
 ) -> Shape:
     """A limb: a segment from `start` to `end`, round at both ends, as thick as its radii say."""
     start_radius, end_radius = _column(start_radius), _column(end_radius)
-    margin = max(float(start_radius.max()), float(end_radius.max()))
-    window, x, y = _grid(canvas, np.concatenate([start, end]), margin)
+    window, x, y = _grid(canvas, start, end, float(np.maximum(start_radius, end_radius).max()))
     axis = end - start
-    length = np.maximum(np.sqrt((axis**2).sum(1)), 1e-3)
-    ux, uy = _column(axis[:, 0] / length), _column(axis[:, 1] / length)
+    length = np.sqrt((axis * axis).sum(1, keepdims=True)) + 1e-3
+    ux, uy = (_column(part) for part in (axis / length).T)
+    length = _column(length)
     dx, dy = x - _column(start[:, 0]), y - _column(start[:, 1])
-    along = dx * ux + dy * uy
+    beyond = dx * ux + dy * uy
     side = dx * uy - dy * ux  # positive on the right of a limb that points down
-    share = np.clip(along / _column(length), 0, 1)
-    radius = start_radius + (end_radius - start_radius) * share
-    beyond = along - share * _column(length)
-    distance = np.sqrt(side * side + beyond * beyond) - radius
-    return Shape(window, np.clip(0.5 - distance, 0, 1), np.clip(side / radius, -1, 1), share)
+    along = _clamp(beyond / length, 0)
+    beyond -= along * length
+    radius = along * (end_radius - start_radius)
+    radius += start_radius
+    return Shape(window, _coverage(_norm(side, beyond) - radius), _clamp(side / radius, -1), along)
 
 
 def ellipse(canvas: np.ndarray, centre: np.ndarray, half_width: Sizes, half_height: Sizes) -> Shape:
     """A head, a face, a shadow."""
     half_width, half_height = _column(half_width), _column(half_height)
-    margin = max(float(half_width.max()), float(half_height.max()))
-    window, x, y = _grid(canvas, centre, margin)
+    window, x, y = _grid(canvas, centre, centre, float(np.maximum(half_width, half_height).max()))
     across = (x - _column(centre[:, 0])) / half_width
     down = (y - _column(centre[:, 1])) / half_height
-    distance = (np.sqrt(across * across + down * down) - 1) * np.minimum(half_width, half_height)
-    return Shape(window, np.clip(0.5 - distance, 0, 1), np.clip(across, -1, 1), (down + 1) / 2)
+    coverage = _coverage((_norm(across, down) - 1) * np.minimum(half_width, half_height))
+    across, down = np.broadcast_arrays(np.clip(across, -1, 1), (down + 1) / 2)
+    return Shape(window, coverage, across, down)
 
 
 def trapezoid(
@@ -68,30 +69,32 @@ def trapezoid(
     bottom_half: Sizes,
     corner: float = 1.0,
 ) -> Shape:
-    """A trunk, a skirt, a box: upright, from the middle of its top to the middle of its bottom edge.
+    """A trunk, a skirt, a box: from the middle of its upper to the middle of its lower, level edge.
 
-    `corner` is the radius of the rounded corners, in pixels.
+    `top_half` and `bottom_half` are half of the edges' widths, `corner` is the radius of the rounded corners.
     """
     top_half, bottom_half = _column(top_half), _column(bottom_half)
-    margin = max(float(top_half.max()), float(bottom_half.max()))
-    window, x, y = _grid(canvas, np.concatenate([top, bottom]), margin)
-    height = np.maximum(_column(bottom[:, 1] - top[:, 1]), 1e-3)
+    window, x, y = _grid(canvas, top, bottom, float(np.maximum(top_half, bottom_half).max()))
+    height = _column(bottom[:, 1] - top[:, 1]) + np.float32(1e-3)
     along = (y - _column(top[:, 1])) / height
     share = np.clip(along, 0, 1)
-    middle = _column(top[:, 0]) + _column(bottom[:, 0] - top[:, 0]) * share
     half = top_half + (bottom_half - top_half) * share
-    offset = x - middle
-    over_x = np.abs(offset) - half + corner
-    over_y = np.abs(along - 0.5) * height - height / 2 + corner
-    outside = np.sqrt(np.maximum(over_x, 0) ** 2 + np.maximum(over_y, 0) ** 2)
-    distance = outside + np.minimum(np.maximum(over_x, over_y), 0) - corner
-    return Shape(window, np.clip(0.5 - distance, 0, 1), np.clip(offset / half, -1, 1), share)
+    offset = x - (_column(top[:, 0]) + _column(bottom[:, 0] - top[:, 0]) * share)
+    over_x = np.abs(offset) - (half - np.float32(corner))
+    over_y = np.abs(along - np.float32(0.5)) * height - (height / 2 - np.float32(corner))
+    distance = _norm(np.maximum(over_x, 0), np.maximum(over_y, 0))
+    distance += np.minimum(np.maximum(over_x, over_y), 0)
+    distance -= np.float32(corner)
+    across = _clamp(offset / half, -1)
+    return Shape(window, _coverage(distance), across, np.broadcast_to(share, across.shape))
 
 
-def paint(canvas: np.ndarray, shape: Shape, colour: np.ndarray) -> None:
-    """Blends `colour`, [3] or [3, crops, h, w], into the canvas where the shape is."""
+def paint(canvas: np.ndarray, shape: Shape, colour: np.ndarray, shade: np.ndarray | None = None) -> None:
+    """Blends `colour`, [3] or [3, crops, h, w], times `shade`, [crops, h, w], into the canvas."""
     region = canvas[:, :, shape.window[0], shape.window[1]]
-    region += shape.coverage * ((colour.reshape(3, 1, 1, 1) if colour.ndim == 1 else colour) - region)
+    colour = colour.reshape(3, 1, 1, 1) if colour.ndim == 1 else colour
+    region *= 1 - shape.coverage
+    region += colour * (shape.coverage if shade is None else shape.coverage * shade)
 
 
 def _column(values: Sizes) -> np.ndarray:
@@ -99,13 +102,34 @@ def _column(values: Sizes) -> np.ndarray:
     return np.asarray(values, np.float32).reshape(-1, 1, 1)
 
 
+def _clamp(values: np.ndarray, low: float) -> np.ndarray:
+    """Cuts to [low, 1], in place; several times faster than `np.clip` on windows this small."""
+    np.maximum(values, low, out=values)
+    return np.minimum(values, 1, out=values)
+
+
+def _coverage(distance: np.ndarray) -> np.ndarray:
+    """The share of each pixel inside a shape, given how far outside of it the middle lies; in place."""
+    return _clamp(np.subtract(np.float32(0.5), distance, out=distance), 0)
+
+
+def _norm(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    square = x * x + y * y
+    return np.sqrt(square, out=square)
+
+
 def _grid(
-    canvas: np.ndarray, points: np.ndarray, margin: float
+    canvas: np.ndarray, start: np.ndarray, end: np.ndarray, margin: float
 ) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
-    """The window around `points` (and the coordinates of its pixels' middles); empty where nothing is in sight."""
-    (left, top), (right, bottom) = points.min(0) - margin - 1, points.max(0) + margin + 2
-    columns = slice(*np.clip((int(left), int(right) + 1), 0, canvas.shape[3]).tolist())
-    rows = slice(*np.clip((int(top), int(bottom) + 1), 0, canvas.shape[2]).tolist())
-    x = np.arange(columns.start, columns.stop, dtype=np.float32) + 0.5
-    y = np.arange(rows.start, rows.stop, dtype=np.float32) + 0.5
-    return (rows, columns), x[None, None, :], y[None, :, None]
+    """The window around two points and the coordinates of its pixels' middles; empty when out of sight."""
+    left, top = np.minimum(start, end).min(0).tolist()
+    right, bottom = np.maximum(start, end).max(0).tolist()
+    rows = _span(top - margin, bottom + margin, canvas.shape[2])
+    columns = _span(left - margin, right + margin, canvas.shape[3])
+    x = np.arange(columns.start, columns.stop, dtype=np.float32)[None, None, :] + np.float32(0.5)
+    y = np.arange(rows.start, rows.stop, dtype=np.float32)[None, :, None] + np.float32(0.5)
+    return (rows, columns), x, y
+
+
+def _span(low: float, high: float, size: int) -> slice:
+    return slice(min(max(int(low) - 1, 0), size), min(max(int(high) + 2, 0), size))

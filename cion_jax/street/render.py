@@ -82,10 +82,13 @@ def _place(
 
 
 def _background(config: StreetConfig, camera: Camera, place: np.ndarray) -> np.ndarray:
-    plate = camera.plate
-    top = (plate.shape[1] - config.height) // 2
-    columns = (np.floor(place).astype(int)[:, None] + np.arange(config.width)) % plate.shape[2]
-    return np.ascontiguousarray(plate[:, top : top + config.height][:, :, columns].transpose(0, 2, 1, 3))
+    """The empty street behind each crop: a canvas `[3, crops, height, width]`."""
+    top = (camera.plate.shape[1] - config.height) // 2
+    rows = camera.plate[:, top : top + config.height]
+    canvas = np.empty((3, len(place), config.height, config.width), np.float32)
+    for crop, left in enumerate(np.floor(place % camera.around).astype(int)):
+        canvas[:, crop] = rows[:, :, left : left + config.width]
+    return canvas
 
 
 def _box(config: StreetConfig, crops: int, rng: np.random.Generator) -> Box:
@@ -98,7 +101,7 @@ def _box(config: StreetConfig, crops: int, rng: np.random.Generator) -> Box:
 
 def _occlude(canvas: np.ndarray, config: StreetConfig, camera: Camera, place: np.ndarray) -> None:
     """Draws what stands between the street and the camera."""
-    around = camera.plate.shape[2]
+    around = camera.around
     for occluder in camera.occluders:
         x = (occluder.x * config.height - place + around / 2) % around - around / 2
         half = occluder.half_width * config.height

@@ -71,8 +71,10 @@ def _switch(tracklets: list[Tracklet], config: StreetConfig, rng: np.random.Gene
     wanted = int(rng.binomial(len(tracklets), config.switch_rate))
     touched: set[int] = set()
     for first in rng.permutation(len(tracklets)).tolist():
-        chances = [] if first in touched else _chances(tracklets, first, touched)
-        if wanted == 0 or not chances:
+        if wanted == 0:
+            break
+        chances = _chances(tracklets, first, touched)
+        if not chances:
             continue
         second, cut = chances[int(rng.integers(len(chances)))]
         one, other = tracklets[first], tracklets[second]
@@ -92,7 +94,7 @@ def _chances(tracklets: list[Tracklet], first: int, touched: set[int]) -> list[t
     one = tracklets[first]
     chances = []
     for second, other in enumerate(tracklets):
-        if second in touched or other.people[0] == one.people[0]:
+        if {first, second} & touched or other.people[0] == one.people[0]:
             continue
         for cut in one.frames[2:]:
             before, after = (other.frames < cut).sum(), (other.frames >= cut).sum()
