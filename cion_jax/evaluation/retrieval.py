@@ -51,9 +51,9 @@ def retrieval_scores(
     """Ranks the gallery for every query by cosine distance and scores the ranking.
 
     Features are `[rows, dim]`, identities `[rows]` integers, cameras `[rows]` integers or strings. Left out
-    of a ranking are gallery images with the query's identity from the query's camera (kept with `ignore_camera`,
-    for data with one camera), and junk, identity -1. Everything else stays in, distractors (identity 0 in
-    Market-1501) as well. Equal distances rank in gallery order, as with a stable sort.
+    of a ranking are gallery images with the query's identity from the query's camera (`ignore_camera` keeps
+    them, for data with one camera), and junk, identity -1. Everything else stays in, distractors (identity 0
+    in Market-1501) as well. Equal distances rank in gallery order, as with a stable sort.
 
     Distances are float32 products at full precision. Memory is that of a block of queries times the gallery.
     Raises ValueError for inconsistent or non-finite input and where no query at all has a match.

@@ -12,6 +12,8 @@ from PIL import Image
 
 from cion_jax.samples.table import EXAMPLES, SampleTable
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; what all models here are trained with
+IMAGENET_STD = (0.229, 0.224, 0.225)
 _PIL_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
 
 

@@ -1,0 +1,277 @@
+"""Features of the images of a sample table.
+
+    python -m cion_jax.extract --samples=S --images=DIR --model=vit_base --weights=W --out=F.npy
+
+writes three files: `F.npy`, the features, L2-normalised, `[rows, dim]`, to be memory-mapped;
+`F.samples.parquet`, the sample table whose rows these are (S without the images that could not be decoded);
+and, last, `F.json`, how they were made.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from flax import nnx
+
+from cion_jax.conversion import load_weights
+from cion_jax.models import create_model
+from cion_jax.runtime.commands import run
+from cion_jax.runtime.files import atomic_path, write_json
+from cion_jax.runtime.progress import console, progress
+from cion_jax.samples import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ImageBatch,
+    SampleTable,
+    check_images,
+    load_batches,
+    read_samples,
+    write_samples,
+)
+
+EXAMPLES = 10  # how many undecodable images a report names
+DTYPES = ("float16", "float32")
+RGB = tuple[float, float, float]
+
+
+class Extraction(NamedTuple):
+    """What became of a list of image files.
+
+    features: `[kept, dim]`, L2-normalised.
+    rows: `[kept]` int64, the image that each feature belongs to, ascending.
+    undecodable: for each image left out, by row, why it could not be decoded.
+    """
+
+    features: np.ndarray
+    rows: np.ndarray
+    undecodable: dict[int, str]
+
+
+def extract_features(
+    model: nnx.Module,
+    paths: Sequence[str | os.PathLike],
+    *,
+    size: tuple[int, int] = (256, 128),
+    mean: RGB = IMAGENET_MEAN,
+    std: RGB = IMAGENET_STD,
+    batch_size: int = 64,
+    dtype: str = "float16",
+    out: str | os.PathLike | None = None,
+) -> Extraction:
+    """Runs image files through `model` in eval mode and L2-normalises what comes out.
+
+    Images are resized to `size` (height, width) and become (rgb / 255 - mean) / std. They are decoded a few
+    batches ahead of the device. All batches have one shape: one compilation. Products run at full float32
+    precision (no TF32 on GPUs) where the model computes in float32. With `out`, features are written to this
+    `.npy` file batch by batch and come back memory-mapped; the file is whole or not there.
+
+    Raises ValueError where no image can be decoded, and for a feature that is not finite or all zero, naming
+    the row and the file.
+    """
+    if not len(paths):
+        raise ValueError("no images to extract features from")
+    if batch_size < 1 or dtype not in DTYPES:
+        raise ValueError(f"batch_size {batch_size} and dtype {dtype!r}: expected >= 1 and one of {DTYPES}")
+    batches = _feature_batches(_forward(model, mean, std), paths, size, min(batch_size, len(paths)))
+    if out is None:
+        parts: list[np.ndarray] = []
+        rows, undecodable = _collect(batches, len(paths), lambda part: parts.append(part.astype(dtype)))
+        return Extraction(np.concatenate(parts), rows, undecodable)
+    with atomic_path(out) as temporary, open(temporary, "wb") as file:
+        writer = _ArrayWriter(file, np.dtype(dtype))
+        rows, undecodable = _collect(batches, len(paths), writer.append)
+        writer.finish()
+    return Extraction(np.load(out, mmap_mode="r"), rows, undecodable)
+
+
+def extract(
+    model: nnx.Module,
+    table: SampleTable,
+    images: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    about: Mapping[str, Any],
+    size: tuple[int, int] = (256, 128),
+    mean: RGB = IMAGENET_MEAN,
+    std: RGB = IMAGENET_STD,
+    batch_size: int = 64,
+    dtype: str = "float16",
+) -> Extraction:
+    """Extracts features of the table's images under `images` into `out` (`.npy`) and the files beside it.
+
+    `about` (model, weights, ...) goes into the `.json`, which is written last: where it is, all is there.
+    """
+    out = Path(out)
+    if out.suffix != ".npy":
+        raise ValueError(f"{out}: features are written as .npy, give a name that ends in .npy")
+    check_images(table, images)
+    out.with_suffix(".json").unlink(missing_ok=True)
+    paths = [os.path.join(images, path) for path in table["file_path"]]
+    result = extract_features(
+        model, paths, size=size, mean=mean, std=std, batch_size=batch_size, dtype=dtype, out=out
+    )
+    write_samples(table.select(result.rows), aligned_samples(out))
+    report = {
+        **about,
+        "size": size,
+        "mean": mean,
+        "std": std,
+        "rows": result.features.shape[0],
+        "dim": result.features.shape[1],
+        "dtype": dtype,
+        "undecodable": len(result.undecodable),
+        "undecodable_examples": list(result.undecodable.values())[:EXAMPLES],
+    }
+    write_json(out.with_suffix(".json"), report)
+    return result
+
+
+def aligned_samples(features: str | os.PathLike) -> Path:
+    """Where `extract` writes the sample table whose rows are those of the feature file."""
+    return Path(features).with_suffix(".samples.parquet")
+
+
+def _forward(model: nnx.Module, mean: RGB, std: RGB) -> Callable[[np.ndarray], jax.Array]:
+    """`[b, h, w, 3]` uint8 -> `[b, dim]` float32 of unit length; the caller's model keeps its mode."""
+    evaluated = nnx.merge(*nnx.split(model))
+    evaluated.eval()
+    graph, state = nnx.split(evaluated)
+
+    @jax.jit
+    def forward(state: nnx.State, images: jax.Array) -> jax.Array:
+        with jax.default_matmul_precision("highest"):
+            scaled = (images.astype(jnp.float32) / 255 - jnp.array(mean)) / jnp.array(std)
+            features = nnx.merge(graph, state)(scaled).astype(jnp.float32)
+        return features / jnp.linalg.norm(features, axis=1, keepdims=True)
+
+    return lambda images: forward(state, images)
+
+
+def _feature_batches(
+    forward: Callable[[np.ndarray], jax.Array],
+    paths: Sequence[str | os.PathLike],
+    size: tuple[int, int],
+    batch_size: int,
+) -> Iterator[tuple[ImageBatch, np.ndarray]]:
+    """Yields batches with the features of their filled slots; the device is one batch ahead of the reader."""
+    running: deque[tuple[ImageBatch, jax.Array]] = deque()
+    for batch in load_batches(paths, size, batch_size):
+        running.append((batch, forward(batch.images)))
+        if len(running) > 1:
+            yield _fetch(*running.popleft(), paths)
+    yield _fetch(*running.popleft(), paths)
+
+
+def _fetch(
+    batch: ImageBatch, features: jax.Array, paths: Sequence[str | os.PathLike]
+) -> tuple[ImageBatch, np.ndarray]:
+    values = np.asarray(features)[batch.slots]
+    bad = batch.rows[~np.isfinite(values).all(axis=1)]
+    if bad.size:
+        raise ValueError(
+            f"the model's output for row {bad[0]} ({paths[bad[0]]}) is not finite or all zero; "
+            "check the weights and that they belong to this model"
+        )
+    return batch, values
+
+
+def _collect(
+    batches: Iterator[tuple[ImageBatch, np.ndarray]], total: int, write: Callable[[np.ndarray], None]
+) -> tuple[np.ndarray, dict[int, str]]:
+    rows: list[np.ndarray] = []
+    undecodable: dict[int, str] = {}
+    with progress("Extracting features", total) as advance:
+        for batch, features in batches:
+            write(features)
+            rows.append(batch.rows)
+            undecodable.update(batch.undecodable)
+            advance(len(batch.rows) + len(batch.undecodable))
+    if len(undecodable) == total:
+        raise ValueError(f"none of {total} images can be decoded; the first: {undecodable[0]}")
+    return np.concatenate(rows), undecodable
+
+
+class _ArrayWriter:
+    """An `.npy` file that grows by rows: NumPy leaves room in the header for any number of them."""
+
+    def __init__(self, file: BinaryIO, dtype: np.dtype):
+        self._file, self._dtype = file, dtype
+        self._rows = self._columns = 0
+
+    def append(self, block: np.ndarray) -> None:
+        if not self._columns:
+            self._columns = block.shape[1]
+            self._write_header()
+        self._file.write(block.astype(self._dtype).tobytes())
+        self._rows += len(block)
+
+    def finish(self) -> None:
+        self._file.seek(0)
+        self._write_header()
+
+    def _write_header(self) -> None:
+        header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self._rows, self._columns)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+
+def define_model_flags() -> None:
+    """Flags of every command that runs a model. Not defined on import: libraries import this module too."""
+    flags.DEFINE_string("model", None, "Name of the model, for example resnet50_ibn.", required=True)
+    flags.DEFINE_string("weights", None, "Its weights: a ReIDZoo .pth, or a file written by convert.")
+    flags.DEFINE_bool("random_weights", False, "Use the model untrained, instead of --weights.")
+    flags.DEFINE_integer("height", 256, "Height that images are resized to.", lower_bound=1)
+    flags.DEFINE_integer("width", 128, "Width that images are resized to.", lower_bound=1)
+    flags.DEFINE_integer("batch_size", 64, "Images per batch.", lower_bound=1)
+
+
+def model_from_flags() -> nnx.Module:
+    """The model that the flags of `define_model_flags` ask for."""
+    values = flags.FLAGS
+    if bool(values.weights) == values.random_weights:
+        raise ValueError(
+            "give the model's weights with --weights=FILE, or --random_weights for an untrained one"
+        )
+    model = create_model(values.model)
+    if values.weights:
+        load_weights(model, values.weights)
+    return model
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    values = flags.FLAGS
+    table = read_samples(values.samples)
+    result = extract(
+        model_from_flags(),
+        table,
+        values.images,
+        values.out,
+        about={"model": values.model, "weights": values.weights, "samples": values.samples},
+        size=(values.height, values.width),
+        batch_size=values.batch_size,
+        dtype=values.dtype,
+    )
+    if result.undecodable:
+        console.print(
+            f"{len(result.undecodable)} of {len(table)} images could not be decoded and are left out; use "
+            f"{aligned_samples(values.out)} with these features. The first: "
+            f"{next(iter(result.undecodable.values()))}",
+            markup=False,
+        )
+    rows, dim = result.features.shape
+    print(f"{values.out}: {rows} rows, {dim} dimensions, {values.dtype}")
+
+
+if __name__ == "__main__":
+    define_model_flags()
+    flags.DEFINE_string("samples", None, "Sample table (.parquet, .json, .jsonl or .csv).", required=True)
+    flags.DEFINE_string("images", None, "Folder that the table's file_path is relative to.", required=True)
+    flags.DEFINE_string("out", None, "Feature file to write (.npy).", required=True)
+    flags.DEFINE_enum("dtype", "float16", DTYPES, "Number type of the features.")
+    run(main)
