@@ -1,8 +1,9 @@
 """PyTorch's `.pth` archives, read without PyTorch and without running what they hold.
 
-Since PyTorch 1.6 a `.pth` is a ZIP archive: `data.pkl`, a pickle in which every storage is a persistent id, and
-one raw file per storage under `data/`. The reader unpickles with a list of the few names a checkpoint needs, each
-standing for code of this module; any other name is refused before it is looked up, so no file can run code.
+Since PyTorch 1.6 a `.pth` is a ZIP archive: `data.pkl`, a pickle in which every storage is a persistent id,
+and one raw file per storage under `data/`. The reader unpickles with a list of the few names a checkpoint
+needs, each standing for code of this module; any other name is refused before it is looked up, so no file can
+run code.
 """
 
 import collections

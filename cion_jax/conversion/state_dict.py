@@ -62,7 +62,7 @@ RULES: dict[type[nnx.Module], dict[str, Rule]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Keys of a state dict beside those of a model. `problems` maps a key present in both to what is wrong."""
+    """Keys of a state dict beside those of a model; `problems` tells what is wrong with keys of both."""
 
     matched: list[str]
     missing: dict[str, str]

@@ -1,8 +1,8 @@
 """Weight files as ReIDZoo has them, and as people have them.
 
-ReIDZoo's files are `{"teacher": {prefix + key: tensor}}`. The prefix is `module.backbone.` for models with batch
-normalisation, whose teacher the released training wraps for synchronised statistics, and `backbone.` for others;
-fine-tuning code strips that many characters.
+ReIDZoo's files are `{"teacher": {prefix + key: tensor}}`. The prefix is `module.backbone.` for models with
+batch normalisation, whose teacher the released training wraps for synchronised statistics, and `backbone.`
+for others; fine-tuning code strips that many characters.
 """
 
 import os
@@ -17,8 +17,8 @@ from cion_jax.conversion.pth_writer import write_pth
 from cion_jax.conversion.state_dict import load_state_dict, state_dict
 from cion_jax.models.layers import BatchNorm
 
-# Where a checkpoint keeps a state dict, first found first taken: the released training saves student and teacher,
-# and publishes the teacher.
+# Where a checkpoint keeps a state dict, first found first taken: the released training saves student and
+# teacher, and publishes the teacher.
 _SECTIONS = ("teacher", "model", "state_dict")
 
 
@@ -26,7 +26,8 @@ def read_weights(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], str]:
     """Reads a backbone's state dict from a `.pth`, executing none of its code.
 
     Takes ReIDZoo files, whole training checkpoints of the released code (the teacher's backbone), bare state
-    dicts, and those under `"model"` or `"state_dict"`; prefixes are stripped, the projection head is left out.
+    dicts, and those under `"model"` or `"state_dict"`; prefixes are stripped, the projection head is left
+    out.
 
     Returns:
         `({key: array}, where)`, where `where` tells which part of the file was taken.

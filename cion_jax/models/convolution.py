@@ -8,8 +8,8 @@ and far off at others (times of the standard form against the form used here, tw
   product of the unfolded patches;
 - depthwise, forward and input gradient: 15-40x slower than a sum of shifted products.
 
-The choice is made when a function is traced, from `jax.default_backend()` and static shapes. Every form computes
-the same sums; they differ in rounding only.
+The choice is made when a function is traced, from `jax.default_backend()` and static shapes. Every form
+computes the same sums; they differ in rounding only.
 """
 
 import functools

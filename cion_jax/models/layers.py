@@ -1,7 +1,7 @@
 """Layers that model families share, with PyTorch's semantics and default initialisation.
 
-Parameters are float32. Every layer computes in the dtype of its input, so a backbone chooses the compute dtype
-by casting its images; statistics (means, variances, softmax) stay in float32 at least.
+Parameters are float32. Every layer computes in the dtype of its input, so a backbone chooses the compute
+dtype by casting its images; statistics (means, variances, softmax) stay in float32 at least.
 
 Axes: b batch, h height, w width, n tokens, c channels.
 """
@@ -24,7 +24,7 @@ kaiming_normal_fan_out = nnx.initializers.variance_scaling(2.0, "fan_out", "norm
 
 
 def truncated_normal_02(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
-    """Normal with standard deviation 0.02, cut at an absolute 2 (100 deviations), as the released ViT has it."""
+    """Normal with standard deviation 0.02, cut at an absolute 2 (100 deviations) as in the released ViT."""
     return 0.02 * jax.random.truncated_normal(key, -100.0, 100.0, shape, dtype)
 
 
@@ -62,7 +62,7 @@ class Conv(nnx.Module):
 
 
 class Linear(nnx.Module):
-    """`y = x W + b`, `[..., in] -> [..., out]`. PyTorch's initialisation, or `kernel_init` with zero biases."""
+    """`y = x W + b`, `[..., in] -> [..., out]`; PyTorch's initialisation, or `kernel_init` and zero bias."""
 
     def __init__(
         self,
@@ -74,12 +74,8 @@ class Linear(nnx.Module):
     ):
         init = kernel_init or torch_uniform
         self.kernel = nnx.Param(init(rngs.params(), (in_features, out_features), jnp.float32))
-        bias = (
-            jnp.zeros(out_features)
-            if kernel_init
-            else _torch_bias(rngs.params(), (out_features,), in_features)
-        )
-        self.bias = nnx.Param(bias)
+        bias = _torch_bias(rngs.params(), (out_features,), in_features)
+        self.bias = nnx.Param(jnp.zeros_like(bias) if kernel_init else bias)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return x @ self.kernel[...].astype(x.dtype) + self.bias[...].astype(x.dtype)
@@ -115,7 +111,7 @@ class LayerNorm(nnx.Module):
 
 
 class InstanceNorm(nnx.Module):
-    """Normalises every channel of every image by itself, `[b, h, w, c]`; the same in training and evaluation."""
+    """Normalises every channel of every image by itself, `[b, h, w, c]`, in training and evaluation alike."""
 
     def __init__(self, features: int, *, epsilon: float = 1e-5):
         self.scale = nnx.Param(jnp.ones(features))
@@ -137,8 +133,8 @@ class BatchNorm(nnx.Module):
 
     and `num_batches_tracked` counts the batches. In evaluation (`model.eval()`), `mean` and `var` are used.
 
-    `axis_name` names a mesh axis over which E and Var are taken as well (inside `shard_map`), so that N counts the
-    values on all its devices; set it after construction with
+    `axis_name` names a mesh axis over which E and Var are taken as well (inside `shard_map`), so that N
+    counts the values on all its devices; set it after construction with
     `model.set_attributes(axis_name="data", raise_if_not_found=False)`. Unlike `nnx.BatchNorm`, whose running
     variance is biased and whose momentum is the complement of PyTorch's.
     """

@@ -18,7 +18,7 @@ from flax import nnx
 from cion_jax.models.backbone import Backbone
 
 # family module -> its class
-FAMILIES = {"resnet": "ResNet"}
+FAMILIES = {"convnext": "ConvNeXt", "resnet": "ResNet", "vit": "ViT"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +98,9 @@ def model_info(name: str) -> ModelInfo:
 def remember_order(model: nnx.Module) -> None:
     """Notes on every module the order in which its attributes were defined.
 
-    Flax sorts attributes by name when it splits and merges modules; the order of a PyTorch state dict is the order
-    of definition. Call it once on a new model; the note survives `nnx.split`, `nnx.merge` and `nnx.eval_shape`.
+    Flax sorts attributes by name when it splits and merges modules; the order of a PyTorch state dict is the
+    order of definition. Call it once on a new model; the note survives `nnx.split`, `nnx.merge` and
+    `nnx.eval_shape`.
     """
     for _, module in nnx.iter_modules(model):
         if not isinstance(module, nnx.List):

@@ -1,8 +1,8 @@
 """ResNet and ResNet-IBN-a for person re-identification.
 
-"Deep Residual Learning for Image Recognition" (CVPR 2016) with the stride in the 3x3 convolution, the last stage
-kept at stride 1 as "Bag of Tricks and a Strong Baseline for Deep Person Re-identification" (CVPRW 2019) does, and
-IBN-a ("Two at Once", ECCV 2018) in the first normalisation of every block of stages 1-3.
+"Deep Residual Learning for Image Recognition" (CVPR 2016) with the stride in the 3x3 convolution, the last
+stage kept at stride 1 as "Bag of Tricks and a Strong Baseline for Deep Person Re-identification" (CVPRW 2019)
+does, and IBN-a ("Two at Once", ECCV 2018) in the first normalisation of every block of stages 1-3.
 """
 
 import dataclasses
@@ -82,7 +82,7 @@ class BasicBlock(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-    """1x1, 3x3 and 1x1 convolutions and a shortcut, `[b, h, w, c] -> [b, h / stride, w / stride, 4 width]`."""
+    """1x1, 3x3, 1x1 convolutions and a shortcut, `[b, h, w, c] -> [b, h / stride, w / stride, 4 width]`."""
 
     expansion = 4
 
@@ -110,16 +110,17 @@ class ResNet(Backbone):
         block = Bottleneck if settings.bottleneck else BasicBlock
         self.conv1 = _conv(3, settings.widths[0], 7, 2, rngs=rngs)
         self.bn1 = BatchNorm(settings.widths[0])
-        in_features = settings.widths[0]
+        features = settings.widths[0]
+        stages = []
         for stage, stride in enumerate((1, 2, 2, settings.last_stride)):
-            blocks = []
-            for index in range(settings.depths[stage]):
-                ibn = settings.ibn and stage < 3
-                width = settings.widths[stage]
-                blocks.append(block(in_features, width, stride if index == 0 else 1, ibn, rngs=rngs))
-                in_features = block.expansion * width
-            setattr(self, f"layer{stage + 1}", nnx.Sequential(*blocks))
-        self.embed_dim = in_features
+            width, ibn = settings.widths[stage], settings.ibn and stage < 3
+            blocks = [block(features, width, stride, ibn, rngs=rngs)]
+            features = block.expansion * width
+            for _ in range(1, settings.depths[stage]):
+                blocks.append(block(features, width, 1, ibn, rngs=rngs))
+            stages.append(nnx.Sequential(*blocks))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self.embed_dim = features
         self.dtype = dtype
 
     def features(self, images: jax.Array) -> jax.Array:
