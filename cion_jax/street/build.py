@@ -1,8 +1,10 @@
 """Builds a street on disk."""
 
+import multiprocessing
 import os
+import signal
+import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 
 import simplejpeg
@@ -34,8 +36,9 @@ def build_street(config: StreetConfig, out: str | os.PathLike, workers: int | No
     crawl, crawl_table = plan_crawl(config)
     benchmark = plan_benchmark(config)
     with atomic_path(out) as folder:
-        for name in ("query", "bounding_box_test", "bounding_box_train"):
-            (folder / "benchmark" / name).mkdir(parents=True)
+        for name in ("labelled", "crawl", "benchmark/query", "benchmark/bounding_box_test"):
+            (folder / name).mkdir(parents=True)
+        (folder / "benchmark" / "bounding_box_train").mkdir()
         _render_all(config, folder, labelled + crawl + benchmark, workers)
         write_samples(labelled_table, folder / "labelled" / "labelled.parquet")
         write_samples(crawl_table, folder / "crawl" / "crawl.parquet")
@@ -54,12 +57,31 @@ def _render_all(config: StreetConfig, folder: Path, shots: list[Shot], workers: 
                 advance(_render_job(config, folder, job))
             return
         # Spawned, not forked: a forked process would inherit the threads' locks of an initialised JAX.
-        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+        pool = ProcessPoolExecutor(
+            workers, mp_context=multiprocessing.get_context("spawn"), initializer=_follow_parent
+        )
         try:
             for done in as_completed([pool.submit(_render_job, config, folder, job) for job in jobs]):
                 advance(done.result())
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _follow_parent() -> None:
+    """Ties a worker's life to the builder's.
+
+    Ctrl-C is the builder's to handle; and when it is killed, nobody may go on writing into a folder that the
+    next build removes.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait_and_leave() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait_and_leave, daemon=True).start()
 
 
 def _render_job(config: StreetConfig, folder: Path, shots: list[Shot]) -> int:
@@ -68,7 +90,7 @@ def _render_job(config: StreetConfig, folder: Path, shots: list[Shot]) -> int:
         root = folder / shot.population.name.lower()
         for image, file in zip(render_shot(config, shot), shot.files, strict=True):
             path = root / file
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(exist_ok=True)
             path.write_bytes(simplejpeg.encode_jpeg(image, quality=config.jpeg_quality))
             written += 1
     return written

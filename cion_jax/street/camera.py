@@ -144,11 +144,11 @@ def _patch(canvas: np.ndarray, x: float, top: float, bottom: float, half: float,
 
 
 def _wear(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
-    """Smooth stains of several sizes, `[rows, columns]`."""
+    """Smooth stains of several sizes, `[rows, columns]`; the same ones at every resolution."""
     stains = np.zeros((rows, columns), np.float32)
-    for size in (4, 16, 48):
-        coarse = rng.standard_normal((rows // size + 2, columns // size + 2))
-        y, x = np.arange(rows) / size, np.arange(columns) / size
+    for across in (32, 8, 3):  # stains per crop height
+        coarse = rng.standard_normal((across + 2, PLATE_LENGTH * across + 2))
+        y, x = np.arange(rows) * across / rows, np.arange(columns) * across / rows
         along = np.stack([np.interp(x, np.arange(coarse.shape[1]), line) for line in coarse])
         low = y.astype(int)
         share = (y - low)[:, None]
@@ -169,4 +169,4 @@ def _occluders(rng: np.random.Generator, config: StreetConfig) -> tuple[Occluder
 
 def _matt(rng: np.random.Generator) -> np.ndarray:
     """A colour of buildings and street furniture."""
-    return np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(0, 0.7), rng.uniform(0.2, 0.9)), np.float32)
+    return np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(0, 0.5), rng.uniform(0.2, 0.9)), np.float32)

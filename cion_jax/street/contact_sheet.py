@@ -10,7 +10,7 @@ from cion_jax.samples import SampleTable
 from cion_jax.street.plan import Shot
 from cion_jax.street.tracker import NOBODY
 
-_COLUMNS, _CROP_HEIGHT, _TITLE_HEIGHT, _GAP = 16, 112, 22, 4
+_COLUMNS, _CROP_HEIGHT, _TITLE_HEIGHT, _GAP = 20, 96, 22, 4
 _PLAIN, _OTHER_PERSON, _NOBODY = "", "#ff2020", "#ffd000"
 Cell = tuple[Path, str]  # a crop and the colour of its frame
 Section = tuple[str, list[list[Cell]]]

@@ -43,13 +43,15 @@ def plan_crawl(config: StreetConfig) -> tuple[list[Shot], SampleTable]:
     """What the tracker makes of every video. The table has no identities; `person` is there to score them."""
     shots, rows = [], []
     for video in range(config.crawl_videos):
-        seen: dict[int, list[tuple[int, str]]] = {}
+        seen: dict[tuple[int, int], list[tuple[int, str]]] = {}
         for number, tracklet in enumerate(track_video(config, video)):
             for frame, person in zip(tracklet.frames.tolist(), tracklet.people.tolist()):
                 file = f"v{video:05d}/t{number:04d}_f{frame:06d}.jpg"
-                seen.setdefault(person, []).append((frame, file))
                 rows.append((file, f"v{video:05d}", number, frame, _street_number(config, person)))
-        for person, crops in seen.items():  # from all tracklets that the person is in
+                # People walk on from tracklet to tracklet; boxes around nobody stay in a place of their own.
+                walker = (person, number if person == NOBODY else 0)
+                seen.setdefault(walker, []).append((frame, file))
+        for (person, _), crops in seen.items():
             frames, files = (tuple(items) for items in zip(*crops))
             shots.append(Shot(Population.CRAWL, len(shots), video, person, frames, files))
     return shots, _table(rows)

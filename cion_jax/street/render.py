@@ -76,7 +76,7 @@ def _place(
         moved = walk.direction * config.drift / 128 * tick
         return (walk.start + moved + rng.normal(0, config.box_jitter / 2, len(tick))) * scale
     at = walk.start
-    if camera.occluders:  # a post or a bin is what a detector takes for somebody
+    if camera.occluders and rng.random() < 0.5:  # a post or a bin is easily taken for somebody
         at = camera.occluders[int(rng.integers(len(camera.occluders)))].x
     return (at + rng.normal(0, config.box_jitter, len(tick))) * scale - config.width / 2
 
