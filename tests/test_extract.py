@@ -1,0 +1,218 @@
+"""Feature extraction with a small stand-in model: values, batching, alignment, bad input, interruption."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image
+
+from cion_jax import extract as stage
+from cion_jax.extract import aligned_samples, extract, extract_features
+from cion_jax.samples import IMAGENET_MEAN, IMAGENET_STD, SampleTable, read_samples
+
+SIZE = (16, 8)
+
+
+class Tiny(nnx.Module):
+    """Pooled colours through two layers, with dropout between them: in train mode its features are wrong."""
+
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.first = nnx.Linear(12, 32, rngs=rngs)
+        self.drop = nnx.Dropout(0.5, rngs=rngs)
+        self.second = nnx.Linear(32, 5, use_bias=False, rngs=rngs)
+
+    def __call__(self, images):
+        quarters = images.reshape(len(images), 2, SIZE[0] // 2, 2, SIZE[1] // 2, 3).mean(axis=(2, 4))
+        hidden = jnp.tanh(self.first(quarters.reshape(len(images), 12)))
+        return self.second(self.drop(hidden))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ten readable images of the model's size; pixels are exact (PNG)."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for i in range(10):
+        pixels = rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{i}.png")
+    return tmp_path / "images"
+
+
+def paths_in(folder):
+    return [str(folder / f"{i}.png") for i in range(10)]
+
+
+def direct(model: Tiny, paths) -> np.ndarray:
+    """Float64 NumPy, image by image, from the model's weights."""
+    first, bias, second = (
+        np.asarray(value, np.float64)
+        for value in (model.first.kernel[...], model.first.bias[...], model.second.kernel[...])
+    )
+    features = []
+    for path in paths:
+        pixels = np.asarray(Image.open(path), np.float64) / 255
+        pixels = (pixels - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
+        halves = [
+            pixels[top : top + 8, left : left + 4].mean(axis=(0, 1)) for top in (0, 8) for left in (0, 4)
+        ]
+        feature = np.tanh(np.concatenate(halves) @ first + bias) @ second
+        features.append(feature / np.sqrt((feature**2).sum()))
+    return np.array(features)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 5, 10, 64])
+def test_features_are_the_models_at_any_batch_size(folder, batch_size):
+    model = Tiny()
+    result = extract_features(model, paths_in(folder), size=SIZE, batch_size=batch_size, dtype="float32")
+    np.testing.assert_allclose(result.features, direct(model, paths_in(folder)), atol=2e-6)
+    assert result.features.dtype == np.float32
+    assert result.rows.tolist() == list(range(10)) and result.undecodable == {}
+
+
+def test_the_callers_model_keeps_its_mode(folder):
+    model = Tiny()
+    model.train()
+    extract_features(model, paths_in(folder), size=SIZE)
+    assert model.drop.deterministic is False
+
+
+def test_one_compilation(folder):
+    traced = []
+
+    class Counting(Tiny):
+        def __call__(self, images):
+            traced.append(images.shape)
+            return super().__call__(images)
+
+    extract_features(Counting(), paths_in(folder), size=SIZE, batch_size=4)
+    assert traced == [(4, *SIZE, 3)]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_written_features_are_memory_mapped_and_the_same(folder, tmp_path, dtype):
+    model = Tiny()
+    kept = extract_features(model, paths_in(folder), size=SIZE, batch_size=4, dtype=dtype)
+    written = extract_features(
+        model, paths_in(folder), size=SIZE, batch_size=4, dtype=dtype, out=tmp_path / "F.npy"
+    )
+    assert isinstance(written.features, np.memmap) and written.features.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(written.features, kept.features)
+    np.testing.assert_array_equal(np.load(tmp_path / "F.npy"), kept.features)
+
+
+def test_undecodable_images_are_set_aside_and_rows_stay_aligned(folder, tmp_path):
+    model, paths = Tiny(), paths_in(folder)
+    expected = direct(model, paths)
+    for row in (0, 4, 5, 6, 7, 9):  # a whole batch among them
+        (folder / f"{row}.png").write_bytes(b"broken")
+    table = SampleTable.from_columns(file_path=[f"{i}.png" for i in range(10)], frame=range(100, 110))
+    out = tmp_path / "F.npy"
+    result = extract(
+        model, table, folder, out, about={"model": "tiny"}, size=SIZE, batch_size=4, dtype="float32"
+    )
+    assert result.rows.tolist() == [1, 2, 3, 8] and sorted(result.undecodable) == [0, 4, 5, 6, 7, 9]
+    assert read_samples(aligned_samples(out))["frame"].tolist() == [101, 102, 103, 108]
+    np.testing.assert_allclose(np.load(out), expected[[1, 2, 3, 8]], atol=2e-6)
+    report = json.loads(out.with_suffix(".json").read_text())
+    assert (report["rows"], report["dim"], report["undecodable"]) == (4, 5, 6)
+    assert report["model"] == "tiny" and report["size"] == [16, 8] and report["dtype"] == "float32"
+    assert "0.png" in report["undecodable_examples"][0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "F.json",
+        "F.npy",
+        "F.samples.parquet",
+        "images",
+    ]
+
+
+def test_no_readable_image_is_an_error(folder, tmp_path):
+    for i in range(10):
+        (folder / f"{i}.png").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"none of 10 images can be decoded.*0\.png"):
+        extract_features(Tiny(), paths_in(folder), size=SIZE, batch_size=3, out=tmp_path / "F.npy")
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.0])
+def test_features_without_direction_are_refused_by_row(folder, tmp_path, value):
+    Image.new("RGB", SIZE[::-1], (255, 255, 255)).save(folder / "7.png")
+
+    class White(Tiny):
+        def __call__(self, images):
+            white = images.min(axis=(1, 2, 3)) > 2
+            return jnp.where(white[:, None], value, super().__call__(images))
+
+    with pytest.raises(ValueError, match=r"row 7 \(.*7\.png\) is not finite or all zero"):
+        extract_features(White(), paths_in(folder), size=SIZE, batch_size=4, out=tmp_path / "F.npy")
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+def test_settings_are_checked_before_work(folder, tmp_path):
+    table = SampleTable.from_columns(file_path=["0.png", "gone.png"])
+    with pytest.raises(ValueError, match="no images"):
+        extract_features(Tiny(), [], size=SIZE)
+    with pytest.raises(ValueError, match="batch_size 0"):
+        extract_features(Tiny(), paths_in(folder), size=SIZE, batch_size=0)
+    with pytest.raises(ValueError, match="'int8'"):
+        extract_features(Tiny(), paths_in(folder), size=SIZE, dtype="int8")
+    with pytest.raises(ValueError, match=r"ends in \.npy"):
+        extract(Tiny(), table, folder, tmp_path / "F.bin", about={}, size=SIZE)
+    with pytest.raises(ValueError, match=r"1 of 2 images are not under .*row 1: 'gone\.png'"):
+        extract(Tiny(), table, folder, tmp_path / "F.npy", about={}, size=SIZE)
+
+
+def test_extracting_again_is_never_taken_for_complete_in_between(folder, tmp_path, monkeypatch):
+    table = SampleTable.from_columns(file_path=[f"{i}.png" for i in range(10)])
+    out = tmp_path / "F.npy"
+    extract(Tiny(), table, folder, out, about={}, size=SIZE)
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage, "write_samples", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        extract(Tiny(), table, folder, out, about={}, size=SIZE)
+    assert not out.with_suffix(".json").exists()
+
+
+_SLOW_EXTRACTION = """
+import sys, time
+import numpy as np
+from cion_jax import extract as stage
+from tests.test_extract import SIZE, Tiny, paths_in
+from pathlib import Path
+
+def slow(batch, features, paths, fetch=stage._fetch):
+    print("batch", flush=True)
+    time.sleep(0.5)
+    return fetch(batch, features, paths)
+
+stage._fetch = slow
+folder = Path(sys.argv[1])
+stage.extract_features(Tiny(), paths_in(folder), size=SIZE, batch_size=1, out=folder.parent / "F.npy")
+"""
+
+
+@pytest.mark.slow
+def test_killed_extraction_leaves_nothing_under_the_final_name(folder, tmp_path):
+    command = [sys.executable, "-c", _SLOW_EXTRACTION, str(folder)]
+    root = Path(__file__).parents[1]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as process:
+        assert process.stdout is not None
+        for _ in range(3):
+            assert process.stdout.readline() == "batch\n"
+        time.sleep(0.1)
+        os.kill(process.pid, signal.SIGKILL)
+    assert not (tmp_path / "F.npy").exists()
+    assert [path.suffix for path in tmp_path.iterdir() if path != folder] == [".tmp"]
+    extract_features(Tiny(), paths_in(folder), size=SIZE, out=tmp_path / "F.npy")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["F.npy", "images"]
