@@ -114,8 +114,10 @@ _dense.defvjp(_dense_forward, _dense_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _depthwise(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    weights = kernel.reshape(-1, kernel.shape[-1])
-    return sum(tap * weight for tap, weight in zip(_taps(x, kernel.shape, stride, padding), weights))
+    products = map(
+        jnp.multiply, _taps(x, kernel.shape, stride, padding), kernel.reshape(-1, kernel.shape[-1])
+    )
+    return functools.reduce(jnp.add, products)
 
 
 def _depthwise_forward(x, kernel, stride, padding):

@@ -10,7 +10,9 @@ import difflib
 import fnmatch
 import functools
 import importlib
+from collections.abc import Callable
 from importlib import resources
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -104,11 +106,13 @@ def remember_order(model: nnx.Module) -> None:
     """
     for _, module in nnx.iter_modules(model):
         if not isinstance(module, nnx.List):
-            module.definition_order = tuple(key for key in vars(module) if not key.startswith("_"))
+            order = tuple(key for key in vars(module) if not key.startswith("_"))
+            module.definition_order = order  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @functools.cache
-def _table() -> dict[str, tuple[type[Backbone], object]]:
+def _table() -> dict[str, tuple[Callable[..., Backbone], Any]]:
+    """name -> (family class, settings)"""
     table = {}
     for module_name, class_name in FAMILIES.items():
         module = importlib.import_module(f"cion_jax.models.{module_name}")
@@ -121,9 +125,12 @@ def _table() -> dict[str, tuple[type[Backbone], object]]:
 
 @functools.cache
 def _zoo() -> dict[str, ModelInfo]:
-    types = {field.name: field.type for field in dataclasses.fields(ModelInfo)}
+    text = ("name", "file", "prefix")
     with resources.files("cion_jax.models").joinpath("zoo.csv").open(encoding="utf-8") as file:
-        rows = [{key: types[key](value) for key, value in row.items()} for row in csv.DictReader(file)]
+        rows: list[dict[str, Any]] = [
+            {key: value if key in text else float(value) for key, value in row.items()}
+            for row in csv.DictReader(file)
+        ]
     return {row["name"]: ModelInfo(**row) for row in rows}
 
 

@@ -1,0 +1,54 @@
+"""Converts and checks weights: python -m cion_jax.convert --model=M --from=SRC [--to=DST]
+
+SRC is a PyTorch file (ReIDZoo's, a whole training checkpoint of the released code, or a state dict); DST is
+written as ReIDZoo's files are. SRC must fit the model exactly: what is missing, unexpected or unfit is
+listed, and nothing is written. Without `--to`, SRC is only checked.
+"""
+
+import os
+
+import numpy as np
+from absl import flags
+
+from cion_jax.conversion import compare, load_state_dict, read_weights, reidzoo_prefix, write_weights
+from cion_jax.models import create_model
+from cion_jax.runtime.commands import run
+
+_MODEL = flags.DEFINE_string("model", None, "Name of the model, as list_models() gives it.", required=True)
+_FROM = flags.DEFINE_string("from", None, "Weights to read.", required=True)
+_TO = flags.DEFINE_string("to", None, "The .pth file to write; without it, the weights are only checked.")
+
+
+def main(_: list[str]) -> None:
+    print(convert(_MODEL.value, _FROM.value, _TO.value))
+
+
+def convert(model_name: str, source: str | os.PathLike, destination: str | os.PathLike | None) -> str:
+    """Reads `source` into the model and writes `destination`, if any; returns what was done, in words.
+
+    Raises:
+        ValueError: unknown model, `source` unreadable or not exactly this model's, `destination` not a
+        `.pth`.
+    """
+    if destination is not None and not os.fspath(destination).endswith(".pth"):
+        raise ValueError(f"--to={destination}: weights are written as .pth; give it that ending")
+    model = create_model(model_name)
+    arrays, where = read_source(source)
+    comparison = compare(model, arrays)
+    report = f"{source} ({where}), beside {model_name}: {comparison}"
+    if not comparison.exact:
+        raise ValueError(f"{report}\n(- only the model has it, + only the file has it, ! they differ)")
+    if destination is None:
+        return report
+    load_state_dict(model, arrays)
+    write_weights(model, destination)
+    return f"{report}\nwrote {destination}, keys under {reidzoo_prefix(model)!r} in 'teacher'"
+
+
+def read_source(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], str]:
+    """The state dict in `path`, and which part of it was taken."""
+    return read_weights(path)
+
+
+if __name__ == "__main__":
+    run(main)
