@@ -336,6 +336,7 @@ def test_a_misspelt_setting_is_answered_with_the_nearest():
         ("benchmark_cameras_per_person", (3, 7)),
         ("benchmark_cameras", 10),
         ("benchmark_people", 10_000),
+        ("jpeg_quality", 101),
         ("seed", -1),
     ],
 )

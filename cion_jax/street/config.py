@@ -72,6 +72,7 @@ class StreetConfig:
         _check_at_most(self, "labelled_cameras_per_person", self.labelled_cameras, "labelled_cameras")
         _check_at_most(self, "benchmark_cameras_per_person", self.benchmark_cameras, "benchmark_cameras")
         _check_at_most(self, "people_per_video", self.crawl_people, "crawl_people")
+        _check_at_most(self, "jpeg_quality", 100, "the best there is")
         _check_at_most(self, "benchmark_cameras", MARKET_CAMERAS, "what a Market-1501 name has room for")
         _check_at_most(self, "benchmark_people", MARKET_PEOPLE, "what a Market-1501 name has room for")
 
@@ -113,4 +114,4 @@ def _check_field(field: dataclasses.Field, value: int | float | tuple[int, int])
 def _check_at_most(config: StreetConfig, name: str, limit: int, what: str) -> None:
     value = getattr(config, name)
     if (value[1] if isinstance(value, tuple) else value) > limit:
-        raise ValueError(f"street: {name}={value} is more than {limit}, {what}; ask for fewer")
+        raise ValueError(f"street: {name}={value} is more than {limit}, {what}; ask for less")

@@ -91,10 +91,12 @@ def trapezoid(
 
 def paint(canvas: np.ndarray, shape: Shape, colour: np.ndarray, shade: np.ndarray | None = None) -> None:
     """Blends `colour`, [3] or [3, crops, h, w], times `shade`, [crops, h, w], into the canvas."""
-    region = canvas[:, :, shape.window[0], shape.window[1]]
+    window = (slice(None), slice(None), *shape.window)
     colour = colour.reshape(3, 1, 1, 1) if colour.ndim == 1 else colour
+    region = canvas[window].copy()  # arithmetic on whole memory pays for the copies there and back
     region *= 1 - shape.coverage
     region += colour * (shape.coverage if shade is None else shape.coverage * shade)
+    canvas[window] = region
 
 
 def _column(values: Sizes) -> np.ndarray:
