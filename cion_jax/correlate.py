@@ -4,7 +4,10 @@ python -m cion_jax.correlate --samples=S --features=F.npy --out=DIR [--sigma_cst
                              [--half_width=1000|all] [--levels=0|1|2|3] [--overwrite]
 """
 
+import sys
+
 from absl import flags
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -39,11 +42,15 @@ def main(argv: list[str]) -> None:
 
 
 def print_summary(report: dict) -> None:
-    """Prints a report of `correlate_to` as one table, a row for each level."""
-    table = Table(title=f"{report['images']:,} images, {report['seconds']:.1f} s")
+    """Prints a report of `correlate_to` as one table, a row for each level.
+
+    P, R and F1 are precision, recall and F1 over pairs of images, where the true persons are known.
+    """
+    title = f"{report['images']:,} images, {report['seconds']:.1f} s"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     scored = all("pairwise" in entry for entry in report["levels"])
-    names = ["level", "identities", "kept", "discarded", "n_S", "n_cst", "n_drm", "seconds"]
-    for name in names + ["precision", "recall", "F1"] * scored:
+    names = ["level", "identities", "kept", "discarded", "n_S", "n_cst", "n_drm", "s"]
+    for name in names + ["P", "R", "F1"] * scored:
         table.add_column(name, justify="right")
     for entry in report["levels"]:
         counts = [entry[name] for name in ("level", "identities", "images_kept", "images_discarded")]
@@ -51,7 +58,8 @@ def print_summary(report: dict) -> None:
         scores = [entry["pairwise"][name] for name in ("precision", "recall", "f1")] if scored else []
         cells = [f"{count:,}" for count in counts] + [f"{value:.3f}" for value in noises]
         table.add_row(*cells, f"{entry['seconds']:.1f}", *(f"{score:.1%}" for score in scores))
-    Console().print(table)
+    wide_enough = None if sys.stdout.isatty() else 120  # a file or pipe has no width
+    Console(width=wide_enough).print(table)
 
 
 def _half_width(text: str) -> int | str:

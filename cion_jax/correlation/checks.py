@@ -39,8 +39,8 @@ def check_tracklets(videos: np.ndarray, tracklets: np.ndarray, rows: int) -> Non
     if len(elsewhere):
         row = elsewhere[0]
         raise ValueError(
-            f"tracklet {tracklets[row]} is in video {videos[first][inverse][row]} and, at row {row}, in video "
-            f"{videos[row]}; number the tracklets of all videos apart, as `SampleTable.tracklets` does"
+            f"tracklet {tracklets[row]} is in video {videos[first][inverse][row]} and, in row {row}, video "
+            f"{videos[row]}; number tracklets across all videos, as `SampleTable.tracklets`"
         )
 
 

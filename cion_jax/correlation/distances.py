@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
-TIE = 1e-6
+TIE = 2e-6  # a few times the rounding of such a distance
 SHORTEST_SUM = 1e-3  # unit features whose sum is shorter than this have cancelled out
 
 _BLOCK_BYTES = 32 * 2**20

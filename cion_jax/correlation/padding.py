@@ -1,6 +1,6 @@
 """Ragged groups (tracklets of any length, videos of any size) as padded arrays of a few shapes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -29,13 +29,32 @@ def padded_batches(
     `square_bytes` for each pair of padded rows of a group. Batches of one width are of nearly equal size, so
     that they compile to at most two programs. Every group is in exactly one batch, but for those of length 0.
     """
-    if lengths.size == 0 or lengths.max() == 0:
-        return
-    widths = padded_widths(int(lengths.max()))
-    rung = np.searchsorted(widths, lengths)
-    for index in np.unique(rung[lengths > 0]):
-        width = int(widths[index])
-        members = np.flatnonzero((rung == index) & (lengths > 0))
-        most = max(1, budget // (width * row_bytes + width * width * square_bytes))
+
+    def padded_bytes(width: int) -> int:
+        return width * row_bytes + width * width * square_bytes
+
+    for width, members in _buckets(lengths, padded_bytes, budget):
+        most = max(1, budget // padded_bytes(width))
         for batch in np.array_split(members, -(-len(members) // most)):
             yield width, batch
+
+
+def _buckets(
+    lengths: np.ndarray, padded_bytes: Callable[[int], int], budget: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Groups by padded width. Small buckets join their wider neighbours as long as all fit into one batch, since
+    every width must be compiled for.
+    """
+    present = np.flatnonzero(lengths)
+    widths = padded_widths(lengths.max(initial=1))
+    rung = np.searchsorted(widths, lengths[present])
+    width, members = 0, present[:0]
+    for index in np.unique(rung):
+        more = present[rung == index]
+        wider = int(widths[index])
+        if len(members) and (len(members) + len(more)) * padded_bytes(wider) > budget:
+            yield width, members
+            members = present[:0]
+        width, members = wider, np.concatenate([members, more])
+    if len(members):
+        yield width, members

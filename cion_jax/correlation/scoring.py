@@ -37,9 +37,10 @@ def pairwise_scores(identities: np.ndarray, persons: np.ndarray) -> PairwiseScor
         )
     persons = _false_positives_apart(persons)
     kept = identities >= 0
-    cells, sizes = np.unique(np.stack([identities[kept], persons[kept]]), axis=1, return_counts=True)
-    starts = np.flatnonzero(np.diff(cells[0], prepend=-1))  # cells come sorted by identity
-    claimed, true, correct = _pairs(identities[kept]), _pairs(persons), _choose_two(sizes)
+    identities, columns = np.unique(identities[kept], return_inverse=True)[1], persons.max(initial=0) + 1
+    cells, sizes = np.unique(identities * columns + persons[kept], return_counts=True)
+    starts = np.flatnonzero(np.diff(cells // columns, prepend=-1))  # cells come sorted by identity
+    claimed, true, correct = _pairs(identities), _pairs(persons), _choose_two(sizes)
     most_frequent = np.maximum.reduceat(sizes, starts).sum() if len(sizes) else 0
     return PairwiseScores(
         precision=_ratio(correct, claimed),

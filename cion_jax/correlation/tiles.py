@@ -42,9 +42,9 @@ class Tiles:
         return Tiles(*np.array(bounds, np.int32).reshape(-1, 4).T)
 
 
-def blocks(start: int, length: int, size: int = BLOCK) -> list[tuple[int, int]]:
-    """Cuts `[start, start + length)` into (start, length) of at most `size` each."""
-    return [(start + at, min(size, length - at)) for at in range(0, length, size)]
+def blocks(start: int, length: int) -> list[tuple[int, int]]:
+    """Cuts `length` centroids from `start` on into (start, length) of at most `BLOCK` each."""
+    return [(start + at, min(BLOCK, length - at)) for at in range(0, length, BLOCK)]
 
 
 def segment_tiles(lengths: np.ndarray, half_width: int) -> Tiles:

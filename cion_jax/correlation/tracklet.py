@@ -58,39 +58,45 @@ def _denoise(features: jax.Array, length: jax.Array, sigma_cst: jax.Array) -> tu
         similarities_to: Callable = square.__getitem__
     else:
         similarities_to = lambda row: similarities(features, features[None, row])[:, 0]  # noqa: E731
-    affinity = similarities(features, features.sum(0)[None])[:, 0] - 1
-    kept = _keep_close(affinity, valid, similarities_to, sigma_cst)
+
+    def remove_up_to_half(state: _Removal) -> _Removal:
+        total = features.sum(0, where=state.kept[:, None])
+        affinity = similarities(features, total[None])[:, 0] - 1
+        fresh = _Removal(state.kept, state.done, affinity, jnp.zeros_like(affinity))
+        enough = state.kept.sum() // 2
+        step = partial(_remove_farthest, similarities_to=similarities_to, sigma_cst=sigma_cst)
+        return jax.lax.while_loop(lambda now: ~now.done & (now.kept.sum() > enough), step, fresh)
+
+    nothing = jnp.zeros(width)
+    start = _Removal(valid, jnp.zeros((), bool), nothing, nothing)
+    kept = jax.lax.while_loop(lambda state: ~state.done, remove_up_to_half, start).kept
     return kept, features.sum(0, where=kept[:, None])
 
 
-class _Elimination(NamedTuple):
-    """Where the removals stand. `affinity` `[m]` is x_i . sum of the *other* images kept."""
+class _Removal(NamedTuple):
+    """Where the removals stand. `affinity` `[m]` is x_i . sum of the *other* images kept.
+
+    It is updated in O(m) as images leave, and taken anew when half of them are gone, because its rounding grows
+    with the number it started from. `carry` is what Kahan's compensated subtraction remembers in between.
+    """
 
     kept: jax.Array
+    done: jax.Array
     affinity: jax.Array
     carry: jax.Array
-    done: jax.Array
 
 
-def _keep_close(
-    affinity: jax.Array, valid: jax.Array, similarities_to: Callable, sigma_cst: jax.Array
-) -> jax.Array:
-    """Removes the farthest image until none is at `sigma_cst` or beyond; O(m) each, given its products."""
-    start = _Elimination(valid, affinity, jnp.zeros_like(affinity), jnp.zeros((), bool))
-    step = partial(_remove_farthest, similarities_to=similarities_to, sigma_cst=sigma_cst)
-    return jax.lax.while_loop(lambda state: ~state.done, step, start).kept
-
-
-def _remove_farthest(state: _Elimination, similarities_to: Callable, sigma_cst: jax.Array) -> _Elimination:
+def _remove_farthest(state: _Removal, similarities_to: Callable, sigma_cst: jax.Array) -> _Removal:
+    """Removes the image that deviates most, or is done if that one is closer than `sigma_cst` or the last."""
     deviation = jnp.where(state.kept, _deviations(state.affinity, state.kept), -1)
     largest = deviation.max()
     row = jnp.argmax(deviation >= largest - TIE)  # the first, hence lowest, of those that tie
     removed = (largest >= sigma_cst) & (state.kept.sum() > 1)
-    # Compensated (Kahan) subtraction: thousands of removals must not add up their rounding.
+    kept = state.kept.at[row].set(state.kept[row] & ~removed)
     change = -similarities_to(row) - state.carry
     affinity = state.affinity + change
     carry = (affinity - state.affinity) - change
-    return _Elimination(state.kept.at[row].set(state.kept[row] & ~removed), affinity, carry, ~removed)
+    return _Removal(kept, ~removed, affinity, carry)
 
 
 def _deviations(affinity: jax.Array, kept: jax.Array) -> jax.Array:

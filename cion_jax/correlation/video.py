@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cion_jax.correlation.distances import TIE, directions, distance, similarities
-from cion_jax.correlation.tiles import BLOCK, Tiles, blocks, close_pairs, pad_rows, read_tile, tile_batches
+from cion_jax.correlation.tiles import Tiles, blocks, close_pairs, pad_rows, read_tile, tile_batches
 
 
 def reassign(
@@ -66,8 +66,8 @@ def _excluded_tiles(owners: np.ndarray, video_lengths: np.ndarray) -> Tiles:
     images = np.searchsorted(owners, ends) - first_image
     bounds = []
     for video in np.flatnonzero(images):
-        columns = blocks(int(ends[video] - video_lengths[video]), int(video_lengths[video]), BLOCK)
-        for rows in blocks(int(first_image[video]), int(images[video]), BLOCK):
+        columns = blocks(int(ends[video] - video_lengths[video]), int(video_lengths[video]))
+        for rows in blocks(int(first_image[video]), int(images[video])):
             bounds += [(*rows, *some) for some in columns]
     return Tiles.of(bounds)
 

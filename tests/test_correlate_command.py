@@ -1,0 +1,150 @@
+"""`correlate_to` and the command: three whole files or no result, and refusals before any work."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cion_jax import correlate as command
+from cion_jax.correlation import correlate, correlate_to, pairwise_scores, results
+from cion_jax.samples import SampleTable, read_samples, write_samples
+
+IMAGES = 40
+
+
+@pytest.fixture
+def paths(tmp_path):
+    """A table of two videos and features of three people, on disk: (out, table, features)."""
+    random = np.random.default_rng(0)
+    person = random.integers(0, 3, IMAGES)
+    features = np.eye(3, 16)[person] + random.normal(size=(IMAGES, 16)) * 0.05
+    video = np.arange(IMAGES) % 2
+    table = SampleTable.from_columns(
+        file_path=[f"{row:03d}.jpg" for row in range(IMAGES)],
+        video=[f"street-{number}" for number in video],
+        tracklet=(person + 3 * (random.random(IMAGES) < 0.2)).tolist(),
+        person=np.where(random.random(IMAGES) < 0.1, -1, person),
+    )
+    write_samples(table, tmp_path / "samples.parquet")
+    np.save(tmp_path / "features.npy", features.astype(np.float16))
+    return tmp_path / "out", tmp_path / "samples.parquet", tmp_path / "features.npy"
+
+
+def run_command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "cion_jax.correlate", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def flags(paths):
+    return [f"--{name}={path}" for name, path in zip(("out", "samples", "features"), paths)]
+
+
+def test_command_writes_three_files_that_agree(paths):
+    out, samples, features = paths
+    done = run_command(*flags(paths), "--half_width=all", "--sigma_drm=0.15")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in out.iterdir()) == [
+        "annotations.json",
+        "identities.parquet",
+        "report.json",
+    ]
+    table = read_samples(samples)
+    found = correlate(np.load(features), table.videos, table.tracklets, sigma_drm=0.15, half_width=None)
+    identified = read_samples(out / "identities.parquet")
+    assert identified.columns == (*table.columns, "identity")
+    np.testing.assert_array_equal(identified["identity"], found.identities)
+    annotations = json.loads((out / "annotations.json").read_text())
+    kept = identified["identity"] >= 0
+    assert [entry["file_path"] for entry in annotations] == identified["file_path"][kept].tolist()
+    assert [entry["id"] for entry in annotations] == identified["identity"][kept].tolist()
+    report = json.loads((out / "report.json").read_text())
+    assert report["settings"] == {"sigma_cst": 0.2, "sigma_drm": 0.15, "half_width": "all", "levels": 3}
+    assert [entry["level"] for entry in report["levels"]] == [0, 1, 2, 3]
+    last = report["levels"][-1]
+    assert last["identities"] == found.identities.max() + 1 == 3
+    assert last["images_kept"] + last["images_discarded"] == IMAGES
+    assert last["pairwise"]["f1"] == pairwise_scores(found.identities, table["person"]).f1
+    assert last["noise"] == 0
+    assert "n_S" in done.stdout and "F1" in done.stdout and str(out) in done.stdout
+
+    again = run_command(*flags(paths))
+    assert again.returncode == 2
+    assert "overwrite" in again.stderr and "Traceback" not in again.stderr
+
+
+def test_results_are_replaced_only_when_told_to(paths):
+    first = correlate_to(*paths, levels=0)
+    with pytest.raises(ValueError, match=r"report\.json exists: these results are complete"):
+        correlate_to(*paths)
+    assert correlate_to(*paths, overwrite=True)["levels"][0]["identities"] == first["levels"][0]["identities"]
+    assert json.loads((paths[0] / "report.json").read_text())["settings"]["levels"] == 3
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_killed_run_leaves_no_result_and_is_simply_run_again(paths, monkeypatch, overwrite):
+    out = paths[0]
+    if overwrite:
+        correlate_to(*paths, levels=0)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(results.tables, "write_annotations", killed)
+        with pytest.raises(KeyboardInterrupt):
+            correlate_to(*paths, overwrite=overwrite)
+    assert not (out / "report.json").exists()
+    (out / ".identities.parquet.0123abcd.tmp").write_text("half a fi")
+    correlate_to(*paths)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "annotations.json",
+        "identities.parquet",
+        "report.json",
+    ]
+
+
+def test_summary_has_a_row_for_each_level(paths, capsys):
+    report = correlate_to(*paths, levels=2)
+    report["levels"][0].update(images_kept=12_345_678, identities=1_234_567)
+    command.print_summary(report)
+    printed = capsys.readouterr().out
+    assert "12,345,678" in printed and "1,234,567" in printed and "…" not in printed
+    assert [line.split()[0] for line in printed.splitlines()[4:] if line.strip()] == ["0", "1", "2"]
+
+
+def refused(paths, message, **settings):
+    with pytest.raises(ValueError, match=message):
+        correlate_to(*paths, **settings)
+    assert not (paths[0] / "report.json").exists()
+    assert not (paths[0] / "identities.parquet").exists()
+
+
+def test_input_that_does_not_fit_is_refused_and_nothing_is_written(paths):
+    out, samples, features = paths
+    refused(paths, "sigma_cst=3", sigma_cst=3)
+    refused(paths, "half_width=-2", half_width=-2)
+    refused(paths, "levels=7", levels=7)
+    refused((out, samples, out / "none.npy"), "no such file")
+
+    whole = np.load(features)
+    np.save(features, whole[:-1])
+    refused(paths, rf"shape \(39, 16\) for a sample table of {IMAGES} rows")
+    whole[7] = np.nan
+    np.save(features, whole)
+    refused(paths, r"1 of 40 rows .* rows 7 ")
+    features.write_bytes(features.read_bytes()[:200])
+    refused(paths, r"not a readable \.npy")
+    features.write_text("[1, 2]")
+    refused(paths, r"not a readable \.npy")
+
+    write_samples(SampleTable.from_columns(file_path=["a.jpg"], tracklet=[1]), samples)
+    refused(paths, "no column video .it has file_path, tracklet.")
+
+
+def test_a_bad_half_width_is_an_error_without_traceback(paths):
+    done = run_command(*flags(paths), "--half_width=some")
+    assert done.returncode == 2
+    assert "half_width='some'" in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,431 @@
+"""Identity correlation against a slow oracle, hand-made cases with exact ties, and what must not matter."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from cion_jax.correlation import correlate, noise, padding, pairwise_scores, tiles, tracklet
+from tests.correlation_oracle import Oracle, noise_oracle
+
+DIM = 8
+WIDE = 1e-5  # decisions this far apart come out the same in float32 and float64
+E1, E2, E3 = np.eye(3, dtype=np.float32)
+
+
+def make_world(seed, images=40, videos=3, tracklets=5, people=4, spread=0.45):
+    """A flawed tracker's `(features, videos, tracklets)`: a tracklet is mostly of one person."""
+    random = np.random.default_rng(seed)
+    person = random.normal(size=(people, DIM))
+    person /= np.linalg.norm(person, axis=1, keepdims=True)
+    video = random.integers(0, videos, images)
+    track = video * tracklets + random.integers(0, tracklets, images)
+    followed = random.integers(0, people, videos * tracklets)[track]
+    shown = np.where(random.random(images) < 0.85, followed, random.integers(0, people, images))
+    features = person[shown] + random.normal(size=(images, DIM)) * spread / DIM**0.5
+    features *= random.uniform(0.5, 2, (images, 1))  # lengths must not matter
+    return features.astype(np.float32), video, track
+
+
+def wide_world(seed, half_width=None, **shape):
+    """The first world from `seed` on in which no decision is close, and the oracle's run on it."""
+    for attempt in range(seed, seed + 1000):
+        world = make_world(attempt, **shape)
+        oracle = Oracle(*world, 0.2, 0.18, half_width)
+        if oracle.margin > WIDE:
+            return world, oracle
+    raise AssertionError("no world without close decisions")
+
+
+def assert_same_levels(found, expected):
+    for result, identities in zip(found.levels, expected, strict=True):
+        np.testing.assert_array_equal(result.identities, identities, err_msg=f"level {result.level}")
+    np.testing.assert_array_equal(found.identities, expected[-1])
+
+
+def identities_of(found):
+    return [result.identities for result in found.levels]
+
+
+# Against the oracle
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(
+    seed=st.integers(0, 10**6),
+    images=st.integers(1, 40),
+    videos=st.integers(1, 4),
+    tracklets=st.integers(1, 6),
+    spread=st.floats(0.1, 1.0),
+    sigma_cst=st.floats(0.05, 0.6),
+    sigma_drm=st.floats(0.05, 0.6),
+    half_width=st.sampled_from([None, 0, 1, 2, 5, 1000]),
+)
+def test_random_worlds_match_the_oracle(
+    seed, images, videos, tracklets, spread, sigma_cst, sigma_drm, half_width
+):
+    world = make_world(seed, images, videos, tracklets, spread=spread)
+    oracle = Oracle(*world, sigma_cst, sigma_drm, half_width)
+    assume(oracle.margin > WIDE)
+    found = correlate(*world, sigma_cst=sigma_cst, sigma_drm=sigma_drm, half_width=half_width)
+    assert_same_levels(found, oracle.identities)
+
+
+@pytest.mark.slow
+def test_many_worlds_match_the_oracle():
+    exercised = np.zeros(4, int)
+    for seed in range(600):
+        half_width = [None, 0, 1, 3][seed % 4]
+        images = [1, 2, 12, 40, 90][seed % 5]
+        world, oracle = wide_world(1000 * seed, half_width, images=images, videos=1 + seed % 3)
+        assert_same_levels(correlate(*world, half_width=half_width), oracle.identities)
+        reassigned = (oracle.identities[1] < 0) & (oracle.identities[2] >= 0)
+        merges = [oracle.identities[level].max() < oracle.identities[level - 1].max() for level in (2, 3)]
+        exercised += [*merges, reassigned.any(), (oracle.identities[3] < 0).any()]
+    assert (exercised > 50).all(), "the worlds do not put every step to the test"
+
+
+@pytest.mark.parametrize("videos, tracklets", [(1, 1), (1, 8), (8, 1)])
+def test_degenerate_layouts_match_the_oracle(videos, tracklets):
+    world, oracle = wide_world(7, images=30, videos=videos, tracklets=tracklets)
+    assert_same_levels(correlate(*world, half_width="all"), oracle.identities)
+
+
+def test_nothing_excluded():
+    world, oracle = wide_world(3, spread=0.0, people=1)
+    assert (oracle.identities[1] >= 0).all()
+    assert_same_levels(correlate(*world), oracle.identities)
+
+
+def test_long_tracklet_with_many_removals_does_not_drift():
+    """2,300 images, a third of which leave, against float64 sums taken anew for each removal."""
+    random = np.random.default_rng(5)
+    features = random.normal(size=(2300, DIM)) * 0.35
+    features[:, 0] += 1
+    features[random.random(2300) < 0.3, 1] += 1.5
+    features = features.astype(np.float32)
+    x = features.astype(np.float64)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    kept, margin = np.ones(len(x), bool), np.inf
+    while True:
+        others = x[kept].sum(0) - x
+        away = np.where(kept, 1 - (x * others).sum(1) / np.linalg.norm(others, axis=1), -1)
+        second, largest = np.sort(away)[-2:]
+        margin = min(margin, abs(largest - 0.2))
+        if largest < 0.2:
+            break
+        margin = min(margin, largest - second) if largest > second else margin
+        kept[np.argmax(away)] = False
+    assert 600 < (~kept).sum() < 1700
+    found, sums = tracklet.denoise_tracklets(features, np.zeros(2300, int), 0.2)
+    # Removals closer than the float32 rounding may swap their order, so a few images may differ at the end.
+    assert (found != kept).sum() <= (2 if margin < WIDE else 0)
+    np.testing.assert_allclose(sums[0], x[found].sum(0), rtol=1e-5)
+
+
+# Hand-made cases: orthogonal one-hot features, whose float32 distances are exactly 0 and 1
+
+
+def run(rows, videos, tracklets, **settings):
+    return identities_of(correlate(np.stack(rows), np.array(videos), np.array(tracklets), **settings))
+
+
+def test_removal_is_at_sigma_cst_and_beyond_and_reassignment_strictly_below():
+    rows, videos, tracklets = [E1, E1, E2, E3], [0, 0, 0, 0], [0, 0, 0, 1]
+    removed = run(rows, videos, tracklets, sigma_cst=1.0, sigma_drm=0.5)
+    assert [level.tolist() for level in removed[1:3]] == [[0, 0, -1, 1], [0, 0, -1, 1]]
+    kept = run(rows, videos, tracklets, sigma_cst=1.001, sigma_drm=0.5)
+    assert kept[1].tolist() == [0, 0, 0, 1]
+
+
+def test_merging_is_up_to_and_including_sigma_drm():
+    rows, videos, tracklets = [E1, E2, E3], [0, 0, 1], [0, 1, 2]
+    at = run(rows, videos, tracklets, sigma_drm=1.0)
+    assert [level.tolist() for level in at] == [[0, 1, 2], [0, 1, 2], [0, 0, 1], [0, 0, 0]]
+    below = run(rows, videos, tracklets, sigma_drm=0.999)
+    assert below[3].tolist() == [0, 1, 2]
+
+
+def test_of_two_images_the_lower_row_leaves():
+    assert run([E1, E2], [0, 0], [0, 0])[1].tolist() == [-1, 0]
+
+
+def test_ties_among_many_go_to_the_lowest_row():
+    # E1 and E2 stand two to two: the first E2 (row 0) leaves, after which the other E2 is the odd one out.
+    assert run([E2, E1, E1, E2], [0] * 4, [0] * 4)[1].tolist() == [-1, 0, 0, -1]
+    random = np.random.default_rng(0)
+    a, b = random.normal(size=(2, 50)).astype(np.float32)  # no exact products: rounding must not decide
+    for count in (3, 17):
+        rows = np.stack([a, b] * count)
+        kept, _ = tracklet.denoise_tracklets(rows, np.zeros(2 * count, int), 0.2)
+        assert kept.tolist() == [False, True] * count
+
+
+def test_an_excluded_image_that_ties_goes_to_the_earliest_tracklet_but_its_own():
+    # Row 2 strays from tracklet 5; tracklets 9 and 7 are equal and fit, 9 comes first in the table.
+    rows, tracklets = [E1, E1, E2, E2, E2], [5, 5, 5, 9, 7]
+    assert run(rows, [0] * 5, tracklets, sigma_drm=0.0)[2].tolist() == [
+        0,
+        0,
+        1,
+        1,
+        1,
+    ]  # 9 and 7 are at distance 0
+    apart = [E1, E1, E2, E2 + 0.1 * E3, E2 - 0.1 * E3]
+    assert run(apart, [0] * 5, tracklets, sigma_drm=0.001)[2].tolist() == [0, 0, 1, 1, 2]
+
+
+def test_an_excluded_image_never_leaves_its_video():
+    rows, videos, tracklets = [E1, E1, E2, E2], [0, 0, 0, 1], [0, 0, 0, 1]
+    assert [level.tolist() for level in run(rows, videos, tracklets)[2:]] == [[0, 0, -1, 1], [0, 0, -1, 1]]
+
+
+def test_features_that_cancel_out_are_at_distance_one():
+    features, identities = np.stack([E1, -E1, E1]), np.array([0, 0, 1])
+    at = noise(features, identities, sigma_cst=1.0, sigma_drm=1.0)
+    assert (at.consistency, at.discrimination) == (0.5, 1.0)
+    assert noise(features, identities, sigma_cst=1.001, sigma_drm=0.999).total == 0
+    # Seen from E2 the other two cancel out (distance 1); seen from E1, the rest is at distance 1.7.
+    assert run([E1, E2, -E1], [0] * 3, [0] * 3, sigma_cst=1.8)[1].tolist() == [0, 0, 0]
+    assert run([E1, E2, -E1], [0] * 3, [0] * 3, sigma_cst=1.5)[1].tolist() == [-1, 0, 0]
+
+
+def test_linking_closes_transitively_at_both_levels():
+    angles = np.radians([0, 30, 60, 90])  # neighbours at distance 0.134, next but one at 0.5
+    rows = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
+    assert run(rows, [0] * 4, [0, 1, 2, 3])[2].tolist() == [0, 0, 0, 0]
+    across = run(rows, [0, 1, 2, 3], [0, 1, 2, 3])
+    assert [level.tolist() for level in across[2:]] == [[0, 1, 2, 3], [0, 0, 0, 0]]
+
+
+def test_the_sliding_range_counts_groups_video_by_video():
+    # Rows of videos 0 and 1 alternate: the range goes tracklets 0, 2 (video 0), then 1, 3 (video 1).
+    rows, videos, tracklets = [E1, E1, E2, E3], [0, 1, 0, 1], [0, 1, 2, 3]
+    assert run(rows, videos, tracklets, half_width=1)[3].tolist() == [0, 1, 2, 3]
+    assert run(rows, videos, tracklets, half_width=2)[3].tolist() == [0, 0, 1, 2]
+
+
+# What must and must not matter
+
+
+@pytest.fixture(scope="module")
+def world():
+    return wide_world(42, images=120, videos=3, tracklets=7)
+
+
+@pytest.mark.parametrize("block, budget", [(4, 1), (3, 5000)])
+def test_batches_and_blocks_do_not_matter(world, monkeypatch, block, budget):
+    inputs, oracle = world
+    monkeypatch.setattr(tiles, "BLOCK", block)
+    monkeypatch.setattr(tiles, "BATCH_BYTES", budget)
+    monkeypatch.setattr(tracklet, "BATCH_BYTES", budget)
+    assert_same_levels(correlate(*inputs, half_width=None), oracle.identities)
+    _, narrow = wide_world(42, 2, images=120, videos=3, tracklets=7)
+    assert_same_levels(correlate(*inputs, half_width=2), narrow.identities)
+
+
+def test_products_at_once_or_one_row_at_a_time_do_not_matter(world, monkeypatch):
+    inputs, oracle = world
+    monkeypatch.setattr(tracklet, "LONGEST_SQUARE", 2)
+    tracklet._denoise_batch.clear_cache()
+    try:
+        assert_same_levels(correlate(*inputs, half_width=None), oracle.identities)
+    finally:
+        tracklet._denoise_batch.clear_cache()
+
+
+def test_no_inconsistency_is_left_after_level_one(world):
+    inputs, _ = world
+    found = correlate(*inputs, levels=1)
+    measured = [noise(inputs[0], level.identities, sigma_cst=0.2, sigma_drm=0.18) for level in found.levels]
+    assert measured[0].consistency > 0.2
+    assert measured[1].consistency == 0
+
+
+def test_a_range_of_zero_links_nothing_and_one_that_covers_everything_is_all(world):
+    inputs, _ = world
+    groups = correlate(*inputs, levels=2).identities
+    np.testing.assert_array_equal(correlate(*inputs, half_width=0).identities, groups)
+    everything = correlate(*inputs, half_width="all").identities
+    np.testing.assert_array_equal(correlate(*inputs, half_width=groups.max()).identities, everything)
+    assert everything.max() < groups.max()
+
+
+def test_row_order_inside_a_tracklet_does_not_change_what_is_kept(world):
+    (features, videos, tracklets), oracle = world
+    random = np.random.default_rng(1)
+    source = np.arange(len(features))
+    for number in np.unique(tracklets):
+        rows = np.flatnonzero(tracklets == number)
+        source[rows] = random.permutation(rows)
+    shuffled = correlate(features[source], videos, tracklets, levels=1).identities >= 0
+    np.testing.assert_array_equal(shuffled, (oracle.identities[1] >= 0)[source])
+
+
+def test_a_wider_sigma_drm_never_splits_a_group(world):
+    inputs, _ = world
+    strict, loose = (correlate(*inputs, sigma_drm=sigma, levels=2).identities for sigma in (0.01, 0.5))
+    assert len(set(zip(strict, loose))) == len(set(strict)) > len(set(loose))
+
+
+def test_links_join_identities_of_the_level_before(world):
+    inputs, _ = world
+    found = correlate(*inputs)
+    for before, after in zip(found.levels[1:], found.levels[2:]):
+        name = {old: new for old, new in zip(before.identities, after.identities) if old >= 0}
+        assert len(after.links) > 0
+        assert all(name[a] == name[b] and a != b for a, b in after.links)
+        merged = before.identities.max() - after.identities.max()
+        assert merged <= len(after.links)
+    assert len(found.levels[0].links) == len(found.levels[1].links) == 0
+
+
+def test_half_precision_storage_is_the_same_as_its_values():
+    (features, videos, tracklets), _ = wide_world(2, images=25)
+    half = features.astype(np.float16)
+    stored = correlate(half, videos, tracklets)
+    assert_same_levels(stored, identities_of(correlate(half.astype(np.float32), videos, tracklets)))
+
+
+def test_levels_end_where_they_are_told_to_and_are_announced(world):
+    inputs, oracle = world
+    seen = []
+    found = correlate(*inputs, half_width=None, levels=1, on_level=seen.append)
+    assert [result.level for result in seen] == [0, 1]
+    assert seen == list(found.levels)
+    assert_same_levels(found, oracle.identities[:2])
+
+
+def test_padding_waste_is_bounded_and_no_group_is_lost():
+    lengths = np.random.default_rng(0).integers(0, 700, 2000)
+    batches = list(padding.padded_batches(lengths, row_bytes=100, square_bytes=4, budget=10**7))
+    assert sorted(row for _, batch in batches for row in batch) == np.flatnonzero(lengths).tolist()
+    widths = [width for width, _ in batches]
+    for width, batch in batches:
+        assert len(batch) * (100 * width + 4 * width**2) <= 10**7
+        assert (lengths[batch] <= width).all()
+        if widths.count(width) > 1:  # what fits into one batch is padded to one width
+            assert ((lengths[batch] / width) ** 2 >= 1 - padding.MOST_WASTE).all()
+    assert len(set(widths)) < len(widths) / 2, "no width fills a batch"
+
+
+def test_little_data_makes_one_batch():
+    lengths = np.array([1, 30, 0, 7])
+    assert [width for width, _ in padding.padded_batches(lengths, 100, 4, 10**6)] == [30]
+    assert [width for width, _ in padding.padded_batches(lengths, 100, 4, 7000)] == [7, 30]
+    assert list(padding.padded_batches(np.zeros(3, int), 100, 4, 7000)) == []
+
+
+# Noise
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_noise_matches_the_oracle(seed):
+    features, _, tracklets = make_world(seed, images=30)
+    identities = tracklets.astype(np.int64) - 2  # -2 and -1 count as discarded
+    identities[identities < 0] = -1
+    *expected, margin = noise_oracle(features, identities, 0.2, 0.18)
+    if margin > WIDE:
+        found = noise(features, identities, sigma_cst=0.2, sigma_drm=0.18)
+        assert (found.total, found.consistency, found.discrimination) == pytest.approx(expected, rel=1e-12)
+        assert found.identities == len(set(identities) - {-1})
+
+
+def test_noise_counts_ordered_pairs_and_both_thresholds_inclusively():
+    features, identities = np.stack([E1, E2, E3, E3]), np.array([0, 3, 7, -1])
+    measured = noise(features, identities, sigma_cst=0.0, sigma_drm=1.0)
+    assert (measured.consistency, measured.discrimination, measured.total) == (1.0, 2.0, 3.0)
+    assert noise(features, identities, sigma_cst=0.1, sigma_drm=0.999).total == 0
+
+
+# Scores
+
+
+def brute_force_scores(identities, persons):
+    claimed = true = correct = 0
+    for i in range(len(identities)):
+        for j in range(i):
+            same_identity = identities[i] == identities[j] and identities[i] >= 0
+            same_person = persons[i] == persons[j] and persons[i] >= 0
+            claimed, true, correct = (
+                claimed + same_identity,
+                true + same_person,
+                correct + (same_identity and same_person),
+            )
+    precision, recall = (correct / whole if whole else 1.0 for whole in (claimed, true))
+    majority = [
+        max([1, *(np.sum((identities == k) & (persons == p)) for p in set(persons) - {-1})])
+        for k in set(identities) - {-1}
+    ]
+    kept = np.sum(identities >= 0)
+    purity = sum(majority) / kept if kept else 1.0
+    harmonic = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    return precision, recall, harmonic, purity
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.integers(-1, 4), st.integers(-1, 4)), min_size=1, max_size=25))
+def test_pairwise_scores_match_counting_pairs(rows):
+    identities, persons = np.array(rows).T
+    found = pairwise_scores(identities, persons)
+    expected = brute_force_scores(identities, persons)
+    assert (found.precision, found.recall, found.f1, found.purity) == pytest.approx(expected)
+
+
+def test_pairwise_scores_are_exact_for_millions():
+    persons = np.repeat([5, 9], 3_000_000)  # 2 * C(3e6, 2) true pairs
+    found = pairwise_scores(np.zeros(6_000_000, np.int64), persons)
+    assert found.recall == 1
+    assert found.precision == (3_000_000 * 2_999_999) / (6_000_000 * 5_999_999 // 2)
+    assert found.purity == 0.5
+
+
+# Refusals
+
+
+def small():
+    return np.eye(4, DIM, dtype=np.float32), np.array([0, 0, 1, 1]), np.array([0, 0, 1, 2])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
+def test_rows_without_a_direction_are_named(value):
+    features, videos, tracklets = small()
+    features[[1, 3]] = value
+    with pytest.raises(ValueError, match=r"2 of 4 rows .* rows 1, 3 "):
+        correlate(features, videos, tracklets)
+    with pytest.raises(ValueError, match=r"rows 1, 3 "):
+        noise(features, tracklets, sigma_cst=0.2, sigma_drm=0.18)
+
+
+@pytest.mark.parametrize(
+    "setting, message",
+    [
+        ({"sigma_cst": 2.5}, "sigma_cst=2.5"),
+        ({"sigma_drm": -0.1}, "sigma_drm=-0.1"),
+        ({"sigma_drm": float("nan")}, "sigma_drm=nan"),
+        ({"half_width": -1}, "half_width=-1"),
+        ({"half_width": "wide"}, "half_width='wide'"),
+        ({"levels": 4}, "levels=4"),
+    ],
+)
+def test_settings_out_of_range_are_refused(setting, message):
+    with pytest.raises(ValueError, match=message):
+        correlate(*small(), **setting)
+
+
+def test_arrays_that_do_not_fit_are_refused():
+    features, videos, tracklets = small()
+    with pytest.raises(ValueError, match="float64, expected float16 or float32"):
+        correlate(features.astype(np.float64), videos, tracklets)
+    with pytest.raises(ValueError, match="expected an array"):
+        correlate(features[0], videos, tracklets)
+    with pytest.raises(ValueError, match="empty"):
+        correlate(features[:0], videos[:0], tracklets[:0])
+    with pytest.raises(ValueError, match="videos are int64 of shape"):
+        correlate(features, videos[:3], tracklets)
+    with pytest.raises(ValueError, match="tracklets are float64"):
+        correlate(features, videos, tracklets.astype(float))
+    with pytest.raises(ValueError, match="tracklet 0 is in video 0 and, in row 2, video 1"):
+        correlate(features, videos, np.zeros(4, int))
+    with pytest.raises(ValueError, match="no row has an identity"):
+        noise(features, np.full(4, -1), sigma_cst=0.2, sigma_drm=0.18)
