@@ -23,6 +23,7 @@ from jax import lax
 _SMALL_MAP = 64
 
 
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def convolve(
     x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0, groups: int = 1
 ) -> jax.Array:

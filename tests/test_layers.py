@@ -1,0 +1,218 @@
+"""Shared layers against PyTorch and XLA."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from jax import lax
+from jax.sharding import AxisType, PartitionSpec
+
+from cion_jax.models.convolution import convolve
+from cion_jax.models.layers import IBN, MLP, Attention, BatchNorm, Conv, LayerNorm, Linear, max_pool
+from cion_jax.models.vit import resize_position_embedding
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def to_torch(images):
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+
+
+def from_torch(images):
+    return images.detach().numpy().transpose(0, 2, 3, 1)
+
+
+# image height, width, channels in, channels out, kernel, stride, padding, groups
+CONVOLUTIONS = {
+    "3x3": (17, 13, 5, 6, 3, 1, 1, 1),
+    "3x3, stride 2, odd size": (21, 18, 5, 6, 3, 2, 1, 1),
+    "3x3, small map": (4, 2, 5, 6, 3, 1, 1, 1),
+    "7x7 stem": (33, 20, 3, 8, 7, 2, 3, 1),
+    "1x1": (9, 7, 6, 4, 1, 1, 0, 1),
+    "1x1, stride 2": (9, 7, 6, 4, 1, 2, 0, 1),
+    "2x2 patches, a row left over": (9, 7, 6, 4, 2, 2, 0, 1),
+    "8x8 patches": (16, 24, 3, 5, 8, 8, 0, 1),
+    "kernel smaller than stride": (11, 10, 3, 5, 2, 3, 1, 1),
+    "depthwise 7x7": (9, 11, 6, 6, 7, 1, 3, 6),
+    "depthwise 3x3, stride 2, even size": (12, 10, 6, 6, 3, 2, 1, 6),
+    "depthwise 3x3, stride 2, odd size": (11, 9, 6, 6, 3, 2, 1, 6),
+    "two groups": (9, 7, 6, 8, 3, 1, 1, 2),
+}
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_convolution_and_gradients_are_those_of_xla(case):
+    h, w, c, out, size, stride, padding, groups = CONVOLUTIONS[case]
+    x, kernel = jnp.asarray(normal(0, 2, h, w, c)), jnp.asarray(normal(1, size, size, c // groups, out))
+
+    def reference(x, kernel):
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride, stride),
+            [(padding, padding)] * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
+        )
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def value_and_gradients(function, cotangent):
+        value, vjp = jax.vjp(function, x, kernel)
+        return value, *vjp(cotangent)
+
+    cotangent = jnp.asarray(normal(2, *jax.eval_shape(reference, x, kernel).shape))
+    expected = value_and_gradients(reference, cotangent)
+    got = value_and_gradients(lambda x, kernel: convolve(x, kernel, stride, padding, groups), cotangent)
+    for value, reference_value in zip(got, expected, strict=True):
+        atol = 2e-6 * np.abs(reference_value).max()
+        np.testing.assert_allclose(value, reference_value, rtol=0, atol=atol)
+
+
+def test_convolution_can_be_vmapped_and_computes_in_the_dtype_of_its_input():
+    x, kernel = jnp.asarray(normal(0, 3, 2, 12, 12, 4)), jnp.asarray(normal(1, 3, 3, 4, 4))
+    mapped = jax.jit(jax.vmap(lambda x: convolve(x, kernel, 1, 1)))(x)
+    np.testing.assert_allclose(mapped[1], convolve(x[1], kernel, 1, 1), atol=1e-5)
+    assert Conv(4, 4, 3, padding=1, rngs=nnx.Rngs(0))(x[0].astype(jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+def test_batch_norm_follows_pytorch_over_training_steps_and_in_evaluation():
+    ours, theirs = BatchNorm(6), torch.nn.BatchNorm2d(6)
+    scale, bias = normal(0, 6), normal(1, 6)
+    ours.scale.set_value(jnp.asarray(scale))
+    ours.bias.set_value(jnp.asarray(bias))
+    theirs.weight.data, theirs.bias.data = torch.from_numpy(scale), torch.from_numpy(bias)
+    for step in range(4):
+        x = 3 + 2 * normal(10 + step, 3, 4, 2, 6)
+        np.testing.assert_allclose(ours(jnp.asarray(x)), from_torch(theirs(to_torch(x))), atol=1e-5)
+        np.testing.assert_allclose(ours.mean[...], theirs.running_mean, atol=1e-6)
+        np.testing.assert_allclose(ours.var[...], theirs.running_var, rtol=1e-6)
+        assert int(ours.num_batches_tracked[...]) == step + 1
+    ours.eval(), theirs.eval()
+    x = normal(9, 2, 4, 2, 6)
+    np.testing.assert_allclose(ours(jnp.asarray(x)), from_torch(theirs(to_torch(x))), atol=1e-5)
+    assert ours.num_batches_tracked[...] == 4
+
+
+def test_batch_norm_gradient_is_pytorchs():
+    x, cotangent = 1 + normal(0, 3, 4, 2, 6), normal(1, 3, 4, 2, 6)
+    graph, state = nnx.split(BatchNorm(6))
+    _, vjp = jax.vjp(jax.jit(lambda x: nnx.merge(graph, state, copy=True)(x)), jnp.asarray(x))
+    leaf = to_torch(x).requires_grad_()
+    torch.nn.BatchNorm2d(6)(leaf).backward(to_torch(cotangent))
+    np.testing.assert_allclose(vjp(jnp.asarray(cotangent))[0], from_torch(leaf.grad), atol=1e-5)
+
+
+def test_batch_norm_over_eight_devices_is_batch_norm_over_the_whole_batch():
+    x, cotangent = jnp.asarray(2 + normal(0, 16, 3, 2, 4)), jnp.asarray(normal(1, 16, 3, 2, 4))
+
+    def run(norm, x, cotangent):
+        graph, state = nnx.split(norm)
+
+        def apply(x):
+            norm = nnx.merge(graph, state, copy=True)
+            return norm(x), nnx.as_pure(nnx.state(norm, nnx.BatchStat))
+
+        y, vjp, statistics = jax.vjp(apply, x, has_aux=True)
+        return y, vjp(cotangent)[0], statistics
+
+    whole, spread = BatchNorm(4), BatchNorm(4)
+    spread.set_attributes(axis_name="data", raise_if_not_found=False)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    data = PartitionSpec("data")
+    sharded = jax.shard_map(
+        lambda x, cotangent: run(spread, x, cotangent),
+        mesh=mesh,
+        in_specs=(data, data),
+        out_specs=(data, data, PartitionSpec()),
+        check_vma=False,
+    )
+    expected = jax.jit(lambda x, cotangent: run(whole, x, cotangent))(x, cotangent)
+    got = jax.jit(sharded)(x, cotangent)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), got, expected)
+
+
+def test_batch_norm_of_one_value_per_channel_is_refused():
+    with pytest.raises(ValueError, match=r"one value per channel.*larger batch"):
+        BatchNorm(4)(jnp.ones((1, 1, 1, 4)))
+
+
+def test_only_batch_norm_takes_an_axis_name():
+    for layer in (LayerNorm(4), IBN(4).IN, Linear(4, 4, rngs=nnx.Rngs(0)), Conv(4, 4, 1, rngs=nnx.Rngs(0))):
+        assert not hasattr(layer, "axis_name")
+
+
+@pytest.mark.parametrize("features", [8, 7])
+def test_ibn_is_instance_norm_beside_batch_norm(features):
+    x = 1 + normal(0, 3, 5, 4, features)
+    half = features // 2
+    images = to_torch(x)
+    parts = [
+        torch.nn.InstanceNorm2d(half)(images[:, :half]),
+        torch.nn.BatchNorm2d(features - half)(images[:, half:]),
+    ]
+    np.testing.assert_allclose(IBN(features)(jnp.asarray(x)), from_torch(torch.cat(parts, 1)), atol=1e-5)
+
+
+def test_attention_and_mlp_are_pytorchs():
+    x = normal(0, 2, 5, 12)
+    attention, mlp = Attention(12, 3, rngs=nnx.Rngs(0)), MLP(12, 20, rngs=nnx.Rngs(1))
+    reference = torch.nn.TransformerEncoderLayer(12, 3, 20, 0.0, "gelu", batch_first=True).eval()
+    torch_attention = reference.self_attn
+    with torch.no_grad():
+        torch_attention.in_proj_weight.copy_(torch.from_numpy(np.array(attention.qkv.kernel[...].T))))
+        torch_attention.in_proj_bias.copy_(torch.from_numpy(np.array(attention.qkv.bias[...]))))
+        for theirs, ours in (
+            (torch_attention.out_proj, attention.proj),
+            (reference.linear1, mlp.fc1),
+            (reference.linear2, mlp.fc2),
+        ):
+            theirs.weight.copy_(torch.from_numpy(np.array(ours.kernel[...].T))))
+            theirs.bias.copy_(torch.from_numpy(np.array(ours.bias[...]))))
+        tokens = torch.from_numpy(x)
+        expected = torch_attention(tokens, tokens, tokens, need_weights=False)[0]
+        expected_mlp = reference.linear2(torch.nn.functional.gelu(reference.linear1(tokens)))
+    np.testing.assert_allclose(attention(jnp.asarray(x)), expected, atol=1e-5)
+    np.testing.assert_allclose(mlp(jnp.asarray(x)), expected_mlp, atol=1e-5)
+
+
+@pytest.mark.parametrize(("h", "w"), [(8, 4), (9, 5)])
+def test_max_pool_is_pytorchs(h, w):
+    x = normal(0, 2, h, w, 3) - 5  # all below the padding's zero, were it to count
+    expected = torch.nn.functional.max_pool2d(to_torch(x), 3, 2, 1)
+    np.testing.assert_array_equal(max_pool(jnp.asarray(x), 3, 2, 1), from_torch(expected))
+
+
+# 256x128 -> 384x128, 128x64, 256x128 with half the width, and a grid larger one way and smaller the other
+@pytest.mark.parametrize("new_grid", [(24, 8), (8, 4), (16, 4), (11, 13), (1, 1)])
+def test_position_embedding_is_resized_as_pytorch_does(new_grid):
+    grid = (16, 8)
+    embedding = normal(0, 1, 1 + 16 * 8, 6)
+    patches = torch.from_numpy(embedding[:, 1:].reshape(1, *grid, 6)).permute(0, 3, 1, 2).double()
+    scale = tuple((new + 0.1) / old for new, old in zip(new_grid, grid))
+    expected = torch.nn.functional.interpolate(patches, scale_factor=scale, mode="bicubic")
+    assert expected.shape[2:] == new_grid
+    got = np.asarray(resize_position_embedding(jnp.asarray(embedding), grid, new_grid))
+    np.testing.assert_array_equal(got[:, 0], embedding[:, 0])
+    np.testing.assert_allclose(got[:, 1:].reshape(1, *new_grid, 6), from_torch(expected), atol=1e-5)
+
+
+def test_position_embedding_of_its_own_grid_is_untouched():
+    embedding = jnp.asarray(normal(0, 1, 1 + 16 * 8, 6))
+    assert resize_position_embedding(embedding, (16, 8), (16, 8)) is embedding
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_initial_weights_are_distributed_as_pytorchs(size):
+    theirs = torch.nn.Conv2d(64, 96, size)
+    ours = Conv(64, 96, size, rngs=nnx.Rngs(0))
+    for values, reference in ((ours.kernel[...], theirs.weight), (ours.bias[...], theirs.bias)):
+        bound = 1 / np.sqrt(64 * size * size)
+        assert float(reference.detach().abs().max()) <= bound  # what PyTorch draws is uniform within this bound
+        assert 0.95 * bound < np.abs(values).max() <= bound
+        np.testing.assert_allclose(values.std(), bound / np.sqrt(3), rtol=0.15)

@@ -1,0 +1,217 @@
+"""Every model, by name: what it computes, that it trains, and how the registry answers."""
+
+import functools
+import gzip
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from cion_jax.conversion import load_state_dict, signature
+from cion_jax.models import create_model, list_models, model_info, registry
+from cion_jax.models.layers import BatchNorm
+from tests.refweights import image, weight
+
+REFERENCE = Path(__file__).parent / "reference"
+TEST_MODELS = list_models("*_test")
+ZOO_MODELS = [name for name in list_models() if name not in TEST_MODELS]
+BIG = (
+    "resnet101",
+    "resnet152",
+    "resnet101_ibn",
+    "resnet152_ibn",
+    "vit_base",
+    "convnext_small",
+    "convnext_base",
+)
+
+
+@functools.cache
+def reference_state_dicts():
+    # measured on the authors' released PyTorch modules in float64
+    with gzip.open(REFERENCE / "state_dicts.json.gz", "rt") as file:
+        return json.load(file)
+
+
+def reference_weights(name):
+    entry = reference_state_dicts()[name]
+    return {
+        key: np.zeros(shape, dtype) if dtype == "int64" else weight(key, shape, 0, entry["norm_scale"])
+        for key, shape, dtype in entry["state_dict"]
+    }
+
+
+def abstract(name):
+    return nnx.eval_shape(lambda: create_model(name))
+
+
+def parameter_count(model):
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
+def test_the_fourteen_models_are_there():
+    assert len(ZOO_MODELS) == 14
+    assert set(BIG) < set(ZOO_MODELS)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in BIG else ()) for name in ZOO_MODELS]
+)
+def test_features_are_those_of_the_released_model(name):
+    # measured on the authors' released PyTorch modules in float64; their own float32 is within 3e-6 of these
+    features = np.load(REFERENCE / "features.npz")
+    model = create_model(name)
+    load_state_dict(model, reference_weights(name))
+    model.eval()
+    for view, size in (("global", (256, 128)), ("local", (128, 64))):
+        images = image(view, (2, 3, *size)).transpose(0, 2, 3, 1).astype(np.float32)
+        expected = features[f"{name}/{view}"]
+        got = nnx.jit(lambda model, images: model(images))(model, images)
+        assert got.shape == (2, model.embed_dim)
+        assert np.abs(got - expected).max() < 1e-4 * expected.std()
+
+
+@pytest.mark.parametrize("name", ZOO_MODELS)
+def test_state_dict_has_the_released_keys_order_shapes_and_dtypes(name):
+    entry = reference_state_dicts()[name]
+    model = abstract(name)
+    expected = [(key, tuple(shape), dtype) for key, shape, dtype in entry["state_dict"]]
+    assert [(key, shape, str(dtype)) for key, (shape, dtype) in signature(model).items()] == expected
+    assert parameter_count(model) == entry["params"]
+    assert model.embed_dim == entry["embed_dim"]
+
+
+@pytest.mark.parametrize("name", ZOO_MODELS)
+def test_parameters_are_those_the_paper_counts(name):
+    classifier = 1000 * abstract(name).embed_dim + 1000 if name.startswith("vit") else 0  # a 1000-way fc
+    millions = (parameter_count(abstract(name)) + classifier) / 1e6
+    assert millions == pytest.approx(model_info(name).params_m, abs=0.011)
+
+
+@pytest.mark.parametrize("name", TEST_MODELS)
+def test_every_parameter_has_a_gradient_and_jit_equals_eager(name):
+    graph, params, statistics = nnx.split(create_model(name), nnx.Param, nnx.BatchStat)
+    images = jnp.asarray(image("train", (4, 64, 32, 3)), jnp.float32)
+
+    def loss(params):
+        model = nnx.merge(graph, params, statistics, copy=True)
+        embedding = model(images)
+        target = jnp.asarray(image("target", embedding.shape), jnp.float32)
+        return jnp.sum(embedding * target), nnx.as_pure(nnx.state(model, nnx.BatchStat))
+
+    (value, new_statistics), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+    for path, gradient in nnx.to_flat_state(gradients):
+        assert np.isfinite(gradient[...]).all(), path
+        assert np.abs(gradient[...]).max() > 0, path
+    jitted_value, jitted_statistics = jax.jit(loss)(params)
+    np.testing.assert_allclose(value, jitted_value, rtol=1e-4, atol=1e-4)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), new_statistics, jitted_statistics)
+
+
+@pytest.mark.parametrize("name", TEST_MODELS)
+@pytest.mark.parametrize("size", [(256, 128), (128, 64), (384, 128), (64, 32)])
+def test_any_input_size_of_the_paper_in_any_compute_dtype(name, size):
+    model = nnx.eval_shape(lambda: create_model(name, dtype=jnp.bfloat16))
+    model.eval()
+    images = jax.ShapeDtypeStruct((3, *size, 3), jnp.float32)
+    embedding = nnx.eval_shape(lambda model, images: model(images), model, images)
+    assert (embedding.shape, embedding.dtype) == ((3, model.embed_dim), jnp.bfloat16)
+
+
+@pytest.mark.parametrize("name", TEST_MODELS)
+def test_bfloat16_is_float32_with_less_precision_and_float32_statistics(name):
+    images = jnp.asarray(image("bfloat16", (4, 64, 32, 3)), jnp.float32)
+    exact, coarse = create_model(name), create_model(name, dtype=jnp.bfloat16)
+    expected, got = np.asarray(exact(images)), np.asarray(coarse(images), np.float32)
+    assert 0 < np.abs(got - expected).max() < 0.15 * np.abs(expected).max()
+    assert all(leaf.dtype != jnp.bfloat16 for leaf in jax.tree.leaves(nnx.state(coarse)))
+
+
+def test_train_and_eval_switch_the_batch_statistics():
+    model = create_model("resnet_test")
+    images = jnp.asarray(image("mode", (4, 64, 32, 3)), jnp.float32)
+    before = model.bn1.mean[...]
+    training = model(images)
+    after = model.bn1.mean[...]
+    assert not np.array_equal(before, after)
+    model.eval()
+    assert not np.allclose(model(images), training, atol=1e-3)
+    np.testing.assert_array_equal(model.bn1.mean[...], after)
+    # one image's embedding depends on no other image in evaluation
+    np.testing.assert_allclose(model(images[:1]), model(images)[:1], atol=1e-5)
+
+
+def test_ibn_stands_first_in_every_block_of_stages_one_to_three():
+    paths = [
+        ".".join(map(str, path)) for path, m in nnx.iter_modules(abstract("resnet18_ibn")) if hasattr(m, "IN")
+    ]
+    stages = {f"layer{stage}.layers.{block}.bn1" for stage in (1, 2, 3) for block in (0, 1)}
+    assert set(paths) == stages
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
+    def first_kernel(**settings):
+        return np.asarray(create_model("resnet_test", **settings).conv1.kernel[...])
+
+    np.testing.assert_array_equal(first_kernel(), first_kernel(rngs=nnx.Rngs(0)))
+    assert not np.array_equal(first_kernel(), first_kernel(rngs=nnx.Rngs(1)))
+
+
+def test_settings_can_be_overridden():
+    model = create_model("resnet_test", last_stride=2)
+    model.eval()
+    assert model.features(jnp.zeros((1, 64, 32, 3))).shape == (1, 2, 1, 192)
+    assert create_model("resnet_test").features(jnp.zeros((1, 64, 32, 3))).shape == (1, 4, 2, 192)
+
+
+def test_patterns_list_models():
+    assert list_models("resnet*_ibn") == ["resnet18_ibn", "resnet50_ibn", "resnet101_ibn", "resnet152_ibn"]
+    assert list_models("nothing*") == []
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: create_model("resnet50_inb"), r"unknown model 'resnet50_inb', did you mean resnet50_ibn"),
+        (lambda: create_model("volo_d1"), r"volo_d1 is one of ReIDZoo's models but not ported yet"),
+        (
+            lambda: create_model("resnet_test", last_strid=2),
+            r"no setting 'last_strid', did you mean last_stride",
+        ),
+        (
+            lambda: model_info("swin_tin"),
+            r"'swin_tin' is not one of ReIDZoo's models, did you mean swin_tiny",
+        ),
+        (lambda: create_model("vit_test")(jnp.zeros((1, 8, 32, 3))), r"\(8, 32\) hold no 16x16 patch"),
+        (lambda: create_model("convnext_test")(jnp.zeros((1, 16, 64, 3))), r"too small for stride 32"),
+        (lambda: create_model("resnet_test")(jnp.zeros((1, 3, 64, 32))), r"move the channels last"),
+        (lambda: create_model("vit_test")(jnp.zeros((1, 64, 32, 3), jnp.uint8)), r"got uint8.*normalise"),
+    ],
+)
+def test_wrong_use_is_answered_with_what_to_do(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_two_families_may_not_share_a_name(monkeypatch):
+    monkeypatch.setattr(registry, "FAMILIES", {"resnet": "ResNet", "vit": "ViT"})
+    monkeypatch.setattr("cion_jax.models.vit.MODELS", {"resnet50": None})
+    registry._table.cache_clear()
+    try:
+        with pytest.raises(ValueError, match="two families define 'resnet50': ResNet and ViT"):
+            list_models()
+    finally:
+        registry._table.cache_clear()
+
+
+@pytest.mark.parametrize("name", ZOO_MODELS)
+def test_zoo_facts_agree_with_the_released_checkpoints(name):
+    info = model_info(name)
+    assert info.prefix == reference_state_dicts()[name]["prefix"]
+    has_batch_norm = any(isinstance(module, BatchNorm) for _, module in nnx.iter_modules(abstract(name)))
+    assert info.prefix == ("module.backbone." if has_batch_norm else "backbone.")
+    assert 0 < info.msmt_map < info.market_map < info.market_rank1 < 100
