@@ -186,7 +186,7 @@ def _collect(
 ) -> tuple[np.ndarray, dict[int, str]]:
     rows: list[np.ndarray] = []
     undecodable: dict[int, str] = {}
-    with progress("Extracting features", total) as advance:
+    with progress("extract", total) as advance:
         for batch, features in batches:
             write(features)
             rows.append(batch.rows)

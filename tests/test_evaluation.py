@@ -1,6 +1,10 @@
 """Retrieval scores against a plain reading of the protocol, the Market-1501 layout, and the figures."""
 
+import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +51,7 @@ def by_the_protocol(query, gallery, ignore_camera=False):
 
 
 def world(seed, queries=40, gallery=150, people=12, cameras=3, dim=16):
-    """A random problem with junk (-1), distractors (0), a person seen by one camera, people without a match."""
+    """A random problem with junk (-1), distractors (0), a person seen by one camera, people unmatched."""
     rng = np.random.default_rng(seed)
     means = rng.normal(size=(people + 2, dim))
     query_ids = rng.integers(1, people + 2, queries)
@@ -102,7 +106,7 @@ def score_line(ids, cameras, query_id=5, query_camera=1, **options):
 
 
 def test_a_ranking_scored_by_hand():
-    # junk and the query's own camera fall out, the distractor stays: wrong, right, wrong, right -> ranks 2 and 4
+    # Junk and the own camera fall out, the distractor stays: wrong, right, wrong, right.
     scores = score_line(ids=[-1, 5, 0, 5, 7, 5], cameras=[2, 1, 2, 2, 1, 3])
     assert scores.mAP == pytest.approx((1 / 2 + 2 / 4) / 2)
     assert scores.mINP == pytest.approx(2 / 4)
@@ -236,6 +240,23 @@ def test_evaluate_extracts_and_scores_and_counts_broken_images(tmp_path):
     text = command.summary(report)
     assert "mAP 100.0  Rank-1 100.0" in text and "1 images left out: they could not be decoded" in text
     assert "own camera" not in text
+
+
+@pytest.mark.slow
+def test_evaluate_command(tmp_path):
+    make_market(tmp_path)
+    flags = [f"--root={tmp_path}", "--model=resnet_ibn_test", "--random_weights", f"--out={tmp_path}/r.json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "cion_jax.evaluate", *flags, "--height=64", "--width=32"],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 queries scored against 4 gallery images" in done.stdout
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["dataset"] == "market1501" and 0 <= report["mAP"] <= 1
 
 
 # --- figures

@@ -16,7 +16,7 @@ from PIL import Image
 
 from cion_jax import extract as stage
 from cion_jax.extract import aligned_samples, extract, extract_features
-from cion_jax.samples import IMAGENET_MEAN, IMAGENET_STD, SampleTable, read_samples
+from cion_jax.samples import IMAGENET_MEAN, IMAGENET_STD, SampleTable, read_samples, write_samples
 
 SIZE = (16, 8)
 
@@ -216,3 +216,29 @@ def test_killed_extraction_leaves_nothing_under_the_final_name(folder, tmp_path)
     assert [path.suffix for path in tmp_path.iterdir() if path != folder] == [".tmp"]
     extract_features(Tiny(), paths_in(folder), size=SIZE, out=tmp_path / "F.npy")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["F.npy", "images"]
+
+
+def run_command(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_command(folder, tmp_path):
+    (folder / "3.png").write_bytes(b"broken")
+    table = SampleTable.from_columns(file_path=[f"{i}.png" for i in range(10)])
+    write_samples(table, tmp_path / "s.parquet")
+    flags = [
+        "cion_jax.extract",
+        f"--samples={tmp_path}/s.parquet",
+        f"--images={folder}",
+        f"--out={tmp_path}/F.npy",
+        "--model=resnet_ibn_test",
+    ]
+    refused = run_command(*flags)
+    assert refused.returncode == 2 and "--weights" in refused.stderr and "Traceback" not in refused.stderr
+    done = run_command(*flags, "--random_weights", "--height=64", "--width=32")
+    assert done.returncode == 0, done.stderr
+    assert "9 rows" in done.stdout and "1 of 10 images could not be decoded" in " ".join(done.stderr.split())
+    assert np.load(tmp_path / "F.npy").shape[0] == len(read_samples(tmp_path / "F.samples.parquet")) == 9
+    assert json.loads((tmp_path / "F.json").read_text())["model"] == "resnet_ibn_test"

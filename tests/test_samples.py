@@ -277,6 +277,13 @@ def test_every_kind_of_image_becomes_rgb(tmp_path, mode, extension):
     np.testing.assert_allclose(got.astype(int), expected.astype(int), rtol=0, atol=rounding)
 
 
+def test_jpegs_are_the_same_without_simplejpeg(tmp_path, monkeypatch):
+    picture(size=(61, 35)).save(tmp_path / "x.jpg", quality=80)
+    fast = load_image(tmp_path / "x.jpg")
+    monkeypatch.setattr("cion_jax.samples.images.simplejpeg", None)
+    np.testing.assert_array_equal(load_image(tmp_path / "x.jpg"), fast)
+
+
 def encoded(**options) -> bytes:
     buffer = io.BytesIO()
     picture(size=(64, 32)).save(buffer, **options)

@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from cion_jax.samples.table import EXAMPLES, SampleTable
+
+try:
+    import simplejpeg
+except ImportError:  # no wheel for this platform: PIL gives the same pixels in 1.7 times the time
+    simplejpeg = None
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; what all models here are trained with
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -35,16 +39,18 @@ def load_image(path: str | os.PathLike) -> np.ndarray:
 
 def decode_image(data: bytes, *, name: str = "image") -> np.ndarray:
     """Decodes an encoded image as `load_image` does; `name` is what an error calls it."""
-    if data.startswith(b"\xff\xd8"):
+    if simplejpeg is not None and data.startswith(b"\xff\xd8"):
         try:
             return simplejpeg.decode_jpeg(data, colorspace="RGB")
         except ValueError:
-            pass  # CMYK, or a warning from the JPEG library: PIL decides
+            pass  # broken, or a mere warning of the JPEG library: PIL tells which
     try:
         with Image.open(io.BytesIO(data)) as image:
             return np.array(image.convert("RGB"))
+    except UnidentifiedImageError as error:
+        raise UndecodableImage(f"{name}: not an image, or cut off at its very beginning") from error
     except _PIL_ERRORS as error:
-        raise UndecodableImage(f"{name}: not a readable image ({error})") from error
+        raise UndecodableImage(f"{name}: a broken image ({error})") from error
 
 
 def resize(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
