@@ -9,7 +9,7 @@ from cion_jax.correlation import correlate, noise, padding, pairwise_scores, til
 from tests.correlation_oracle import Oracle, noise_oracle
 
 DIM = 8
-WIDE = 1e-5  # decisions this far apart come out the same in float32 and float64
+WIDE = 2e-5  # decisions this far apart come out the same in float32 and float64
 E1, E2, E3 = np.eye(3, dtype=np.float32)
 
 
@@ -50,7 +50,7 @@ def identities_of(found):
 # Against the oracle
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(
     seed=st.integers(0, 10**6),
     images=st.integers(1, 40),
@@ -74,7 +74,7 @@ def test_random_worlds_match_the_oracle(
 @pytest.mark.slow
 def test_many_worlds_match_the_oracle():
     exercised = np.zeros(4, int)
-    for seed in range(600):
+    for seed in range(300):
         half_width = [None, 0, 1, 3][seed % 4]
         images = [1, 2, 12, 40, 90][seed % 5]
         world, oracle = wide_world(1000 * seed, half_width, images=images, videos=1 + seed % 3)
@@ -82,7 +82,7 @@ def test_many_worlds_match_the_oracle():
         reassigned = (oracle.identities[1] < 0) & (oracle.identities[2] >= 0)
         merges = [oracle.identities[level].max() < oracle.identities[level - 1].max() for level in (2, 3)]
         exercised += [*merges, reassigned.any(), (oracle.identities[3] < 0).any()]
-    assert (exercised > 50).all(), "the worlds do not put every step to the test"
+    assert (exercised > 25).all(), "the worlds do not put every step to the test"
 
 
 @pytest.mark.parametrize("videos, tracklets", [(1, 1), (1, 8), (8, 1)])
@@ -159,6 +159,20 @@ def test_ties_among_many_go_to_the_lowest_row():
         rows = np.stack([a, b] * count)
         kept, _ = tracklet.denoise_tracklets(rows, np.zeros(2 * count, int), 0.2)
         assert kept.tolist() == [False, True] * count
+
+
+def test_the_last_two_images_are_a_tie_however_many_left_before():
+    """At 768 dimensions, where float32 products err most, and a threshold so small that one image is left."""
+    features = np.random.default_rng(3).normal(size=(20, 12, 768)) + 28 * np.eye(768)[0]
+    numbers = np.repeat(np.arange(20), 12)
+    kept, _ = tracklet.denoise_tracklets(features.reshape(240, 768).astype(np.float32), numbers, 1e-3)
+    for images, found in zip(features, kept.reshape(20, 12)):
+        images /= np.linalg.norm(images, axis=1, keepdims=True)
+        left = list(range(12))
+        while len(left) > 2:
+            others = images[left].sum(0) - images[left]
+            left.pop(np.argmin((images[left] * others).sum(1) / np.linalg.norm(others, axis=1)))
+        assert np.flatnonzero(found).tolist() == [left[1]]
 
 
 def test_an_excluded_image_that_ties_goes_to_the_earliest_tracklet_but_its_own():

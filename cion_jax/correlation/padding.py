@@ -42,8 +42,8 @@ def padded_batches(
 def _buckets(
     lengths: np.ndarray, padded_bytes: Callable[[int], int], budget: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Groups by padded width. Small buckets join their wider neighbours as long as all fit into one batch, since
-    every width must be compiled for.
+    """Groups by padded width. Small buckets join their wider neighbours as long as all fit into one batch,
+    since every width must be compiled for.
     """
     present = np.flatnonzero(lengths)
     widths = padded_widths(lengths.max(initial=1))

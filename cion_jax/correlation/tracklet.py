@@ -53,15 +53,11 @@ def _denoise(features: jax.Array, length: jax.Array, sigma_cst: jax.Array) -> tu
     width = len(features)
     valid = jnp.arange(width) < length
     features = jnp.where(valid[:, None], unit(features), 0)
-    if width <= LONGEST_SQUARE:
-        square = similarities(features, features)
-        similarities_to: Callable = square.__getitem__
-    else:
-        similarities_to = lambda row: similarities(features, features[None, row])[:, 0]  # noqa: E731
+    products = _all_products if width <= LONGEST_SQUARE else _products_on_demand
+    affinity_among, similarities_to = products(features)
 
     def remove_up_to_half(state: _Removal) -> _Removal:
-        total = features.sum(0, where=state.kept[:, None])
-        affinity = similarities(features, total[None])[:, 0] - 1
+        affinity = affinity_among(state.kept)
         fresh = _Removal(state.kept, state.done, affinity, jnp.zeros_like(affinity))
         enough = state.kept.sum() // 2
         step = partial(_remove_farthest, similarities_to=similarities_to, sigma_cst=sigma_cst)
@@ -73,11 +69,27 @@ def _denoise(features: jax.Array, length: jax.Array, sigma_cst: jax.Array) -> tu
     return kept, features.sum(0, where=kept[:, None])
 
 
+def _all_products(features: jax.Array) -> tuple[Callable, Callable]:
+    """Two functions: each image's x_i . sum of the *other* images kept, and each image's x_i . x_row."""
+    others = similarities(features, features) * (1 - jnp.eye(len(features)))
+    return lambda kept: others.sum(1, where=kept), lambda row: others[row]
+
+
+def _products_on_demand(features: jax.Array) -> tuple[Callable, Callable]:
+    """The same functions for a tracklet too long to take all products at once."""
+
+    def affinity_among(kept: jax.Array) -> jax.Array:
+        total = features.sum(0, where=kept[:, None])
+        return similarities(features, total[None])[:, 0] - 1  # x . x = 1 is the image's own share
+
+    return affinity_among, lambda row: similarities(features, features[None, row])[:, 0]
+
+
 class _Removal(NamedTuple):
     """Where the removals stand. `affinity` `[m]` is x_i . sum of the *other* images kept.
 
-    It is updated in O(m) as images leave, and taken anew when half of them are gone, because its rounding grows
-    with the number it started from. `carry` is what Kahan's compensated subtraction remembers in between.
+    It is updated in O(m) as images leave, and taken anew when half of them are gone, because its rounding
+    grows with the number it started from. `carry` is what Kahan's compensated subtraction keeps in between.
     """
 
     kept: jax.Array
