@@ -21,12 +21,35 @@ def get_config() -> ConfigDict:
     config.data.samples = placeholder(str)
     config.data.images = placeholder(str)
 
-    # The feature extractor of identity correlation (paper: ViT-Base trained on UFine6926).
+    # The feature extractor of identity correlation (paper: ViT-Base trained on UFine6926): given as weights, or
+    # trained by the extractor stage on labelled crops.
     config.extractor = ConfigDict()
     config.extractor.model = "vit_base"
     config.extractor.weights = placeholder(str)
     config.extractor.size = (256, 128)
     config.extractor.batch_size = 64
+    config.extractor.training = ConfigDict(
+        dict(
+            steps=20000,
+            batch_size=128,
+            images_per_identity=4,
+            learning_rate=2e-3,
+            weight_decay=0.05,
+            temperature=0.1,
+            canvas=(256, 128),
+            views=dict(
+                global_scale=(0.6, 1.0),
+                jitter=0.5,
+                brightness=0.3,
+                contrast=0.2,
+                saturation=0.2,
+                hue=0.02,
+                grayscale=0.0,
+                blur=(0.2, 0.2, 0.0),
+                blur_sigma=(0.1, 1.0),
+            ),
+        )
+    )
 
     # Sec. 3.1-3.2.
     config.correlate = ConfigDict()
@@ -37,6 +60,9 @@ def get_config() -> ConfigDict:
 
     # Sec. 3.3, Table 5 and DINO's defaults.
     config.pretrain = pretrain = ConfigDict()
+    # What counts as one identity, each trained in turn: "identity" (the column, or what correlation found),
+    # "tracklet" (Fig. 1b), "image" (Fig. 1a: DINO), "person" (the truth, where the table has it).
+    pretrain.group_by = ("identity",)
     pretrain.batch_size = 960  # images of a global batch, over all devices and processes
     pretrain.epochs = 100
     pretrain.curriculum = ConfigDict()

@@ -1,0 +1,150 @@
+"""The training step: one device equals eight, and optimizer parts against hand-written NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from cion_jax.distillation.head import Head
+from cion_jax.distillation.optimizer import clip_per_tensor, make_optimizer, parameter_groups
+from cion_jax.distillation.step import LossSettings, Network, create_state, make_train_step
+from cion_jax.models import create_model
+from cion_jax.runtime.mesh import make_mesh, replicate, shard_batch
+
+
+def network(model="resnet_ibn_test", batch_norm=True):
+    rngs = nnx.Rngs(0)
+    backbone = create_model(model, rngs=rngs)
+    return Network(backbone, Head(backbone.embed_dim, 32, hidden_dim=24, bottleneck_dim=16, batch_norm=batch_norm, rngs=rngs))
+
+
+def views_of(batch, step):
+    """Two global and two local views from one array per image, `[b, 64, 32, 3]`."""
+    x = batch["images"] * (1 + 0.1 * step)
+    return jnp.stack([x, x[:, :, ::-1]]), jnp.stack([x[:, :32, :16], x[:, 32:, 16:]])
+
+
+def run(devices, optimizer, steps=3, k=2):
+    mesh = make_mesh(jax.devices()[:devices])
+    structure, state = create_state(network(), optimizer)
+    state = replicate(state, mesh)
+    step = make_train_step(
+        structure, optimizer, mesh=mesh, make_views=views_of, momentum=lambda s: 0.9 + 0.01 * s,
+        images_per_identity=k, loss=LossSettings(),
+    )  # fmt: skip
+    losses = []
+    for i in range(steps):
+        images = np.random.default_rng(i).normal(size=(16, 64, 32, 3)).astype(np.float32)
+        state, metrics = step(state, shard_batch({"images": images}, mesh))
+        losses.append(float(metrics["loss"]))
+    return losses, jax.device_get(vars(state)), metrics
+
+
+def largest_difference(a, b):
+    return max(jax.tree.leaves(jax.tree.map(lambda x, y: np.abs(np.float64(x) - np.float64(y)).max(), a, b)))
+
+
+def test_eight_devices_equal_one():
+    # SGD, so that an error of scale in the gradients can't hide behind Adam's normalisation.
+    # Small steps: batch normalisation in the head makes the loss steep, and rounding must not be amplified.
+    optimizer = optax.chain(clip_per_tensor(3.0), optax.sgd(1e-3, momentum=0.9))
+    losses, state, _ = run(1, optimizer)
+    sharded_losses, sharded_state, metrics = run(8, optimizer)
+    np.testing.assert_allclose(sharded_losses, losses, rtol=1e-6)
+    for part in ("student", "teacher", "student_stats", "teacher_stats", "center"):
+        assert largest_difference(sharded_state[part], state[part]) < 2e-6, part
+    # Momentum holds the gradients themselves, which reach 3 here.
+    assert largest_difference(sharded_state["optimizer"], state["optimizer"]) < 3e-5
+    assert np.isfinite(jax.tree.leaves(jax.device_get(metrics))).all()
+    assert losses[0] != losses[1]
+
+
+def test_teacher_moves_by_momentum_and_keeps_its_own_statistics():
+    optimizer = optax.sgd(0.05)
+    structure, before = create_state(network(), optimizer)
+    before = jax.device_get(before)
+    _, after, _ = run(1, optimizer, steps=1)
+    expected = jax.tree.map(lambda t, s: 0.9 * t + 0.1 * s, before.teacher, after["student"])
+    assert largest_difference(after["teacher"], expected) < 1e-6
+    assert largest_difference(after["teacher_stats"], after["student_stats"]) > 1e-3
+    tracked = after["student_stats"]["backbone"]["bn1"]["num_batches_tracked"]
+    assert tracked == 2 and after["teacher_stats"]["backbone"]["bn1"]["num_batches_tracked"] == 1
+
+
+def test_state_is_donated():
+    optimizer = optax.sgd(0.05)
+    mesh = make_mesh(jax.devices()[:1])
+    structure, state = create_state(network(), optimizer)
+    state = replicate(state, mesh)
+    step = make_train_step(
+        structure, optimizer, mesh=mesh, make_views=views_of, momentum=lambda s: 0.9,
+        images_per_identity=2, loss=LossSettings(),
+    )  # fmt: skip
+    batch = shard_batch({"images": np.zeros((4, 64, 32, 3), np.float32)}, mesh)
+    memory = step.lower(state, batch).compile().memory_analysis()
+    kept = sum(x.nbytes for x in jax.tree.leaves((state.student, state.teacher, state.optimizer)))
+    assert memory.alias_size_in_bytes >= kept
+
+
+def toy_params():
+    return {
+        "backbone": {"conv": {"kernel": jnp.full((3, 2), 0.5), "bias": jnp.ones(2)}, "bn": {"scale": jnp.ones(2)}},
+        "head": {"last_layer": {"weight_v": jnp.full((2, 2), 0.25)}},
+    }
+
+
+def test_parameter_groups():
+    assert parameter_groups(toy_params()) == {
+        "backbone": {"conv": {"kernel": "decayed", "bias": "plain"}, "bn": {"scale": "plain"}},
+        "head": {"last_layer": {"weight_v": "last_layer"}},
+    }
+
+
+def adamw_by_hand(p, gradients, rates, decays, clip=3.0):
+    """PyTorch's AdamW on one tensor in float64; a gradient of None leaves everything as it is."""
+    p, m, v, t = np.float64(p), 0.0, 0.0, 0
+    for g, rate, decay in zip(gradients, rates, decays):
+        if g is None:
+            continue
+        g = np.float64(g) * min(1.0, clip / (np.linalg.norm(g) + 1e-6))
+        t += 1
+        p = p * (1 - rate * decay)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        p = p - rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    return p
+
+
+def test_optimizer_equals_adamw_by_hand_with_a_late_last_layer():
+    rates, decays, frozen = [0.1, 0.2, 0.3, 0.2, 0.1], [0.0, 0.1, 0.2, 0.3, 0.4], 2
+    as_schedule = lambda values: lambda step: jnp.asarray(values)[jnp.minimum(step, 4)]  # noqa: E731
+    optimizer = make_optimizer(as_schedule(rates), as_schedule(decays), freeze_last_layer_steps=frozen)
+    params = toy_params()
+    state = optimizer.init(params)
+    rng = np.random.default_rng(0)
+    gradients = [jax.tree.map(lambda p: 4 * rng.normal(size=p.shape), params) for _ in rates]
+    for gradient in gradients:
+        updates, state = optimizer.update(jax.tree.map(jnp.asarray, gradient), state, params)
+        params = optax.apply_updates(params, updates)
+    start = toy_params()
+
+    def expected(get, decayed, frozen=0):
+        series = [None if i < frozen else np.asarray(get(g)) for i, g in enumerate(gradients)]
+        return adamw_by_hand(get(start), series, rates, decays if decayed else [0.0] * 5)
+
+    kernel = lambda t: t["backbone"]["conv"]["kernel"]  # noqa: E731
+    bias = lambda t: t["backbone"]["conv"]["bias"]  # noqa: E731
+    last = lambda t: t["head"]["last_layer"]["weight_v"]  # noqa: E731
+    np.testing.assert_allclose(kernel(params), expected(kernel, True), rtol=5e-5)
+    np.testing.assert_allclose(bias(params), expected(bias, False), rtol=5e-5)
+    np.testing.assert_allclose(last(params), expected(last, True, frozen), rtol=5e-5)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_head_keys_and_unit_prototypes(batch_norm):
+    head = network(batch_norm=batch_norm).head
+    logits = head(jnp.asarray(np.random.default_rng(0).normal(size=(5, head.mlp.layers[0].kernel.shape[0])), jnp.float32))
+    assert logits.shape == (5, 32) and np.abs(logits).max() <= 1 + 1e-6
+    linear = [i for i, layer in enumerate(head.mlp.layers) if hasattr(layer, "kernel")]
+    assert linear == ([0, 3, 6] if batch_norm else [0, 2, 4])
