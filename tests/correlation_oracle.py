@@ -7,6 +7,8 @@ such comparison of a run: where it is wide, a float32 program must come to the s
 import numpy as np
 
 TIE = 1e-9  # float64: closer than this are equal
+WIDE = 2e-5  # decisions this far apart come out the same in float32 and float64
+DIM = 8  # of the features of worlds
 
 
 def dist(a, b):
@@ -117,6 +119,30 @@ class Oracle:
         for number, rows in enumerate(sorted(sorted(rows) for rows in groups)):
             identities[rows] = number
         return identities
+
+
+def make_world(seed, images=40, videos=3, tracklets=5, people=4, spread=0.45):
+    """A flawed tracker's `(features, videos, tracklets)`: a tracklet is mostly of one person."""
+    random = np.random.default_rng(seed)
+    person = random.normal(size=(people, DIM))
+    person /= np.linalg.norm(person, axis=1, keepdims=True)
+    video = random.integers(0, videos, images)
+    track = video * tracklets + random.integers(0, tracklets, images)
+    followed = random.integers(0, people, videos * tracklets)[track]
+    shown = np.where(random.random(images) < 0.85, followed, random.integers(0, people, images))
+    features = person[shown] + random.normal(size=(images, DIM)) * spread / DIM**0.5
+    features *= random.uniform(0.5, 2, (images, 1))  # lengths must not matter
+    return features.astype(np.float32), video, track
+
+
+def wide_world(seed, half_width=None, **shape):
+    """The first world from `seed` on in which no decision is close, and the oracle's run on it."""
+    for attempt in range(seed, seed + 1000):
+        world = make_world(attempt, **shape)
+        oracle = Oracle(*world, 0.2, 0.18, half_width)
+        if oracle.margin > WIDE:
+            return world, oracle
+    raise AssertionError("no world without close decisions")
 
 
 def noise_oracle(features, identities, sigma_cst, sigma_drm):

@@ -5,36 +5,10 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from cion_jax.correlation import correlate, noise, padding, pairwise_scores, tiles, tracklet
-from tests.correlation_oracle import Oracle, noise_oracle
+from cion_jax.correlation import correlate, noise, padding, tiles, tracklet
+from tests.correlation_oracle import DIM, WIDE, Oracle, make_world, wide_world
 
-DIM = 8
-WIDE = 2e-5  # decisions this far apart come out the same in float32 and float64
 E1, E2, E3 = np.eye(3, dtype=np.float32)
-
-
-def make_world(seed, images=40, videos=3, tracklets=5, people=4, spread=0.45):
-    """A flawed tracker's `(features, videos, tracklets)`: a tracklet is mostly of one person."""
-    random = np.random.default_rng(seed)
-    person = random.normal(size=(people, DIM))
-    person /= np.linalg.norm(person, axis=1, keepdims=True)
-    video = random.integers(0, videos, images)
-    track = video * tracklets + random.integers(0, tracklets, images)
-    followed = random.integers(0, people, videos * tracklets)[track]
-    shown = np.where(random.random(images) < 0.85, followed, random.integers(0, people, images))
-    features = person[shown] + random.normal(size=(images, DIM)) * spread / DIM**0.5
-    features *= random.uniform(0.5, 2, (images, 1))  # lengths must not matter
-    return features.astype(np.float32), video, track
-
-
-def wide_world(seed, half_width=None, **shape):
-    """The first world from `seed` on in which no decision is close, and the oracle's run on it."""
-    for attempt in range(seed, seed + 1000):
-        world = make_world(attempt, **shape)
-        oracle = Oracle(*world, 0.2, 0.18, half_width)
-        if oracle.margin > WIDE:
-            return world, oracle
-    raise AssertionError("no world without close decisions")
 
 
 def assert_same_levels(found, expected):
@@ -328,70 +302,6 @@ def test_little_data_makes_one_batch():
     assert [width for width, _ in padding.padded_batches(lengths, 100, 4, 10**6)] == [30]
     assert [width for width, _ in padding.padded_batches(lengths, 100, 4, 7000)] == [7, 30]
     assert list(padding.padded_batches(np.zeros(3, int), 100, 4, 7000)) == []
-
-
-# Noise
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_noise_matches_the_oracle(seed):
-    features, _, tracklets = make_world(seed, images=30)
-    identities = tracklets.astype(np.int64) - 2  # -2 and -1 count as discarded
-    identities[identities < 0] = -1
-    *expected, margin = noise_oracle(features, identities, 0.2, 0.18)
-    if margin > WIDE:
-        found = noise(features, identities, sigma_cst=0.2, sigma_drm=0.18)
-        assert (found.total, found.consistency, found.discrimination) == pytest.approx(expected, rel=1e-12)
-        assert found.identities == len(set(identities) - {-1})
-
-
-def test_noise_counts_ordered_pairs_and_both_thresholds_inclusively():
-    features, identities = np.stack([E1, E2, E3, E3]), np.array([0, 3, 7, -1])
-    measured = noise(features, identities, sigma_cst=0.0, sigma_drm=1.0)
-    assert (measured.consistency, measured.discrimination, measured.total) == (1.0, 2.0, 3.0)
-    assert noise(features, identities, sigma_cst=0.1, sigma_drm=0.999).total == 0
-
-
-# Scores
-
-
-def brute_force_scores(identities, persons):
-    claimed = true = correct = 0
-    for i in range(len(identities)):
-        for j in range(i):
-            same_identity = identities[i] == identities[j] and identities[i] >= 0
-            same_person = persons[i] == persons[j] and persons[i] >= 0
-            claimed, true, correct = (
-                claimed + same_identity,
-                true + same_person,
-                correct + (same_identity and same_person),
-            )
-    precision, recall = (correct / whole if whole else 1.0 for whole in (claimed, true))
-    majority = [
-        max([1, *(np.sum((identities == k) & (persons == p)) for p in set(persons) - {-1})])
-        for k in set(identities) - {-1}
-    ]
-    kept = np.sum(identities >= 0)
-    purity = sum(majority) / kept if kept else 1.0
-    harmonic = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-    return precision, recall, harmonic, purity
-
-
-@settings(max_examples=100, deadline=None, derandomize=True)
-@given(st.lists(st.tuples(st.integers(-1, 4), st.integers(-1, 4)), min_size=1, max_size=25))
-def test_pairwise_scores_match_counting_pairs(rows):
-    identities, persons = np.array(rows).T
-    found = pairwise_scores(identities, persons)
-    expected = brute_force_scores(identities, persons)
-    assert (found.precision, found.recall, found.f1, found.purity) == pytest.approx(expected)
-
-
-def test_pairwise_scores_are_exact_for_millions():
-    persons = np.repeat([5, 9], 3_000_000)  # 2 * C(3e6, 2) true pairs
-    found = pairwise_scores(np.zeros(6_000_000, np.int64), persons)
-    assert found.recall == 1
-    assert found.precision == (3_000_000 * 2_999_999) / (6_000_000 * 5_999_999 // 2)
-    assert found.purity == 0.5
 
 
 # Refusals
