@@ -165,15 +165,15 @@ def test_attention_and_mlp_are_pytorchs():
     reference = torch.nn.TransformerEncoderLayer(12, 3, 20, 0.0, "gelu", batch_first=True).eval()
     torch_attention = reference.self_attn
     with torch.no_grad():
-        torch_attention.in_proj_weight.copy_(torch.from_numpy(np.array(attention.qkv.kernel[...].T))))
-        torch_attention.in_proj_bias.copy_(torch.from_numpy(np.array(attention.qkv.bias[...]))))
+        torch_attention.in_proj_weight.copy_(torch.from_numpy(np.array(attention.qkv.kernel[...].T)))
+        torch_attention.in_proj_bias.copy_(torch.from_numpy(np.array(attention.qkv.bias[...])))
         for theirs, ours in (
             (torch_attention.out_proj, attention.proj),
             (reference.linear1, mlp.fc1),
             (reference.linear2, mlp.fc2),
         ):
-            theirs.weight.copy_(torch.from_numpy(np.array(ours.kernel[...].T))))
-            theirs.bias.copy_(torch.from_numpy(np.array(ours.bias[...]))))
+            theirs.weight.copy_(torch.from_numpy(np.array(ours.kernel[...].T)))
+            theirs.bias.copy_(torch.from_numpy(np.array(ours.bias[...])))
         tokens = torch.from_numpy(x)
         expected = torch_attention(tokens, tokens, tokens, need_weights=False)[0]
         expected_mlp = reference.linear2(torch.nn.functional.gelu(reference.linear1(tokens)))
@@ -213,6 +213,8 @@ def test_initial_weights_are_distributed_as_pytorchs(size):
     ours = Conv(64, 96, size, rngs=nnx.Rngs(0))
     for values, reference in ((ours.kernel[...], theirs.weight), (ours.bias[...], theirs.bias)):
         bound = 1 / np.sqrt(64 * size * size)
-        assert float(reference.detach().abs().max()) <= bound  # what PyTorch draws is uniform within this bound
+        assert (
+            float(reference.detach().abs().max()) <= bound
+        )  # what PyTorch draws is uniform within this bound
         assert 0.95 * bound < np.abs(values).max() <= bound
         np.testing.assert_allclose(values.std(), bound / np.sqrt(3), rtol=0.15)

@@ -1,0 +1,313 @@
+"""Weights between PyTorch and Flax: round trips, files people have, files that lie."""
+
+import argparse
+import collections
+import subprocess
+import sys
+import zipfile
+
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+from cion_jax.conversion import (
+    load_state_dict,
+    load_weights,
+    read_weights,
+    state_dict,
+    write_weights,
+)
+from cion_jax.conversion.pth_writer import write_pth
+from cion_jax.convert import convert
+from cion_jax.models import create_model, list_models
+from tests.refweights import weight
+
+TEST_MODELS = list_models("*_test")
+
+
+def assert_same(got, expected):
+    assert list(got) == list(expected)
+    for key, value in expected.items():
+        assert (got[key].dtype, got[key].shape) == (value.dtype, value.shape), key
+        np.testing.assert_array_equal(got[key], value, err_msg=key)
+
+
+def changed_state_dict(name):
+    """A state dict unlike any initialisation, counters included."""
+    return {
+        key: np.asarray(7) if value.dtype == np.int64 else weight(key, value.shape, 3).astype(np.float32)
+        for key, value in state_dict(create_model(name)).items()
+    }
+
+
+def as_tensors(arrays, prefix=""):
+    return {prefix + key: torch.from_numpy(np.array(value)) for key, value in arrays.items()}
+
+
+@pytest.mark.parametrize("name", TEST_MODELS)
+def test_loading_is_the_inverse_of_the_state_dict(name):
+    arrays = changed_state_dict(name)
+    model = create_model(name)
+    load_state_dict(model, arrays)
+    assert_same(state_dict(model), arrays)
+
+
+@pytest.mark.parametrize("name", TEST_MODELS)
+def test_order_survives_splitting_and_merging(name):
+    model = create_model(name)
+    merged = nnx.merge(*nnx.split(model))
+    assert list(state_dict(merged)) == list(state_dict(model))
+
+
+@pytest.mark.parametrize("name", TEST_MODELS)
+def test_pytorch_reads_what_is_written_and_it_comes_back_bit_by_bit(name, tmp_path):
+    arrays, model = changed_state_dict(name), create_model(name)
+    load_state_dict(model, arrays)
+    write_weights(model, tmp_path / "w.pth")
+
+    content = torch.load(tmp_path / "w.pth", weights_only=True)
+    prefix = "backbone." if name == "convnext_test" else "module.backbone."
+    assert list(content) == ["teacher"]
+    assert_same(
+        {key: value.numpy() for key, value in content["teacher"].items()},
+        {prefix + k: v for k, v in arrays.items()},
+    )
+
+    torch.save(content, tmp_path / "again.pth")
+    other = create_model(name, rngs=nnx.Rngs(5))
+    load_weights(other, tmp_path / "again.pth")
+    assert_same(state_dict(other), arrays)
+
+
+def test_the_same_weights_make_the_same_file(tmp_path):
+    for name in ("a.pth", "b.pth"):
+        write_weights(create_model("vit_test"), tmp_path / name)
+    assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "b.pth").read_bytes()
+
+
+def released_checkpoint(arrays):
+    """A whole training checkpoint as the released code saves it."""
+    network = torch.nn.Linear(3, 4)
+    optimizer = torch.optim.AdamW(network.parameters())
+    network(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    optimizer.param_groups[0]["lr"] = np.linspace(0, 1e-3, 7)[3]  # schedules there are NumPy arrays
+    teacher = as_tensors(arrays, "module.backbone.") | {"module.head.mlp.0.weight": torch.ones(3, 4)}
+    return {
+        "student": {"module.backbone.conv1.weight": torch.zeros(2)},
+        "teacher": collections.OrderedDict(teacher),
+        "optimizer": optimizer.state_dict(),
+        "epoch": 3,
+        "args": argparse.Namespace(batch_size_per_gpu=96, global_crops_size=[256, 128], use_fp16=True),
+        "Loss": {"center": torch.zeros(1, 5)},
+        "fp16_scaler": {"scale": 65536.0},
+    }
+
+
+FORMS = {
+    "ReIDZoo": (
+        lambda a: {"teacher": as_tensors(a, "module.backbone.")},
+        "'teacher', keys under 'module.backbone.'",
+    ),
+    "ReIDZoo, other prefix": (
+        lambda a: {"teacher": as_tensors(a, "backbone.")},
+        "'teacher', keys under 'backbone.'",
+    ),
+    "training checkpoint": (released_checkpoint, "'teacher', keys under 'module.backbone.'"),
+    "bare": (as_tensors, "a bare state dict"),
+    "ordered": (lambda a: collections.OrderedDict(as_tensors(a)), "a bare state dict"),
+    "model": (lambda a: {"model": as_tensors(a), "epoch": 1}, "'model'"),
+    "state_dict of a wrapped model": (lambda a: {"state_dict": as_tensors(a, "module.")}, "'state_dict'"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_files_that_people_have_are_read(form, tmp_path):
+    make, expected_where = FORMS[form]
+    arrays = changed_state_dict("resnet_ibn_test")
+    torch.save(make(arrays), tmp_path / "w.pth")
+    got, where = read_weights(tmp_path / "w.pth")
+    assert_same(got, arrays)
+    assert where.endswith(expected_where)
+
+
+def test_tensors_of_every_dtype_and_layout_are_read(tmp_path):
+    base = torch.arange(24.0).reshape(2, 3, 4)
+    tensors = {
+        "transposed, sliced": base.transpose(0, 2)[1:, :, 1:],
+        "expanded": torch.tensor([1.0, 2.0]).expand(3, 2),
+        "double": base.double(),
+        "half": base.half(),
+        "long": base.long() - 7,
+        "bool": base > 3,
+        "empty": torch.zeros(0, 3),
+        "scalar": torch.tensor(2.5),
+        "parameter": torch.nn.Parameter(base),
+    }
+    torch.save(tensors | {"bfloat16": base.bfloat16()}, tmp_path / "w.pth")
+    got, _ = read_weights(tmp_path / "w.pth")
+    assert got.pop("bfloat16").dtype == ml_dtypes.bfloat16
+    assert_same(got, {key: value.detach().numpy() for key, value in tensors.items()})
+
+
+def test_half_precision_files_fill_float32_models(tmp_path):
+    model = create_model("vit_test")
+    halves = {k: t.half() if t.is_floating_point() else t for k, t in as_tensors(state_dict(model)).items()}
+    torch.save(halves, tmp_path / "w.pth")
+    load_weights(model, tmp_path / "w.pth")
+    assert model.cls_token.dtype == jnp.float32
+    np.testing.assert_array_equal(model.cls_token[...], halves["cls_token"].float().numpy())
+
+
+class Payload:
+    """Unpickled by a careless reader, this writes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_a_pickle_with_code_is_refused_and_not_run(tmp_path):
+    torch.save({"teacher": {"x": torch.ones(2)}, "args": Payload(tmp_path / "ran")}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"w\.pth: refused, its pickle asks for io\.open"):
+        read_weights(tmp_path / "w.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["builtins.eval", "builtins.getattr", "os.system", "torch.load", "numpy.load", "torch._utils.eval"],
+)
+def test_any_other_name_is_refused(name, tmp_path):
+    module, attribute = name.rsplit(".", 1)
+    with zipfile.ZipFile(tmp_path / "w.pth", "w") as archive:
+        archive.writestr("archive/data.pkl", f"c{module}\n{attribute}\n.".encode())
+    with pytest.raises(ValueError, match=f"refused, its pickle asks for {name}"):
+        read_weights(tmp_path / "w.pth")
+
+
+def test_a_tensor_that_reaches_outside_its_storage_is_refused(tmp_path):
+    write_pth(tmp_path / "w.pth", {"teacher": {"x": np.ones((3, 4), np.float32)}})
+    with zipfile.ZipFile(tmp_path / "w.pth") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    parts["archive/data/0"] = parts["archive/data/0"][:-4]
+    with zipfile.ZipFile(tmp_path / "w.pth", "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    with pytest.raises(ValueError, match=r"shape \(3, 4\) reaches outside its storage of 11 values"):
+        read_weights(tmp_path / "w.pth")
+
+
+def damaged_files(folder):
+    whole = folder / "whole.pth"
+    write_weights(create_model("vit_test"), whole)
+    content = bytearray(whole.read_bytes())
+    yield "truncated", bytes(content[: len(content) // 2]), "truncated or damaged .pth archive"
+    middle = len(content) // 2
+    content[middle] ^= 0xFF
+    yield "a flipped bit", bytes(content), "truncated or damaged .pth archive"
+    yield "empty", b"", "neither a ZIP archive nor a pickle"
+    yield "text", b"<html>404", "neither a ZIP archive nor a pickle"
+    legacy = folder / "legacy.pth"
+    torch.save({"x": torch.ones(2)}, legacy, _use_new_zipfile_serialization=False)
+    yield "legacy", legacy.read_bytes(), "before version 1.6.*convert it once"
+
+
+def test_damaged_and_foreign_files_are_told_apart(tmp_path):
+    for name, content, message in damaged_files(tmp_path):
+        path = tmp_path / f"{name}.pth"
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=message) as raised:
+            read_weights(path)
+        assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"teacher": {}}, "it is empty"),
+        ({"teacher": {"x": torch.ones(1), "epoch": 3}}, "epoch hold no tensor"),
+        ({"epoch": 3}, "epoch hold no tensor; expected tensors at the top, or under one of teacher"),
+        ([torch.ones(1)], "expected a state dict or a checkpoint, got list"),
+    ],
+)
+def test_files_without_a_state_dict_are_refused(content, message, tmp_path):
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=message):
+        read_weights(tmp_path / "w.pth")
+
+
+def without(key):
+    return lambda arrays: arrays.pop(key)
+
+
+SPOILT = {
+    "missing": (without("norm.bias"), r"1 missing.*\n  - norm\.bias \(32,\)"),
+    "unexpected": (
+        lambda a: a.update({"fc.weight": np.ones((9, 32))}),
+        r"1 unexpected.*\n  \+ fc\.weight \(9, 32\)",
+    ),
+    "shape": (
+        lambda a: a.update(pos_embed=np.ones((1, 3, 32))),
+        r"! pos_embed has shape \(1, 3, 32\), the model's is \(1, 9, 32\)",
+    ),
+    "transposed": (
+        lambda a: a.update({"blocks.0.mlp.fc1.weight": a["blocks.0.mlp.fc1.weight"].T}),
+        r"! blocks\.0\.mlp\.fc1\.weight has shape \(32, 128\), the model's is \(128, 32\)",
+    ),
+    "kind": (
+        lambda a: a.update(cls_token=np.ones((1, 1, 32), int)),
+        r"! cls_token is int64, the model's is float32",
+    ),
+    "NaN": (
+        lambda a: a.update(cls_token=np.full((1, 1, 32), np.nan)),
+        r"! cls_token has 32 values that are NaN",
+    ),
+    "infinity": (lambda a: a.update(cls_token=np.full((1, 1, 32), np.inf)), r"! cls_token has 32 values"),
+}
+
+
+@pytest.mark.parametrize("flaw", SPOILT)
+def test_what_does_not_fit_is_listed_and_the_model_left_alone(flaw):
+    spoil, message = SPOILT[flaw]
+    model = create_model("vit_test")
+    before, arrays = state_dict(model), changed_state_dict("vit_test")
+    spoil(arrays)
+    with pytest.raises(ValueError, match=message):
+        load_state_dict(model, arrays)
+    assert_same(state_dict(model), before)
+
+
+def test_converting_writes_the_released_form_and_refuses_another_models_weights(tmp_path):
+    arrays = changed_state_dict("resnet_test")
+    torch.save({"model": as_tensors(arrays)}, tmp_path / "from.pth")
+    report = convert("resnet_test", tmp_path / "from.pth", tmp_path / "to.pth")
+    assert f"{len(arrays)} matched, 0 missing, 0 unexpected, 0 unfit" in report
+    assert_same(read_weights(tmp_path / "to.pth")[0], arrays)
+    with pytest.raises(ValueError, match=r"beside vit_test: 0 matched"):
+        convert("vit_test", tmp_path / "from.pth", tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"give it that ending"):
+        convert("resnet_test", tmp_path / "from.pth", tmp_path / "other.npz")
+    assert not list(tmp_path.glob("*other*"))
+
+
+@pytest.mark.slow
+def test_the_command_exits_with_two_and_a_sentence_on_any_miss(tmp_path):
+    arrays = changed_state_dict("vit_test")
+    del arrays["norm.bias"]
+    torch.save(as_tensors(arrays), tmp_path / "from.pth")
+    command = [sys.executable, "-m", "cion_jax.convert", "--model=vit_test", f"--from={tmp_path}/from.pth"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "- norm.bias (32,)" in done.stderr
+    assert "Traceback" not in done.stderr
+    arrays["norm.bias"] = np.zeros(32, np.float32)
+    torch.save(as_tensors(arrays), tmp_path / "from.pth")
+    done = subprocess.run([*command, f"--to={tmp_path}/to.pth"], capture_output=True, text=True)
+    assert (done.returncode, (tmp_path / "to.pth").exists()) == (0, True)
+    assert f"{len(arrays)} matched" in done.stdout
