@@ -37,6 +37,7 @@ def reference_weights(name):
     }
 
 
+@functools.cache
 def abstract(name):
     return nnx.eval_shape(lambda: create_model(name))
 

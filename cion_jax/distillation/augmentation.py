@@ -12,12 +12,13 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from cion_jax.distillation.crop import crop_and_resize, random_box
+from cion_jax.distillation.crop import BOX_DRAWS, crop_and_resize, random_box
+from cion_jax.samples.images import IMAGENET_MEAN, IMAGENET_STD
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 _LUMA = (0.299, 0.587, 0.114)
+_DRAWS = BOX_DRAWS + 10  # uniform random numbers that make a view
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,18 +66,19 @@ def make_views(
     """
     s = settings
     chance = [(s.blur[0], 0.0), (s.blur[1], s.solarize)] + [(s.blur[2], 0.0)] * s.local_views
-    keys = jax.vmap(lambda key: jax.random.split(key, len(chance)), out_axes=1)(keys)
+    # All random numbers of a view in one draw: each draw of its own would take the compiler half a second.
+    draws = jax.vmap(lambda key: jax.random.uniform(key, (len(chance), _DRAWS)), out_axes=1)(keys)
 
-    def views(keys: jax.Array, chance: list, view_size: tuple[int, int], scale: tuple[float, float]) -> jax.Array:
+    def views(draws: jax.Array, chance: list, size: tuple[int, int], scale: tuple[float, float]) -> jax.Array:
         blur, solarize = (jnp.asarray(c, jnp.float32) for c in zip(*chance))
-        one = functools.partial(_view, settings=s, view_size=view_size, scale=scale)
+        one = functools.partial(_view, settings=s, view_size=size, scale=scale)
         batched = jax.vmap(one, in_axes=(0, 0, 0, None, None))
-        return jax.vmap(batched, in_axes=(None, None, 0, 0, 0))(images, sizes, keys, blur, solarize)
+        return jax.vmap(batched, in_axes=(None, None, 0, 0, 0))(images, sizes, draws, blur, solarize)
 
-    whole = views(keys[:2], chance[:2], s.global_size, s.global_scale)
+    whole = views(draws[:2], chance[:2], s.global_size, s.global_scale)
     if not s.local_views:
         return whole, None
-    return whole, views(keys[2:], chance[2:], s.local_size, s.local_scale)
+    return whole, views(draws[2:], chance[2:], s.local_size, s.local_scale)
 
 
 def sample_keys(seed: int, step: jax.Array, positions: jax.Array) -> jax.Array:
@@ -88,7 +90,7 @@ def sample_keys(seed: int, step: jax.Array, positions: jax.Array) -> jax.Array:
 def _view(
     image: jax.Array,
     size: jax.Array,
-    key: jax.Array,
+    draws: jax.Array,
     blur: jax.Array,
     solarize: jax.Array,
     *,
@@ -96,36 +98,29 @@ def _view(
     view_size: tuple[int, int],
     scale: tuple[float, float],
 ) -> jax.Array:
-    """One view of one image, `[h, w, 3]`; `blur` and `solarize` are probabilities."""
-    box_key, flip_key, jitter_key, gray_key, blur_key, solarize_key = jax.random.split(key, 6)
-    box = random_box(box_key, size, scale=scale, ratio=settings.aspect_ratio)
-    x = crop_and_resize(image, box, view_size, flip=_happens(flip_key, 0.5)) / 255
-    x = color_jitter(x, jitter_key, settings)
-    gray = jnp.broadcast_to(luma(x), x.shape)
-    x = jnp.where(_happens(gray_key, settings.grayscale), gray, x)
-    apply_key, sigma_key = jax.random.split(blur_key)
-    sigma = jax.random.uniform(sigma_key, minval=settings.blur_sigma[0], maxval=settings.blur_sigma[1])
-    blurred = gaussian_blur(x, sigma, max_sigma=settings.blur_sigma[1])
-    x = jnp.where(_happens(apply_key, blur), blurred, x)
-    x = jnp.where(_happens(solarize_key, solarize) & (x >= 128 / 255), 1 - x, x)
+    """One view of one image, `[h, w, 3]`, from uniform draws; `blur` and `solarize` are probabilities."""
+    for_box, for_jitter, (flip, gray, blurred, sigma, solarized) = jnp.split(draws, (BOX_DRAWS, BOX_DRAWS + 5))
+    box = random_box(for_box, size, scale=scale, ratio=settings.aspect_ratio)
+    x = crop_and_resize(image, box, view_size, flip=flip < 0.5) / 255
+    x = color_jitter(x, for_jitter, settings)
+    x = jnp.where(gray < settings.grayscale, luma(x), x)
+    low, high = settings.blur_sigma
+    x = jnp.where(blurred < blur, gaussian_blur(x, low + (high - low) * sigma, max_sigma=high), x)
+    x = jnp.where((solarized < solarize) & (x >= 128 / 255), 1 - x, x)
     return (x - jnp.asarray(settings.mean)) / jnp.asarray(settings.std)
 
 
-def _happens(key: jax.Array, probability: jax.Array | float) -> jax.Array:
-    return jax.random.uniform(key) < probability
+def color_jitter(x: jax.Array, draws: jax.Array, settings: Augmentation) -> jax.Array:
+    """Brightness, contrast, saturation and hue of an image in [0, 1], from 5 uniform draws.
 
-
-def color_jitter(x: jax.Array, key: jax.Array, settings: Augmentation) -> jax.Array:
-    """Brightness, contrast, saturation and hue of an image in [0, 1], applied with probability `jitter`."""
-    amounts = jnp.asarray([settings.brightness, settings.contrast, settings.saturation, settings.hue])
-    apply_key, amount_key = jax.random.split(key)
-    drawn = jax.random.uniform(amount_key, (4,), minval=-1) * amounts
-    drawn = jnp.where(_happens(apply_key, settings.jitter), drawn, 0.0)
-    brightness, contrast, saturation, hue = 1 + drawn[0], 1 + drawn[1], 1 + drawn[2], drawn[3]
-    x = jnp.clip(x * brightness, 0, 1)
-    x = blend(x, luma(x).mean(), contrast)
-    x = blend(x, luma(x), saturation)
-    return shift_hue(x, hue)
+    The first decides whether anything changes, the others how much.
+    """
+    strengths = jnp.asarray([settings.brightness, settings.contrast, settings.saturation, settings.hue])
+    amounts = jnp.where(draws[0] < settings.jitter, (2 * draws[1:] - 1) * strengths, 0.0)
+    x = jnp.clip(x * (1 + amounts[0]), 0, 1)
+    x = blend(x, luma(x).mean(), 1 + amounts[1])
+    x = blend(x, luma(x), 1 + amounts[2])
+    return shift_hue(x, amounts[3])
 
 
 def blend(x: jax.Array, other: jax.Array, amount: jax.Array) -> jax.Array:
@@ -154,14 +149,15 @@ def shift_hue(x: jax.Array, turns: jax.Array) -> jax.Array:
 
 def gaussian_blur(x: jax.Array, sigma: jax.Array, *, max_sigma: float) -> jax.Array:
     """Gaussian blur of `[h, w, 3]` with edges repeated; `sigma` in pixels, at most `max_sigma`."""
-    radius = min(int(3 * max_sigma + 0.5), min(x.shape[:2]) - 1)
-    offsets = jnp.arange(-radius, radius + 1)
+    rows, columns = (_blur_weights(sigma, size, max_sigma) for size in x.shape[:2])
+    return jnp.einsum("ph,ow,hwc->poc", rows, columns, x, precision=jax.lax.Precision.HIGHEST)
+
+
+def _blur_weights(sigma: jax.Array, size: int, max_sigma: float) -> jax.Array:
+    """The blur of a line of pixels as a matrix `[size, size]`."""
+    radius = min(int(3 * max_sigma + 0.5), size - 1)
+    offsets = np.arange(-radius, radius + 1)
     weights = jnp.exp(-0.5 * jnp.square(offsets / sigma))
-    weights = weights / weights.sum()
-    for axis in (0, 1):
-        length = x.shape[axis]
-        pad = [(radius, radius) if a == axis else (0, 0) for a in range(3)]
-        padded = jnp.pad(x, pad, mode="edge")
-        shifted = [jax.lax.slice_in_dim(padded, i, i + length, axis=axis) for i in range(2 * radius + 1)]
-        x = sum((w * s for w, s in zip(weights, shifted)), jnp.zeros_like(x))
-    return x
+    seen = np.clip(np.arange(size)[:, None] + offsets, 0, size - 1)  # [pixel, offset]
+    moved = (seen[..., None] == np.arange(size)).astype(np.float32)
+    return jnp.einsum("k,pks->ps", weights / weights.sum(), moved, precision=jax.lax.Precision.HIGHEST)

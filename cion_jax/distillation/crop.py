@@ -8,21 +8,22 @@ import jax.numpy as jnp
 
 # Candidate boxes per crop; like torchvision's RandomResizedCrop, the first that fits is taken.
 _ATTEMPTS = 10
+BOX_DRAWS = 2 * _ATTEMPTS + 2  # uniform random numbers that make a box
 
 
 def random_box(
-    key: jax.Array, size: jax.Array, *, scale: tuple[float, float], ratio: tuple[float, float]
+    draws: jax.Array, size: jax.Array, *, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> jax.Array:
-    """Draws a crop of an image of `size` (height, width): `[top, left, height, width]`, whole pixels, float32.
+    """A random crop of an image of `size` (height, width): `[top, left, height, width]`, whole pixels, float32.
 
-    The area is uniform in `scale` (share of the image), the aspect ratio width / height log-uniform in `ratio`.
+    `draws` are `BOX_DRAWS` numbers, uniform in [0, 1). The area is uniform in `scale` (share of the image), the aspect ratio width / height log-uniform in `ratio`.
     If none of ten draws fits, the largest centered box within `ratio` is taken.
     """
-    area_key, ratio_key, place_key = jax.random.split(key, 3)
+    for_area, for_aspect, for_place = jnp.split(draws, (_ATTEMPTS, 2 * _ATTEMPTS))
     size = size.astype(jnp.float32)
-    area = size.prod() * jax.random.uniform(area_key, (_ATTEMPTS,), minval=scale[0], maxval=scale[1])
+    area = size.prod() * (scale[0] + (scale[1] - scale[0]) * for_area)
     low, high = jnp.log(jnp.asarray(ratio))
-    aspect = jnp.exp(jax.random.uniform(ratio_key, (_ATTEMPTS,), minval=low, maxval=high))
+    aspect = jnp.exp(low + (high - low) * for_aspect)
     drawn = jnp.round(jnp.stack([jnp.sqrt(area / aspect), jnp.sqrt(area * aspect)], axis=-1))
     fits = ((drawn > 0) & (drawn <= size)).all(-1)
     aspect_of_image = size[1] / size[0]
@@ -31,7 +32,7 @@ def random_box(
     centered = jnp.maximum(jnp.stack([height, width]), 1)
     box = jnp.where(fits.any(), drawn[jnp.argmax(fits)], centered)
     room = size - box
-    random_place = jnp.floor(jax.random.uniform(place_key, (2,)) * (room + 1))
+    random_place = jnp.floor(for_place * (room + 1))
     place = jnp.where(fits.any(), jnp.minimum(random_place, room), jnp.floor(room / 2))
     return jnp.concatenate([place, box])
 

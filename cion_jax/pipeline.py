@@ -1,0 +1,237 @@
+"""The stages of `cion_jax.main`: what each reads and writes, and when it is complete."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from flax import nnx
+from ml_collections import ConfigDict
+
+from cion_jax.conversion import load_weights, write_weights
+from cion_jax.correlation import correlate_to
+from cion_jax.evaluate import evaluate
+from cion_jax.evaluation import read_market1501
+from cion_jax.extract import aligned_samples, extract
+from cion_jax.extractor import create_extractor, train_extractor
+from cion_jax.models import create_model, list_models
+from cion_jax.models.neck import BNNeck
+from cion_jax.pretrain import pretrain_groupings
+from cion_jax.runtime.files import read_json, write_json
+from cion_jax.runtime.progress import console
+from cion_jax.samples import check_images, read_samples
+from cion_jax.street import build_street, street_config
+
+
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+    """Where everything of a run lies. Inputs are the config's, or the street's where that is built."""
+
+    root: Path
+    config: ConfigDict
+
+    @property
+    def street(self) -> Path:
+        return self.root / "street"
+
+    @property
+    def samples(self) -> Path:
+        return self._input(self.config.data.samples, "crawl/crawl.parquet")
+
+    @property
+    def images(self) -> Path:
+        return self._input(self.config.data.images, "crawl")
+
+    @property
+    def benchmark(self) -> Path:
+        return self._input(self.config.evaluate.root, "benchmark")
+
+    @property
+    def extractor(self) -> Path:
+        trained = "extractor" in self.config.stages
+        return self.root / "extractor.pth" if trained else Path(self.config.extractor.weights)
+
+    @property
+    def features(self) -> Path:
+        return self.root / "features.npy"
+
+    @property
+    def correlation(self) -> Path:
+        return self.root / "correlation"
+
+    @property
+    def training_samples(self) -> Path:
+        correlated = "correlate" in self.config.stages
+        return self.correlation / "identities.parquet" if correlated else self.samples
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "pretrain"
+
+    @property
+    def scores(self) -> Path:
+        return self.root / "evaluation.json"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.root / f"{self.config.model}.pth"
+
+    def _input(self, given: str | None, in_street: str) -> Path:
+        return Path(given) if given else self.street / in_street
+
+
+class Stage(NamedTuple):
+    """A step of the pipeline. `marker` is the file (or folder) that appears when the stage is complete."""
+
+    run: Callable[[ConfigDict, Workdir], None]
+    marker: Callable[[Workdir], Path]
+
+
+def run_stages(config: ConfigDict, workdir: Workdir) -> dict[str, float]:
+    """Runs the config's stages in their order; returns the seconds of those that were not complete already."""
+    seconds = {}
+    for name, stage in STAGES.items():
+        if name not in config.stages:
+            continue
+        if stage.marker(workdir).exists():
+            console.print(f"[green]✓[/] {name} is complete", highlight=False)
+            continue
+        started = time.perf_counter()
+        stage.run(config, workdir)
+        seconds[name] = round(time.perf_counter() - started, 1)
+        console.print(f"[green]✓[/] {name} took {seconds[name]:.0f} s", highlight=False)
+    return seconds
+
+
+def missing_data(config: ConfigDict) -> str | None:
+    """Why the config can't run as it is, before any work is done; None if it can."""
+    stages = config.stages
+    if unknown := [name for name in stages if name not in STAGES]:
+        return f"unknown stages {unknown}; choose from {', '.join(STAGES)}"
+    for setting, name in (("model", config.model), ("extractor.model", config.extractor.model)):
+        if name not in list_models():
+            create_model(name)  # raises, naming the closest models
+            return f"config.{setting} {name!r} can't be created"
+    needed = {}
+    if "street" not in stages:
+        if {"extract", "correlate", "pretrain"} & set(stages):
+            needed |= {"data.samples": config.data.samples, "data.images": config.data.images}
+        if "evaluate" in stages:
+            needed["evaluate.root"] = config.evaluate.root
+        if "extractor" in stages:
+            return "the extractor stage trains on the street; train one on your own labels with cion_jax.extractor"
+    if "extract" in stages and "extractor" not in stages:
+        needed["extractor.weights"] = config.extractor.weights
+    absent = [name for name, value in needed.items() if not value or not Path(value).exists()]
+    if not absent:
+        return None
+    settings = "\n".join(
+        f"  --config.{name}=...  ({f'{needed[name]!r} does not exist' if needed[name] else 'not given'})"
+        for name in absent
+    )
+    return (
+        f"this config needs data that are not there. Give\n{settings}\n"
+        "or see the whole pipeline run on rendered people, with no data at all:\n"
+        "  python -m cion_jax.main --config=configs/demo.py --workdir=runs/demo"
+    )
+
+
+def remember_config(config: ConfigDict, workdir: Workdir) -> None:
+    """Keeps the config beside the results, and refuses to mix the results of two configs in one folder."""
+    path = workdir.root / "config.json"
+    now = {name: str(value) for name, value in _flat(config.to_dict()).items() if name != "stages"}
+    if path.exists():
+        before = read_json(path)
+        changed = sorted(name for name in now.keys() | before.keys() if now.get(name) != before.get(name))
+        if changed:
+            changes = ", ".join(f"{n}: {before.get(n)} -> {now.get(n)}" for n in changed[:5])
+            raise ValueError(f"{workdir.root} was made with another config ({changes}); give another --workdir")
+    else:
+        write_json(path, now)
+
+
+def untrained(config: ConfigDict) -> nnx.Module:
+    """The backbone that pre-training starts from."""
+    return create_model(config.model, rngs=nnx.Rngs(config.seed))
+
+
+def _street(config: ConfigDict, workdir: Workdir) -> None:
+    build_street(street_config(**config.street), workdir.street)
+
+
+def _extractor(config: ConfigDict, workdir: Workdir) -> None:
+    labelled = workdir.street / "labelled"
+    train_extractor(config, read_samples(labelled / "labelled.parquet"), labelled, workdir.extractor)
+
+
+def _load_extractor(config: ConfigDict, workdir: Workdir) -> BNNeck | nnx.Module:
+    trained = "extractor" in config.stages
+    model = create_extractor(config.extractor.model) if trained else create_model(config.extractor.model)
+    load_weights(model, workdir.extractor)
+    return model
+
+
+def _extract(config: ConfigDict, workdir: Workdir) -> None:
+    extract(
+        _load_extractor(config, workdir),
+        read_samples(workdir.samples),
+        workdir.images,
+        workdir.features,
+        about={"model": config.extractor.model, "weights": str(workdir.extractor)},
+        size=tuple(config.extractor.size),
+        batch_size=config.extractor.batch_size,
+    )
+
+
+def _correlate(config: ConfigDict, workdir: Workdir) -> None:
+    settings = config.correlate.to_dict()
+    correlate_to(workdir.correlation, aligned_samples(workdir.features), workdir.features, **settings)
+
+
+def _pretrain(config: ConfigDict, workdir: Workdir) -> None:
+    table = read_samples(workdir.training_samples)
+    check_images(table, workdir.images)
+    pretrain_groupings(config, table, workdir.images, workdir.runs)
+
+
+def _evaluate(config: ConfigDict, workdir: Workdir) -> None:
+    """Scores the untrained network, every pre-trained one, and the extractor if it was trained here."""
+    benchmark = read_market1501(workdir.benchmark)
+    networks = {"untrained": (untrained(config), config.evaluate.size)}
+    for by in config.pretrain.group_by:
+        model = create_model(config.model)
+        load_weights(model, workdir.runs / by / "teacher.pth")
+        networks[by] = (model, config.evaluate.size)
+    if "extractor" in config.stages:
+        networks["extractor"] = (_load_extractor(config, workdir), config.extractor.size)
+    scores = {
+        name: evaluate(model, benchmark, size=tuple(size), batch_size=config.evaluate.batch_size)
+        for name, (model, size) in networks.items()
+    }
+    write_json(workdir.scores, scores)
+
+
+def _export(config: ConfigDict, workdir: Workdir) -> None:
+    """The teacher of the last grouping, as ReIDZoo has it."""
+    model = create_model(config.model)
+    load_weights(model, workdir.runs / config.pretrain.group_by[-1] / "teacher.pth")
+    write_weights(model, workdir.checkpoint)
+
+
+def _flat(tree: dict, prefix: str = "") -> dict:
+    flat = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+STAGES = {
+    "street": Stage(_street, lambda w: w.street),
+    "extractor": Stage(_extractor, lambda w: w.extractor),
+    "extract": Stage(_extract, lambda w: w.features.with_suffix(".json")),
+    "correlate": Stage(_correlate, lambda w: w.correlation / "report.json"),
+    "pretrain": Stage(_pretrain, lambda w: w.runs / w.config.pretrain.group_by[-1] / "teacher.pth"),
+    "evaluate": Stage(_evaluate, lambda w: w.scores),
+    "export": Stage(_export, lambda w: w.checkpoint),
+}

@@ -1,0 +1,93 @@
+"""What a run of `cion_jax.main` has to say: one table, `report.json`, and pictures."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from cion_jax.correlate import print_summary
+from cion_jax.evaluation.figures import contact_sheet, curve
+from cion_jax.pipeline import Workdir
+from cion_jax.runtime.files import read_json, write_json
+from cion_jax.runtime.metrics import read_metrics
+from cion_jax.samples import read_samples
+
+# What a row of the retrieval table is called, by what training took for one identity.
+_NETWORKS = {
+    "untrained": "untrained",
+    "image": "pre-trained, every image by itself (DINO)",
+    "tracklet": "pre-trained on raw tracklets",
+    "identity": "pre-trained on identities (CION)",
+    "person": "pre-trained on true persons",
+    "extractor": "extractor (trained with labels)",
+}
+_SHEET_ROWS, _SHEET_COLUMNS = 12, 14
+
+
+def write_report(config: ConfigDict, workdir: Workdir, seconds: dict[str, float]) -> None:
+    """Gathers the results of all stages in `report.json` and pictures, and prints them."""
+    path = workdir.root / "report.json"
+    earlier = read_json(path)["seconds"] if path.exists() else {}
+    report: dict[str, Any] = {"seconds": earlier | seconds}
+    if "correlate" in config.stages:
+        report["correlation"] = read_json(workdir.correlation / "report.json")
+        identities_sheet(workdir)
+    if "pretrain" in config.stages:
+        loss_curve(config, workdir)
+    if "evaluate" in config.stages:
+        report["retrieval"] = read_json(workdir.scores)
+    if "export" in config.stages:
+        report["checkpoint"] = str(workdir.checkpoint)
+    write_json(path, report)
+    print_report(report, workdir)
+
+
+def print_report(report: dict[str, Any], workdir: Workdir) -> None:
+    if "correlation" in report:
+        print_summary(report["correlation"])
+    console = Console()
+    if "retrieval" in report:
+        table = Table("network", "mAP", "Rank-1", title="Retrieval on the benchmark")
+        for name, scores in report["retrieval"].items():
+            table.add_row(_NETWORKS[name], f"{scores['mAP']:.1%}", f"{scores['rank1']:.1%}")
+        console.print(table)
+    if "checkpoint" in report:
+        console.print(f"Checkpoint (PyTorch, as in ReIDZoo): {report['checkpoint']}", highlight=False)
+    pictures = ", ".join(sorted(p.name for p in workdir.root.glob("*.png")))
+    console.print(f"In {workdir.root}: report.json, {pictures}", highlight=False)
+
+
+def identities_sheet(workdir: Workdir) -> None:
+    """`identities.png`: identities found in several videos, a row each, crops from all of their videos."""
+    table = read_samples(workdir.correlation / "identities.parquet")
+    identities, videos = table["identity"], table.videos
+    pairs = np.unique(np.stack([identities, videos], 1)[identities >= 0], axis=0)
+    across, counts = np.unique(pairs[:, 0], return_counts=True)
+    across = across[counts > 1]
+    if not len(across):
+        return
+    chosen = across[np.linspace(0, len(across) - 1, min(_SHEET_ROWS, len(across))).astype(int)]
+    rows, captions = [], []
+    for identity in chosen:
+        members = np.flatnonzero(identities == identity)
+        members = members[np.argsort(videos[members], kind="stable")]
+        shown = members[np.linspace(0, len(members) - 1, min(_SHEET_COLUMNS, len(members))).astype(int)]
+        rows.append([workdir.images / path for path in table["file_path"][shown]])
+        captions.append(f"identity {identity}: {len(members)} crops in {len(np.unique(videos[members]))} videos")
+    contact_sheet(rows, workdir.root / "identities.png", captions=captions)
+
+
+def loss_curve(config: ConfigDict, workdir: Workdir) -> None:
+    """`loss.png`: the loss of every pre-training run."""
+    lines = {}
+    for by in config.pretrain.group_by:
+        log = read_metrics(_metrics(workdir, by))
+        lines[_NETWORKS[by]] = tuple(np.asarray([line[name] for line in log]) for name in ("step", "loss"))
+    curve(lines, workdir.root / "loss.png", x_label="step", y_label="loss", title="Self-distillation (Eq. 9)")
+
+
+def _metrics(workdir: Workdir, by: str) -> Path:
+    return workdir.runs / by / "metrics.jsonl"

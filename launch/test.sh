@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Set-up, checks and the whole test suite. Arguments go to pytest: bash launch/test.sh -m 'not slow'
+set -euo pipefail
+. "$(dirname "$0")/environment.sh" requirements.txt tests/requirements.txt
+ruff check .
+ruff format --check .
+pyright
+exec python -m pytest "$@"
