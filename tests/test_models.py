@@ -19,7 +19,10 @@ from tests.refweights import image, weight
 REFERENCE = Path(__file__).parent / "reference"
 TEST_MODELS = list_models("*_test")
 ZOO_MODELS = [name for name in list_models() if name not in TEST_MODELS]
-QUICK = ("resnet18_ibn", "vit_tiny", "convnext_tiny")
+QUICK = ("resnet18_ibn", "vit_tiny")
+every_zoo_model = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ZOO_MODELS]
+)
 
 
 @functools.cache
@@ -51,9 +54,7 @@ def test_the_fourteen_models_are_there():
     assert set(QUICK) < set(ZOO_MODELS)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ZOO_MODELS]
-)
+@every_zoo_model
 def test_features_are_those_of_the_released_model(name):
     # measured on the authors' released PyTorch modules in float64; their own float32 is within 3e-6 of these
     features = np.load(REFERENCE / "features.npz")
@@ -68,7 +69,7 @@ def test_features_are_those_of_the_released_model(name):
         assert np.abs(got - expected).max() < 1e-4 * expected.std()
 
 
-@pytest.mark.parametrize("name", ZOO_MODELS)
+@every_zoo_model
 def test_state_dict_has_the_released_keys_order_shapes_and_dtypes(name):
     entry = reference_state_dicts()[name]
     model = abstract(name)
@@ -78,7 +79,7 @@ def test_state_dict_has_the_released_keys_order_shapes_and_dtypes(name):
     assert model.embed_dim == entry["embed_dim"]
 
 
-@pytest.mark.parametrize("name", ZOO_MODELS)
+@every_zoo_model
 def test_parameters_are_those_the_paper_counts(name):
     classifier = 1000 * abstract(name).embed_dim + 1000 if name.startswith("vit") else 0  # a 1000-way fc
     millions = (parameter_count(abstract(name)) + classifier) / 1e6
@@ -115,6 +116,7 @@ def test_any_input_size_of_the_paper_in_any_compute_dtype(name, size):
     assert (embedding.shape, embedding.dtype) == ((3, model.embed_dim), jnp.bfloat16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TEST_MODELS)
 def test_bfloat16_is_float32_with_less_precision_and_float32_statistics(name):
     images = jnp.asarray(image("bfloat16", (4, 64, 32, 3)), jnp.float32)
@@ -202,7 +204,7 @@ def test_two_families_may_not_share_a_name(monkeypatch):
         registry._table.cache_clear()
 
 
-@pytest.mark.parametrize("name", ZOO_MODELS)
+@every_zoo_model
 def test_zoo_facts_agree_with_the_released_checkpoints(name):
     info = model_info(name)
     assert info.prefix == reference_state_dicts()[name]["prefix"]
