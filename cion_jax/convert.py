@@ -14,13 +14,11 @@ from cion_jax.conversion import compare, load_state_dict, read_weights, reidzoo_
 from cion_jax.models import create_model
 from cion_jax.runtime.commands import run
 
-_MODEL = flags.DEFINE_string("model", None, "Name of the model, as list_models() gives it.", required=True)
-_FROM = flags.DEFINE_string("from", None, "Weights to read.", required=True)
-_TO = flags.DEFINE_string("to", None, "The .pth file to write; without it, the weights are only checked.")
 
-
-def main(_: list[str]) -> None:
-    print(convert(_MODEL.value, _FROM.value, _TO.value))
+def main(argv: list[str]) -> None:
+    del argv
+    values = flags.FLAGS
+    print(convert(values.model, values["from"].value, values.to))
 
 
 def convert(model_name: str, source: str | os.PathLike, destination: str | os.PathLike | None) -> str:
@@ -51,4 +49,7 @@ def read_source(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], str]:
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("model", None, "Name of the model, as list_models() gives it.", required=True)
+    flags.DEFINE_string("from", None, "Weights to read.", required=True)
+    flags.DEFINE_string("to", None, "The .pth file to write; without it, the weights are only checked.")
     run(main)

@@ -14,31 +14,22 @@ from rich.table import Table
 from cion_jax.correlation import correlate_to
 from cion_jax.runtime.commands import run
 
-_SAMPLES = flags.DEFINE_string("samples", None, "Sample table with video and tracklet.", required=True)
-_FEATURES = flags.DEFINE_string("features", None, "Features (.npy) of the rows of the table.", required=True)
-_OUT = flags.DEFINE_string("out", None, "Folder for the results.", required=True)
-_SIGMA_CST = flags.DEFINE_float("sigma_cst", 0.2, "Images leave at this cosine distance (Eq. 4, 5).")
-_SIGMA_DRM = flags.DEFINE_float("sigma_drm", 0.18, "Groups merge up to this cosine distance (Eq. 6, 7).")
-_HALF_WIDTH = flags.DEFINE_string("half_width", "1000", "Half width of the Sliding Range (Eq. 7), or: all.")
-_LEVELS = flags.DEFINE_integer("levels", 3, "Last level: 0 tracklets, 1 Eq. 4, 2 Eq. 5-6, 3 Eq. 7.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace results that are in the folder already.")
-
 
 def main(argv: list[str]) -> None:
-    """Runs the command with the flags above."""
     del argv
+    values = flags.FLAGS
     report = correlate_to(
-        _OUT.value,
-        _SAMPLES.value,
-        _FEATURES.value,
-        sigma_cst=_SIGMA_CST.value,
-        sigma_drm=_SIGMA_DRM.value,
-        half_width=_half_width(_HALF_WIDTH.value),
-        levels=_LEVELS.value,
-        overwrite=_OVERWRITE.value,
+        values.out,
+        values.samples,
+        values.features,
+        sigma_cst=values.sigma_cst,
+        sigma_drm=values.sigma_drm,
+        half_width=_half_width(values.half_width),
+        levels=values.levels,
+        overwrite=values.overwrite,
     )
     print_summary(report)
-    print(f"Results: {_OUT.value}")
+    print(f"Results: {values.out}")
 
 
 def print_summary(report: dict) -> None:
@@ -67,4 +58,12 @@ def _half_width(text: str) -> int | str:
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("samples", None, "Sample table with video and tracklet.", required=True)
+    flags.DEFINE_string("features", None, "Features (.npy) of the rows of the table.", required=True)
+    flags.DEFINE_string("out", None, "Folder for the results.", required=True)
+    flags.DEFINE_float("sigma_cst", 0.2, "Images leave at this cosine distance (Eq. 4, 5).")
+    flags.DEFINE_float("sigma_drm", 0.18, "Groups merge up to this cosine distance (Eq. 6, 7).")
+    flags.DEFINE_string("half_width", "1000", "Half width of the Sliding Range (Eq. 7), or: all.")
+    flags.DEFINE_integer("levels", 3, "Last level: 0 tracklets, 1 Eq. 4, 2 Eq. 5-6, 3 Eq. 7.")
+    flags.DEFINE_bool("overwrite", False, "Replace results that are in the folder already.")
     run(main)

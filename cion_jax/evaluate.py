@@ -69,9 +69,7 @@ def summary(report: dict[str, Any]) -> str:
     if absent := report["queries_absent_from_gallery"]:
         lines.append(f"{absent} queries left out: their identity is not in the gallery")
     if alone := report["queries_matched_by_own_camera_only"]:
-        lines.append(
-            f"{alone} queries left out: their own camera took all their matches (--ignore_camera keeps them)"
-        )
+        lines.append(f"{alone} queries left out: their own camera took all their matches (--ignore_camera keeps them)")
     if undecodable := report["undecodable"]:
         lines.append(f"{undecodable} images left out: they could not be decoded")
     return "\n".join(lines)
@@ -98,8 +96,6 @@ if __name__ == "__main__":
     define_model_flags()
     flags.DEFINE_enum("dataset", "market1501", sorted(READERS), "Layout of the benchmark.")
     flags.DEFINE_string("root", None, "Folder of the benchmark.", required=True)
-    flags.DEFINE_bool(
-        "ignore_camera", False, "Keep matches from the query's own camera (data with one camera)."
-    )
+    flags.DEFINE_bool("ignore_camera", False, "Keep matches from the query's own camera (data with one camera).")
     flags.DEFINE_string("out", None, "Report to write (.json).")
     run(main)

@@ -113,9 +113,7 @@ def extract(
     check_images(table, images)
     out.with_suffix(".json").unlink(missing_ok=True)
     paths = [os.path.join(images, path) for path in table["file_path"]]
-    result = extract_features(
-        model, paths, size=size, mean=mean, std=std, batch_size=batch_size, dtype=dtype, out=out
-    )
+    result = extract_features(model, paths, size=size, mean=mean, std=std, batch_size=batch_size, dtype=dtype, out=out)
     write_samples(table.select(result.rows), aligned_samples(out))
     report = {
         **about,
@@ -168,9 +166,7 @@ def _feature_batches(
     yield _fetch(*running.popleft(), paths)
 
 
-def _fetch(
-    batch: ImageBatch, features: jax.Array, paths: Sequence[str | os.PathLike]
-) -> tuple[ImageBatch, np.ndarray]:
+def _fetch(batch: ImageBatch, features: jax.Array, paths: Sequence[str | os.PathLike]) -> tuple[ImageBatch, np.ndarray]:
     values = np.asarray(features)[batch.slots]
     bad = batch.rows[~np.isfinite(values).all(axis=1)]
     if bad.size:
@@ -234,9 +230,7 @@ def model_from_flags() -> nnx.Module:
     """The model that the flags of `define_model_flags` ask for."""
     values = flags.FLAGS
     if bool(values.weights) == values.random_weights:
-        raise ValueError(
-            "give the model's weights with --weights=FILE, or --random_weights for an untrained one"
-        )
+        raise ValueError("give the model's weights with --weights=FILE, or --random_weights for an untrained one")
     model = create_model(values.model)
     if values.weights:
         load_weights(model, values.weights)

@@ -72,9 +72,7 @@ def get_config() -> ConfigDict:
     pretrain.canvas = (256, 128)  # larger images are shrunk to fit it when they are read
     pretrain.loader_threads = 8
     pretrain.log_every = 50
-    pretrain.head = ConfigDict(
-        dict(prototypes=65536, hidden_dim=2048, bottleneck_dim=256, batch_norm=False)
-    )
+    pretrain.head = ConfigDict(dict(prototypes=65536, hidden_dim=2048, bottleneck_dim=256, batch_norm=False))
     pretrain.loss = ConfigDict(
         dict(form="paper", student_temperature=0.1, teacher_temperature=0.04, center_momentum=0.9)
     )

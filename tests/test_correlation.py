@@ -35,9 +35,7 @@ def identities_of(found):
     sigma_drm=st.floats(0.05, 0.6),
     half_width=st.sampled_from([None, 0, 1, 2, 5, 1000]),
 )
-def test_random_worlds_match_the_oracle(
-    seed, images, videos, tracklets, spread, sigma_cst, sigma_drm, half_width
-):
+def test_random_worlds_match_the_oracle(seed, images, videos, tracklets, spread, sigma_cst, sigma_drm, half_width):
     world = make_world(seed, images, videos, tracklets, spread=spread)
     oracle = Oracle(*world, sigma_cst, sigma_drm, half_width)
     assume(oracle.margin > WIDE)

@@ -75,9 +75,7 @@ def test_scores_follow_the_protocol(seed, ignore_camera, monkeypatch):
     monkeypatch.setattr("cion_jax.evaluation.retrieval.QUERIES_PER_BLOCK", 16)
     problem = world(seed)
     scores = retrieval_scores(*problem, ignore_camera=ignore_camera)
-    mAP, cmc, mINP, queries, absent, same_camera = by_the_protocol(
-        *rows(problem), ignore_camera=ignore_camera
-    )
+    mAP, cmc, mINP, queries, absent, same_camera = by_the_protocol(*rows(problem), ignore_camera=ignore_camera)
     np.testing.assert_allclose(scores.mAP, mAP, rtol=1e-12)
     np.testing.assert_allclose(scores.cmc, cmc, rtol=1e-12)
     np.testing.assert_allclose(scores.mINP, mINP, rtol=1e-12)
@@ -124,9 +122,7 @@ def test_cameras_may_be_names_and_a_perfect_ranking_scores_one():
 def test_equal_distances_rank_in_gallery_order():
     features = on_circle(10, 30, 30, 30, 50)
     ids = np.array([7, 6, 5, 6, 5])
-    scores = retrieval_scores(
-        on_circle(0), features, np.array([5]), ids, np.array([1]), np.array([2, 2, 2, 2, 2])
-    )
+    scores = retrieval_scores(on_circle(0), features, np.array([5]), ids, np.array([1]), np.array([2, 2, 2, 2, 2]))
     assert scores.mAP == pytest.approx((1 / 3 + 2 / 5) / 2)
 
 
@@ -148,9 +144,7 @@ def test_scores_ignore_the_length_of_features():
 
 
 def test_no_match_at_all_names_the_reason():
-    with pytest.raises(
-        ValueError, match=r"1 have matches from their own camera only.*--ignore_camera"
-    ) as caught:
+    with pytest.raises(ValueError, match=r"1 have matches from their own camera only.*--ignore_camera") as caught:
         score_line(ids=[5, 6], cameras=[1, 1])
     assert "not there" not in str(caught.value)
     with pytest.raises(ValueError, match=r"the identity of 1 is not there$"):
@@ -274,9 +268,7 @@ def test_contact_sheet_places_images_captions_and_borders(tmp_path):
         borders=[[None, "lime", None], [None]],
     )
     pixels = np.asarray(Image.open(tmp_path / "sheet.png"))
-    is_red, is_blue, is_lime = (
-        (pixels == colour).all(axis=-1) for colour in ((255, 0, 0), (0, 0, 255), (0, 255, 0))
-    )
+    is_red, is_blue, is_lime = ((pixels == colour).all(axis=-1) for colour in ((255, 0, 0), (0, 0, 255), (0, 255, 0)))
     assert is_red.sum() == 2 * 40 * 20
     assert is_lime.sum() == 40 * 20 - 34 * 14 and is_blue.sum() == 2 * 40 * 20 - is_lime.sum()
     upper, lower = np.flatnonzero(is_red.any(axis=1)), np.flatnonzero(is_blue[:, :25].any(axis=1))

@@ -61,9 +61,7 @@ def direct(model: Tiny, paths) -> np.ndarray:
     for path in paths:
         pixels = np.asarray(Image.open(path), np.float64) / 255
         pixels = (pixels - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
-        halves = [
-            pixels[top : top + 8, left : left + 4].mean(axis=(0, 1)) for top in (0, 8) for left in (0, 4)
-        ]
+        halves = [pixels[top : top + 8, left : left + 4].mean(axis=(0, 1)) for top in (0, 8) for left in (0, 4)]
         feature = np.tanh(np.concatenate(halves) @ first + bias) @ second
         features.append(feature / np.sqrt((feature**2).sum()))
     return np.array(features)
@@ -101,9 +99,7 @@ def test_one_compilation(folder):
 def test_written_features_are_memory_mapped_and_the_same(folder, tmp_path, dtype):
     model = Tiny()
     kept = extract_features(model, paths_in(folder), size=SIZE, batch_size=4, dtype=dtype)
-    written = extract_features(
-        model, paths_in(folder), size=SIZE, batch_size=4, dtype=dtype, out=tmp_path / "F.npy"
-    )
+    written = extract_features(model, paths_in(folder), size=SIZE, batch_size=4, dtype=dtype, out=tmp_path / "F.npy")
     assert isinstance(written.features, np.memmap) and written.features.dtype == np.dtype(dtype)
     np.testing.assert_array_equal(written.features, kept.features)
     np.testing.assert_array_equal(np.load(tmp_path / "F.npy"), kept.features)
@@ -116,9 +112,7 @@ def test_undecodable_images_are_set_aside_and_rows_stay_aligned(folder, tmp_path
         (folder / f"{row}.png").write_bytes(b"broken")
     table = SampleTable.from_columns(file_path=[f"{i}.png" for i in range(10)], frame=range(100, 110))
     out = tmp_path / "F.npy"
-    result = extract(
-        model, table, folder, out, about={"model": "tiny"}, size=SIZE, batch_size=4, dtype="float32"
-    )
+    result = extract(model, table, folder, out, about={"model": "tiny"}, size=SIZE, batch_size=4, dtype="float32")
     assert result.rows.tolist() == [1, 2, 3, 8] and sorted(result.undecodable) == [0, 4, 5, 6, 7, 9]
     assert read_samples(aligned_samples(out))["frame"].tolist() == [101, 102, 103, 108]
     np.testing.assert_allclose(np.load(out), expected[[1, 2, 3, 8]], atol=2e-6)

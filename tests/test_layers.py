@@ -213,8 +213,6 @@ def test_initial_weights_are_distributed_as_pytorchs(size):
     ours = Conv(64, 96, size, rngs=nnx.Rngs(0))
     for values, reference in ((ours.kernel[...], theirs.weight), (ours.bias[...], theirs.bias)):
         bound = 1 / np.sqrt(64 * size * size)
-        assert (
-            float(reference.detach().abs().max()) <= bound
-        )  # what PyTorch draws is uniform within this bound
+        assert float(reference.detach().abs().max()) <= bound  # what PyTorch draws is uniform within this bound
         assert 0.95 * bound < np.abs(values).max() <= bound
         np.testing.assert_allclose(values.std(), bound / np.sqrt(3), rtol=0.15)

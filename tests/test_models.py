@@ -142,9 +142,7 @@ def test_train_and_eval_switch_the_batch_statistics():
 
 
 def test_ibn_stands_first_in_every_block_of_stages_one_to_three():
-    paths = [
-        ".".join(map(str, path)) for path, m in nnx.iter_modules(abstract("resnet18_ibn")) if hasattr(m, "IN")
-    ]
+    paths = [".".join(map(str, path)) for path, m in nnx.iter_modules(abstract("resnet18_ibn")) if hasattr(m, "IN")]
     stages = {f"layer{stage}.layers.{block}.bn1" for stage in (1, 2, 3) for block in (0, 1)}
     assert set(paths) == stages
 

@@ -202,9 +202,7 @@ def test_annotations_of_more_than_one_block(tmp_path, monkeypatch):
     monkeypatch.setattr("cion_jax.samples.formats.ROWS_PER_WRITE", 3)
     table = SampleTable.from_columns(file_path=[f'"{i}"é.jpg' for i in range(8)], identity=range(8))
     write_annotations(table, tmp_path / "a.json")
-    assert [record["file_path"] for record in json.loads((tmp_path / "a.json").read_text())] == list(
-        table["file_path"]
-    )
+    assert [record["file_path"] for record in json.loads((tmp_path / "a.json").read_text())] == list(table["file_path"])
 
 
 @pytest.mark.parametrize(
@@ -331,9 +329,7 @@ def test_check_images(tmp_path):
     for i in range(3, 23):
         (tmp_path / f"{i}.jpg").unlink()
     # A sample of ten of fifty misses twenty missing ones with a chance of 0.3 %; seed 0 does not.
-    with pytest.raises(
-        ValueError, match=r"20 of 50 images are not under .*: row 3: '3.jpg', .*row 7: '7.jpg', \.\.\."
-    ):
+    with pytest.raises(ValueError, match=r"20 of 50 images are not under .*: row 3: '3.jpg', .*row 7: '7.jpg', \.\.\."):
         check_images(table, tmp_path, sample=10)
 
 

@@ -17,7 +17,9 @@ from cion_jax.runtime.mesh import make_mesh, replicate, shard_batch
 def network(model="resnet_ibn_test", batch_norm=True):
     rngs = nnx.Rngs(0)
     backbone = create_model(model, rngs=rngs)
-    return Network(backbone, Head(backbone.embed_dim, 32, hidden_dim=24, bottleneck_dim=16, batch_norm=batch_norm, rngs=rngs))
+    return Network(
+        backbone, Head(backbone.embed_dim, 32, hidden_dim=24, bottleneck_dim=16, batch_norm=batch_norm, rngs=rngs)
+    )
 
 
 def views_of(batch, step):
@@ -63,7 +65,7 @@ def test_eight_devices_equal_one():
 
 def test_teacher_moves_by_momentum_and_keeps_its_own_statistics():
     optimizer = optax.sgd(0.05)
-    structure, before = create_state(network(), optimizer)
+    _, before = create_state(network(), optimizer)
     before = jax.device_get(before)
     _, after, _ = run(1, optimizer, steps=1)
     expected = jax.tree.map(lambda t, s: 0.9 * t + 0.1 * s, before.teacher, after["student"])
@@ -144,7 +146,9 @@ def test_optimizer_equals_adamw_by_hand_with_a_late_last_layer():
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_head_keys_and_unit_prototypes(batch_norm):
     head = network(batch_norm=batch_norm).head
-    logits = head(jnp.asarray(np.random.default_rng(0).normal(size=(5, head.mlp.layers[0].kernel.shape[0])), jnp.float32))
+    logits = head(
+        jnp.asarray(np.random.default_rng(0).normal(size=(5, head.mlp.layers[0].kernel.shape[0])), jnp.float32)
+    )
     assert logits.shape == (5, 32) and np.abs(logits).max() <= 1 + 1e-6
     linear = [i for i, layer in enumerate(head.mlp.layers) if hasattr(layer, "kernel")]
     assert linear == ([0, 3, 6] if batch_norm else [0, 2, 4])

@@ -111,9 +111,7 @@ def test_crops_decode_and_have_the_configured_size(street):
 def test_benchmark_names_are_those_of_market1501(street):
     root = street / "benchmark"
     pattern = re.compile(r"(-1|\d{4})_c([1-9])s\d_\d{6}_\d+\.jpg")
-    names = {
-        folder: [pattern.fullmatch(path.name) for path in (root / folder).iterdir()] for folder in FOLDERS
-    }
+    names = {folder: [pattern.fullmatch(path.name) for path in (root / folder).iterdir()] for folder in FOLDERS}
     assert all(match for matches in names.values() for match in matches)
     queries = {match.groups() for match in names["query"]}
     gallery = [match.groups() for match in names["bounding_box_test"]]

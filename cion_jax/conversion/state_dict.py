@@ -74,9 +74,7 @@ class Comparison:
         return not (self.missing or self.unexpected or self.problems)
 
     def __str__(self) -> str:
-        counts = (
-            f"{len(self.matched)} matched, {len(self.missing)} missing, {len(self.unexpected)} unexpected"
-        )
+        counts = f"{len(self.matched)} matched, {len(self.missing)} missing, {len(self.unexpected)} unexpected"
         lines = [f"{counts}, {len(self.problems)} unfit"]
         for sign, keys in (("-", self.missing), ("+", self.unexpected), ("!", self.problems)):
             lines += [f"  {sign} {key} {note}" for key, note in list(keys.items())[:_SHOWN]]
@@ -89,9 +87,7 @@ _SHOWN = 12
 
 def state_dict(model: nnx.Module) -> dict[str, np.ndarray]:
     """The model's tensors under PyTorch's names, in PyTorch's order, layouts and dtypes."""
-    return {
-        key: rule.to_torch(np.asarray(variable.get_value())) for key, variable, rule in _tensors(model, "")
-    }
+    return {key: rule.to_torch(np.asarray(variable.get_value())) for key, variable, rule in _tensors(model, "")}
 
 
 def signature(model: nnx.Module) -> dict[str, tuple[tuple[int, ...], np.dtype]]:

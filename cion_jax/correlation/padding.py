@@ -39,9 +39,7 @@ def padded_batches(
             yield width, batch
 
 
-def _buckets(
-    lengths: np.ndarray, padded_bytes: Callable[[int], int], budget: int
-) -> Iterator[tuple[int, np.ndarray]]:
+def _buckets(lengths: np.ndarray, padded_bytes: Callable[[int], int], budget: int) -> Iterator[tuple[int, np.ndarray]]:
     """Groups by padded width. Small buckets join their wider neighbours as long as all fit into one batch,
     since every width must be compiled for.
     """

@@ -58,9 +58,7 @@ def correlate_to(
     return report
 
 
-def _correlate(
-    table: tables.SampleTable, features: np.ndarray, settings: dict
-) -> tuple[np.ndarray, list[dict]]:
+def _correlate(table: tables.SampleTable, features: np.ndarray, settings: dict) -> tuple[np.ndarray, list[dict]]:
     """The identities, and what the report says about each level."""
     persons = table["person"] if "person" in table.columns else None
     entries: list[dict] = []

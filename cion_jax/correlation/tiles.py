@@ -59,9 +59,7 @@ def segment_tiles(lengths: np.ndarray, half_width: int) -> Tiles:
     return Tiles.of(bounds)
 
 
-def close_pairs(
-    centroids: np.ndarray, lengths: np.ndarray, half_width: int, sigma: float
-) -> Iterator[np.ndarray]:
+def close_pairs(centroids: np.ndarray, lengths: np.ndarray, half_width: int, sigma: float) -> Iterator[np.ndarray]:
     """Yields pairs i < j `[pairs, 2]` int32 of one segment, j - i <= half_width, dist(c_i, c_j) <= sigma.
 
     `centroids` `[k, d]` are unit vectors in sequence order; `lengths` are those of the segments.

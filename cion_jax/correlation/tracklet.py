@@ -17,9 +17,7 @@ BATCH_BYTES = 64 * 2**20
 LONGEST_SQUARE = 2048
 
 
-def denoise_tracklets(
-    features: np.ndarray, tracklets: np.ndarray, sigma_cst: float
-) -> tuple[np.ndarray, np.ndarray]:
+def denoise_tracklets(features: np.ndarray, tracklets: np.ndarray, sigma_cst: float) -> tuple[np.ndarray, np.ndarray]:
     """Eq. 4: which images their tracklets keep `[n]`, and the sums `[tracklets, d]` of their unit features.
 
         t <- t \\ {x},  x = argmax_{x_i in t} dist(x_i, mean(t \\ {x_i})),  while that distance >= sigma_cst

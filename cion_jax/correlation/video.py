@@ -42,9 +42,7 @@ def merge(sums: np.ndarray, video_lengths: np.ndarray, sigma_drm: float) -> np.n
     return np.concatenate([np.zeros((0, 2), np.int32), *pairs])
 
 
-def _candidates(
-    excluded: np.ndarray, owners: np.ndarray, sums: np.ndarray, video_lengths: np.ndarray
-) -> list:
+def _candidates(excluded: np.ndarray, owners: np.ndarray, sums: np.ndarray, video_lengths: np.ndarray) -> list:
     """The nearest tracklet in every tile, with ties inside it settled: tuples (image, tracklet, distance)."""
     tiles = _excluded_tiles(owners, video_lengths)
     images, centroids, owners_padded = (pad_rows(rows) for rows in (excluded, directions(sums), owners))

@@ -16,8 +16,9 @@ def random_box(
 ) -> jax.Array:
     """A random crop of an image of `size` (height, width): `[top, left, height, width]`, whole pixels, float32.
 
-    `draws` are `BOX_DRAWS` numbers, uniform in [0, 1). The area is uniform in `scale` (share of the image), the aspect ratio width / height log-uniform in `ratio`.
-    If none of ten draws fits, the largest centered box within `ratio` is taken.
+    `draws` are `BOX_DRAWS` numbers, uniform in [0, 1). The area is uniform in `scale` (share of the image), the
+    aspect ratio width / height log-uniform in `ratio`. If none of ten boxes fits, the largest centered one within
+    `ratio` is taken.
     """
     for_area, for_aspect, for_place = jnp.split(draws, (_ATTEMPTS, 2 * _ATTEMPTS))
     size = size.astype(jnp.float32)

@@ -15,9 +15,7 @@ class Prototypes(nnx.Module):
 
     def __init__(self, dim: int, prototypes: int, *, rngs: nnx.Rngs):
         bound = dim**-0.5
-        self.weight_v = nnx.Param(
-            jax.random.uniform(rngs.params(), (prototypes, dim), jnp.float32, -bound, bound)
-        )
+        self.weight_v = nnx.Param(jax.random.uniform(rngs.params(), (prototypes, dim), jnp.float32, -bound, bound))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         weight = self.weight_v[...]

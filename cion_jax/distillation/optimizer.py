@@ -65,4 +65,3 @@ def clip_per_tensor(max_norm: float) -> optax.GradientTransformation:
         return jax.tree.map(one, gradients)
 
     return optax.stateless(clip)
-

@@ -84,7 +84,8 @@ def make_curriculum(
     starts, ks = list(stage_epochs), list(images_per_identity)
     if not starts or len(starts) != len(ks) or starts[0] != 0 or starts != sorted(set(starts)) or min(ks) < 1:
         raise ValueError(
-            f"stages need one K >= 1 each and rising start epochs from 0, got epochs {starts} with images per identity {ks}"
+            f"stages need one K >= 1 each and rising start epochs from 0, got epochs {starts} with images per "
+            f"identity {ks}"
         )
     used = [k for k, start in zip(ks, starts) if start < epochs]
     step = int(np.lcm.reduce(used)) * devices
@@ -92,7 +93,8 @@ def make_curriculum(
         below, above = batch_size // step * step, (batch_size // step + 1) * step
         near = " or ".join(str(b) for b in (below, above) if b)
         raise ValueError(
-            f"batch size {batch_size} does not give each of {devices} device(s) whole identities of {used} images; use {near}"
+            f"batch size {batch_size} does not give each of {devices} device(s) whole identities of {used} images; "
+            f"use {near}"
         )
     stages, first_step = [], 0
     for k, start, end in zip(used, starts, [*starts[1:], epochs]):

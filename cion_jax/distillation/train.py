@@ -1,10 +1,8 @@
 """The training run: curriculum, batches, steps, checkpoints. Everything is a function of (config, data, step)."""
 
-import dataclasses
 import hashlib
-import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +81,7 @@ class _Run:
         self._settings, self._seed, self._mesh = config.pretrain, config.seed, mesh
         identities = table["identity"]
         self._plan = plan(config, identities, devices=mesh.size)
-        self._sampler = IdentitySampler(
-            identities, self._plan, batch_size=self._settings.batch_size, seed=self._seed
-        )
+        self._sampler = IdentitySampler(identities, self._plan, batch_size=self._settings.batch_size, seed=self._seed)
         self._paths, self._images = table["file_path"], images
         self._meta = {"model": config.model, "config": config.to_json(), "data": fingerprint(table)}
         self._augmentation = Augmentation(**self._settings.views)
@@ -118,8 +114,8 @@ class _Run:
         saved = checkpoints.meta()
         if saved["data"] != self._meta["data"]:
             raise ValueError(
-                f"the samples differ from those this run was started on (fingerprint {self._meta['data'][:12]}, expected "
-                f"{saved['data'][:12]}); give the same samples, or another --workdir for a new run"
+                f"the samples differ from those this run was started on (fingerprint {self._meta['data'][:12]}, "
+                f"expected {saved['data'][:12]}); give the same samples, or another --workdir for a new run"
             )
         console.print(f"Continuing from step {checkpoints.latest_step}.")
         return TrainState(**checkpoints.restore(vars(initial)))

@@ -132,9 +132,7 @@ def _block_distances(query: jax.Array, gallery_unit: jax.Array) -> jax.Array:
 
 def _check_side(side: str, features: np.ndarray, ids: np.ndarray, cameras: np.ndarray) -> None:
     if features.ndim != 2 or len(features) == 0:
-        raise ValueError(
-            f"{side} features have shape {features.shape}, expected [rows, dim] with at least one row"
-        )
+        raise ValueError(f"{side} features have shape {features.shape}, expected [rows, dim] with at least one row")
     if ids.shape != (len(features),) or cameras.shape != (len(features),):
         raise ValueError(
             f"{side}: {len(features)} feature rows, identities of shape {ids.shape} and cameras of shape "
@@ -143,9 +141,7 @@ def _check_side(side: str, features: np.ndarray, ids: np.ndarray, cameras: np.nd
     norms = np.linalg.norm(features.astype(np.float32), axis=1)
     bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
     if bad.size:
-        raise ValueError(
-            f"{side} features are not finite or all zero in {bad.size} rows, the first is row {bad[0]}"
-        )
+        raise ValueError(f"{side} features are not finite or all zero in {bad.size} rows, the first is row {bad[0]}")
 
 
 def _no_match(absent: int, same_camera: int) -> str:

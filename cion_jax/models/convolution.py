@@ -24,9 +24,7 @@ _SMALL_MAP = 64
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
-def convolve(
-    x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0, groups: int = 1
-) -> jax.Array:
+def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0, groups: int = 1) -> jax.Array:
     """2-D cross-correlation, as PyTorch's `Conv2d` without the bias, channels last.
 
     Args:
@@ -115,9 +113,7 @@ _dense.defvjp(_dense_forward, _dense_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _depthwise(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    products = map(
-        jnp.multiply, _taps(x, kernel.shape, stride, padding), kernel.reshape(-1, kernel.shape[-1])
-    )
+    products = map(jnp.multiply, _taps(x, kernel.shape, stride, padding), kernel.reshape(-1, kernel.shape[-1]))
     return functools.reduce(jnp.add, products)
 
 
@@ -136,9 +132,7 @@ def _depthwise_backward(stride, padding, residuals, gradient):
     )
 
 
-def _depthwise_input_gradient(
-    shape: tuple, kernel: jax.Array, gradient: jax.Array, padding: int
-) -> jax.Array:
+def _depthwise_input_gradient(shape: tuple, kernel: jax.Array, gradient: jax.Array, padding: int) -> jax.Array:
     """A depthwise convolution with the flipped kernel, the gradient bordered so that `shape` comes out."""
     size = len(kernel)
     low = size - 1 - padding

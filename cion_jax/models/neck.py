@@ -1,7 +1,6 @@
 """BNNeck: a batch normalisation between a backbone and what compares its embeddings."""
 
 import jax
-from flax import nnx
 
 from cion_jax.models.backbone import Backbone
 from cion_jax.models.layers import BatchNorm

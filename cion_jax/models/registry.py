@@ -47,9 +47,7 @@ class ModelInfo:
     prefix: str
 
 
-def create_model(
-    name: str, *, rngs: nnx.Rngs | None = None, dtype: jnp.dtype | None = None, **overrides
-) -> Backbone:
+def create_model(name: str, *, rngs: nnx.Rngs | None = None, dtype: jnp.dtype | None = None, **overrides) -> Backbone:
     """A backbone in training mode, newly initialised.
 
     Args:
@@ -128,8 +126,7 @@ def _zoo() -> dict[str, ModelInfo]:
     text = ("name", "file", "prefix")
     with resources.files("cion_jax.models").joinpath("zoo.csv").open(encoding="utf-8") as file:
         rows: list[dict[str, Any]] = [
-            {key: value if key in text else float(value) for key, value in row.items()}
-            for row in csv.DictReader(file)
+            {key: value if key in text else float(value) for key, value in row.items()} for row in csv.DictReader(file)
         ]
     return {row["name"]: ModelInfo(**row) for row in rows}
 

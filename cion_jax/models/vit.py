@@ -135,9 +135,7 @@ class ViT(Backbone):
         return features[:, 0]
 
 
-def resize_position_embedding(
-    embedding: jax.Array, grid: tuple[int, int], new_grid: tuple[int, int]
-) -> jax.Array:
+def resize_position_embedding(embedding: jax.Array, grid: tuple[int, int], new_grid: tuple[int, int]) -> jax.Array:
     """Position embedding `[1, 1 + grid, c]` for another grid of patches, `[1, 1 + new_grid, c]`.
 
     Bicubic, rows and columns by themselves, the class token's kept: P' = A P B^T with `cubic_resize_matrix`.

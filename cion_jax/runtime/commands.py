@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from cion_jax.runtime.progress import console
 
@@ -18,6 +18,7 @@ def run(main: Callable[[list[str]], None]) -> None:
     """
 
     def guarded(argv: list[str]) -> None:
+        logging.set_verbosity(logging.WARNING)  # JAX reports every backend that is not there
         if len(argv) > 1:
             fail(f"unexpected arguments {argv[1:]}; settings are given as --name=value")
         if _TRACEBACK.value:
@@ -37,5 +38,5 @@ def run(main: Callable[[list[str]], None]) -> None:
 def fail(message: str) -> None:
     """Prints `message` as an error and exits with 2."""
     console.print("[bold red]Error:[/]", end=" ")
-    console.print(message, markup=False, highlight=False)
+    console.print(message, markup=False, highlight=False, soft_wrap=True)
     sys.exit(2)

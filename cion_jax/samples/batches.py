@@ -27,9 +27,7 @@ class ImageBatch(NamedTuple):
     undecodable: dict[int, str]
 
 
-def load_batches(
-    paths: Sequence[str | os.PathLike], size: tuple[int, int], batch_size: int
-) -> Iterator[ImageBatch]:
+def load_batches(paths: Sequence[str | os.PathLike], size: tuple[int, int], batch_size: int) -> Iterator[ImageBatch]:
     """Yields all files in order, resized to `size` (height, width), in batches of one shape.
 
     Decoders release the interpreter lock, so there is a thread per core; at most one batch more than that is
@@ -54,9 +52,7 @@ def load_batches(
         pool.shutdown(cancel_futures=True)
 
 
-def _load_batch(
-    paths: Sequence[str | os.PathLike], size: tuple[int, int], batch_size: int, start: int
-) -> ImageBatch:
+def _load_batch(paths: Sequence[str | os.PathLike], size: tuple[int, int], batch_size: int, start: int) -> ImageBatch:
     images = np.zeros((batch_size, *size, 3), np.uint8)
     slots, undecodable = [], {}
     for slot, path in enumerate(paths[start : start + batch_size]):

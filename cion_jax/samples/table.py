@@ -72,9 +72,7 @@ class SampleTable:
         """The table with columns added or replaced."""
         added = _arrow_table(columns)
         if added.num_rows != len(self):
-            raise ValueError(
-                f"columns {', '.join(columns)}: {added.num_rows} rows, the table has {len(self)}"
-            )
+            raise ValueError(f"columns {', '.join(columns)}: {added.num_rows} rows, the table has {len(self)}")
         if "file_path" in columns:
             return SampleTable(_replaced(self.arrow, added))
         return _trusted(_replaced(self.arrow, _checked_columns(added, "sample table")))
@@ -109,9 +107,7 @@ def _arrow_table(columns: dict[str, Any]) -> pa.Table:
     arrays = {}
     for name, values in columns.items():
         try:
-            arrays[name] = (
-                values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([pa.array(values)])
-            )
+            arrays[name] = values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([pa.array(values)])
         except pa.ArrowException as error:
             raise ValueError(f"column {name!r}: values of more than one type ({error})") from error
     try:
@@ -165,9 +161,7 @@ def _checked_column(name: str, column: pa.ChunkedArray, source: str) -> pa.Chunk
     integer = pa.types.is_integer(column.type)
     if not (text and name not in INTEGER_COLUMNS) and not (integer and name != "file_path"):
         expected = {"file_path": "strings"} | dict.fromkeys(LABEL_COLUMNS, "strings or integers")
-        raise ValueError(
-            f"{source}: column {name!r} holds {column.type}, expected {expected.get(name, 'integers')}"
-        )
+        raise ValueError(f"{source}: column {name!r} holds {column.type}, expected {expected.get(name, 'integers')}")
     try:
         column = column.cast(pa.int64() if integer else pa.large_string())
     except pa.ArrowInvalid as error:
@@ -180,9 +174,7 @@ def _checked_column(name: str, column: pa.ChunkedArray, source: str) -> pa.Chunk
 def _check_paths(paths: pa.ChunkedArray, source: str) -> None:
     refused = {
         "file_path is empty": pc.equal(paths, ""),
-        "file_path is absolute, it must be relative to the image root": pc.match_substring_regex(
-            paths, _ABSOLUTE
-        ),
+        "file_path is absolute, it must be relative to the image root": pc.match_substring_regex(paths, _ABSOLUTE),
         "file_path has a '..', it must stay inside the image root": pc.match_substring_regex(paths, _PARENT),
     }
     for reason, bad in refused.items():
@@ -201,10 +193,7 @@ def _row_error(source: str, reason: str, bad: Any, values: pa.ChunkedArray | Non
     """`bad` is a mask over the rows; `values` is the column to show examples of."""
     rows = np.flatnonzero(np.asarray(bad))
     shown = [
-        f"row {row}" + ("" if values is None else f": {values[row].as_py()!r}")
-        for row in rows[:EXAMPLES].tolist()
+        f"row {row}" + ("" if values is None else f": {values[row].as_py()!r}") for row in rows[:EXAMPLES].tolist()
     ]
     more = ", ..." if len(rows) > EXAMPLES else ""
-    return ValueError(
-        f"{source}: {reason} in {len(rows)} of {len(bad)} rows (from 0): {', '.join(shown)}{more}"
-    )
+    return ValueError(f"{source}: {reason} in {len(rows)} of {len(bad)} rows (from 0): {', '.join(shown)}{more}")

@@ -57,9 +57,7 @@ def _render_all(config: StreetConfig, folder: Path, shots: list[Shot], workers: 
                 advance(_render_job(config, folder, job))
             return
         # Spawned, not forked: a forked process would inherit the threads' locks of an initialised JAX.
-        pool = ProcessPoolExecutor(
-            workers, mp_context=multiprocessing.get_context("spawn"), initializer=_follow_parent
-        )
+        pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_follow_parent)
         try:
             for done in as_completed([pool.submit(_render_job, config, folder, job) for job in jobs]):
                 advance(done.result())

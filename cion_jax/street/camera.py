@@ -35,9 +35,7 @@ class Camera:
     tone: float  # brightens (positive) or darkens the middle tones
     blur: float  # in [0, 1]
     noise: float  # standard deviation
-    plate: (
-        np.ndarray
-    )  # [3, rows, around + columns of a crop]: the empty street, its beginning repeated at the end
+    plate: np.ndarray  # [3, rows, around + columns of a crop]: the empty street, its beginning repeated at the end
     around: int  # columns after which the plate repeats
     occluders: tuple[Occluder, ...]
 

@@ -104,9 +104,7 @@ def _check_field(field: dataclasses.Field, value: int | float | tuple[int, int])
     if count and value < 1:
         raise ValueError(complaint + "at least 1")
     if value < 0 or (value == 0 and field.name in _MUST_BE_POSITIVE):
-        raise ValueError(
-            complaint + "a number that is not negative, nor 0 where nothing could be drawn with it"
-        )
+        raise ValueError(complaint + "a number that is not negative, nor 0 where nothing could be drawn with it")
     if field.name.endswith("_rate") and value > 1:
         raise ValueError(complaint + "a probability, at most 1")
 

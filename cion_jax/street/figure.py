@@ -29,9 +29,7 @@ class _Figure:
     def draw(self) -> None:
         near, back = self.pose.near, -float(self.front.mean())  # back > 0: the back is towards the camera
         parts = [(0.0, self._trunk), (0.07, self._head)]
-        parts += [
-            (1.5 * near[f"{side} elbow"], lambda side=side: self._arm(side)) for side in ("left", "right")
-        ]
+        parts += [(1.5 * near[f"{side} elbow"], lambda side=side: self._arm(side)) for side in ("left", "right")]
         if self.person.bag == "backpack":
             parts.append((0.05 if back > 0 else -0.05, self._backpack))
         if self.person.hair in ("long", "bob"):
@@ -106,18 +104,14 @@ class _Figure:
             flare = 0.115
         hem = flare * self.wide + 0.3 * np.abs(left[:, 0] - right[:, 0])
         waist = self._body_half(0.085, 0.07)
-        self._wear(
-            raster.trapezoid(self.canvas, self._below("hip", -0.05), bottom, waist, hem), self.person.lower
-        )
+        self._wear(raster.trapezoid(self.canvas, self._below("hip", -0.05), bottom, waist, hem), self.person.lower)
 
     def _trunk(self) -> None:
         person = self.person
         self._paint(self._limb("neck", "shoulders", 0.032, 0.036), person.skin)
         top, bottom = self._below("shoulders", -0.035), self._below("hip", 0.03 + person.hem)
         shoulders, hips = self._body_half(0.13, 0.085), self._body_half(0.1, 0.08) * (1 + person.hem)
-        shape = raster.trapezoid(
-            self.canvas, top, bottom, shoulders, hips, corner=0.03 * float(self.tall.mean())
-        )
+        shape = raster.trapezoid(self.canvas, top, bottom, shoulders, hips, corner=0.03 * float(self.tall.mean()))
         self._wear(shape, person.upper)
         if person.inner is not None:
             self._opening(shape)
@@ -132,9 +126,7 @@ class _Figure:
 
     def _arm(self, side: str) -> None:
         person = self.person
-        self._paint(
-            self._ellipse(self.joints[f"{side} hand"], 0.022 * self.wide, 0.024 * self.wide), person.skin
-        )
+        self._paint(self._ellipse(self.joints[f"{side} hand"], 0.022 * self.wide, 0.024 * self.wide), person.skin)
         forearm = self._limb(f"{side} elbow", f"{side} hand", 0.03, 0.022)
         upper_arm = self._limb(f"{side} shoulder", f"{side} elbow", 0.042, 0.034)
         for shape, covered in ((forearm, person.sleeves == "long"), (upper_arm, person.sleeves != "none")):
@@ -178,9 +170,7 @@ class _Figure:
             self._beside(self.joints["head"], back, 0),
             self._beside(self._below("head", length), back, 0),
         )
-        shape = raster.trapezoid(
-            self.canvas, top, bottom, half * 1.02, half * 1.1, corner=0.4 * float(half.mean())
-        )
+        shape = raster.trapezoid(self.canvas, top, bottom, half * 1.02, half * 1.1, corner=0.4 * float(half.mean()))
         self._paint(shape, self.person.hair_colour)
 
     # Bags.
@@ -189,9 +179,7 @@ class _Figure:
         back = -0.105 * self.side * self.wide
         top, bottom = (self._beside(self._below("shoulders", share), back, 0) for share in (-0.01, 0.22))
         half = self._body_half(0.095, 0.055)
-        shape = raster.trapezoid(
-            self.canvas, top, bottom, 0.9 * half, half, corner=0.03 * float(self.tall.mean())
-        )
+        shape = raster.trapezoid(self.canvas, top, bottom, 0.9 * half, half, corner=0.03 * float(self.tall.mean()))
         self._paint(shape, self.person.bag_colour)
 
     def _straps(self) -> None:
@@ -216,6 +204,4 @@ class _Figure:
             return
         half = self._body_half(0.035, 0.07)
         bottom = self._beside(top, 0, 0.1 * self.tall)
-        self._paint(
-            raster.trapezoid(self.canvas, top, bottom, 0.85 * half, half, 2.0), self.person.bag_colour
-        )
+        self._paint(raster.trapezoid(self.canvas, top, bottom, 0.85 * half, half, 2.0), self.person.bag_colour)

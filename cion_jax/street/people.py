@@ -94,9 +94,7 @@ def _cloth(rng: np.random.Generator) -> Colour:
     """Streets wear black, white, grey and denim at least as often as colours."""
     kind = rng.random()
     if kind < 0.3:  # black, grey, white
-        return colorsys.hsv_to_rgb(
-            rng.random(), rng.uniform(0, 0.08), float(rng.choice((0.1, 0.35, 0.6, 0.93)))
-        )
+        return colorsys.hsv_to_rgb(rng.random(), rng.uniform(0, 0.08), float(rng.choice((0.1, 0.35, 0.6, 0.93))))
     if kind < 0.45:  # denim, khaki, brown
         hue = float(rng.choice((0.61, 0.12, 0.07)))
         return colorsys.hsv_to_rgb(hue, rng.uniform(0.3, 0.6), rng.uniform(0.25, 0.7))

@@ -31,9 +31,7 @@ def plan_labelled(config: StreetConfig) -> tuple[list[Shot], SampleTable]:
         for camera in np.sort(cameras).tolist():
             frames = _consecutive(config, rng, config.labelled_frames)
             files = tuple(f"p{person:05d}/c{camera:03d}_f{frame:06d}.jpg" for frame in frames)
-            rows += [
-                (file, f"c{camera:03d}", len(shots), frame, person) for file, frame in zip(files, frames)
-            ]
+            rows += [(file, f"c{camera:03d}", len(shots), frame, person) for file, frame in zip(files, frames)]
             shots.append(Shot(Population.LABELLED, len(shots), camera, person, frames, files))
     table = _table(rows)
     return shots, table.with_columns(identity=table["person"])
@@ -95,6 +93,4 @@ def _street_number(config: StreetConfig, person: int) -> int:
 
 def _table(rows: list[tuple[str, str, int, int, int]]) -> SampleTable:
     file_path, video, tracklet, frame, person = (list(column) for column in zip(*rows))
-    return SampleTable.from_columns(
-        file_path=file_path, video=video, tracklet=tracklet, frame=frame, person=person
-    )
+    return SampleTable.from_columns(file_path=file_path, video=video, tracklet=tracklet, frame=frame, person=person)

@@ -78,9 +78,7 @@ def _point(left, forward, up, like: np.ndarray) -> np.ndarray:
     return np.stack(np.broadcast_arrays(left, forward, up + 0 * like), -1)
 
 
-def _project(
-    points: np.ndarray, azimuth: np.ndarray, pitch: float, box: Box
-) -> tuple[np.ndarray, np.ndarray]:
+def _project(points: np.ndarray, azimuth: np.ndarray, pitch: float, box: Box) -> tuple[np.ndarray, np.ndarray]:
     """[joints, crops, 3] -> [joints, crops, 2] in pixels, and nearness [joints, crops]."""
     left, forward, up = points[..., 0], points[..., 1], points[..., 2]
     right = left * np.cos(azimuth) + forward * np.sin(azimuth)

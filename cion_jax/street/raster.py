@@ -30,9 +30,7 @@ class Shape:
     along: np.ndarray
 
 
-def capsule(
-    canvas: np.ndarray, start: np.ndarray, end: np.ndarray, start_radius: Sizes, end_radius: Sizes
-) -> Shape:
+def capsule(canvas: np.ndarray, start: np.ndarray, end: np.ndarray, start_radius: Sizes, end_radius: Sizes) -> Shape:
     """A limb: a segment from `start` to `end`, round at both ends, as thick as its radii say."""
     start_radius, end_radius = _column(start_radius), _column(end_radius)
     window, x, y = _grid(canvas, start, end, float(np.maximum(start_radius, end_radius).max()))

@@ -45,9 +45,7 @@ def _fragments(config: StreetConfig, rng: np.random.Generator) -> list[Tracklet]
     tracklets = []
     for person, span, pieces in zip(people, spans, ticks, strict=True):
         enters = int(rng.integers(video_ticks - span + 1))
-        tracklets += [
-            Tracklet((enters + piece) * config.frame_stride, np.full(len(piece), person)) for piece in pieces
-        ]
+        tracklets += [Tracklet((enters + piece) * config.frame_stride, np.full(len(piece), person)) for piece in pieces]
     return tracklets
 
 
