@@ -1,0 +1,149 @@
+"""The commands as people run them: configs, refusals, and a small pipeline that is killed and started again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from cion_jax.models import list_models
+from cion_jax.pipeline import Workdir, missing_data, remember_config
+from configs import base, convnext_b, demo, resnet50_ibn, vit_b, zoo
+
+ROOT = Path(__file__).parent.parent
+# Settings that make the demo small enough for a test; everything else is as it is shown to users.
+SMALL = {
+    "street.labelled_people": 12,
+    "street.crawl_people": 10,
+    "street.crawl_videos": 3,
+    "street.people_per_video": 5,
+    "street.benchmark_people": 4,
+    "street.benchmark_distractors": 2,
+    "street.benchmark_junk": 2,
+    "extractor.training.steps": 4,
+    "extractor.training.batch_size": 16,
+    "pretrain.batch_size": 16,
+    "pretrain.epochs": 1,
+    "pretrain.checkpoint.every_steps": 5,
+}
+
+
+def command(*arguments, **options):
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
+
+
+def small_demo(workdir):
+    settings = [f"--config.{name}={value}" for name, value in SMALL.items()]
+    return command("cion_jax.main", "--config=configs/demo.py", f"--workdir={workdir}", *settings)
+
+
+def wait_for(path, process):
+    while not path.exists():
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_the_pipeline_survives_kills_and_skips_what_is_done(tmp_path):
+    for awaited in ("street", "extractor.pth", "pretrain/tracklet/checkpoints/5"):
+        process = small_demo(tmp_path)
+        wait_for(tmp_path / awaited, process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done_before = {p: p.stat().st_mtime_ns for p in (tmp_path / "extractor.pth", tmp_path / "features.json")}
+    process = small_demo(tmp_path)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert "Continuing from step" in output
+    assert all(path.stat().st_mtime_ns == then for path, then in done_before.items())
+    check_results(tmp_path, output)
+
+    started = time.monotonic()
+    again, _ = small_demo(tmp_path).communicate()
+    assert time.monotonic() - started < 30 and "pretrain took" not in again
+    assert "Retrieval on the benchmark" in again
+
+    other = small_demo(tmp_path)  # the same folder, another config
+    other.communicate()
+    changed = command("cion_jax.main", "--config=configs/demo.py", f"--workdir={tmp_path}")
+    refusal, _ = changed.communicate()
+    assert changed.returncode == 2 and "another config" in refusal and "Traceback" not in refusal
+
+
+def check_results(workdir, output):
+    report = json.loads((workdir / "report.json").read_text())
+    assert [level["level"] for level in report["correlation"]["levels"]] == [0, 1, 2, 3]
+    assert set(report["retrieval"]) == {"untrained", "tracklet", "identity", "extractor"}
+    for picture in ("loss.png", "street/contact_sheet.png"):
+        assert (workdir / picture).read_bytes().startswith(b"\x89PNG")
+    checkpoint = torch.load(workdir / "resnet_test.pth", weights_only=True)
+    assert all(key.startswith("module.backbone.") for key in checkpoint["teacher"])
+    assert str(workdir / "resnet_test.pth") in output.replace("\n", "")
+    assert not list(workdir.rglob("*.tmp"))
+
+
+@pytest.mark.slow
+def test_missing_data_and_typos_fail_at_once_with_the_way_out():
+    missing = command("cion_jax.main", "--config=configs/vit_b.py", "--workdir=unused")
+    typo = command("cion_jax.main", "--config=configs/demo.py", "--workdir=unused", "--config.pretrain.batchsize=9")
+    output, _ = missing.communicate()
+    assert missing.returncode == 2 and "--config.data.samples" in output and "configs/demo.py" in output
+    output, _ = typo.communicate()
+    assert typo.returncode != 0 and 'Did you mean "batch_size"' in output
+    assert not (ROOT / "unused").exists()
+
+
+@pytest.mark.parametrize("config", [vit_b, resnet50_ibn, convnext_b])
+def test_configs_need_data_and_say_so(config, tmp_path):
+    built = config.get_config()
+    assert "--config.data.samples" in missing_data(built) and "demo" in missing_data(built)
+    built.data.samples = built.data.images = str(tmp_path)
+    assert missing_data(built) is None
+
+
+def test_the_demo_needs_nothing_and_every_model_has_a_config():
+    assert missing_data(demo.get_config()) is None
+    assert {zoo.get_config(name).model for name in list_models()} == set(list_models())
+    with pytest.raises(ValueError, match="no such model"):
+        zoo.get_config("resnet5")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "resnet50_inb"}, "resnet50_ibn"),
+        ({"stages": ("pretain",)}, "pretrain"),
+        ({"stages": ("extractor", "extract")}, "street"),
+    ],
+)
+def test_configs_that_cannot_run_are_refused(changes, message, tmp_path):
+    config = base.get_config()
+    config.data.samples = config.data.images = str(tmp_path)
+    config.update(changes)
+    with pytest.raises(ValueError, match=message):
+        if refusal := missing_data(config):
+            raise ValueError(refusal)
+
+
+def test_a_folder_belongs_to_one_config(tmp_path):
+    config = demo.get_config()
+    remember_config(config, Workdir(tmp_path, config))
+    config.stages = ("street",)
+    remember_config(config, Workdir(tmp_path, config))  # stages may come and go
+    config.pretrain.batch_size = 32
+    with pytest.raises(ValueError, match=r"pretrain.batch_size: 64 -> 32.*another --workdir"):
+        remember_config(config, Workdir(tmp_path, config))

@@ -1,0 +1,136 @@
+"""A whole training run on a few rendered rectangles: resume, bad images, what it leaves behind."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cion_jax.conversion import read_weights, signature
+from cion_jax.distillation import train
+from cion_jax.models import create_model
+from cion_jax.runtime.checkpoints import read_checkpoint
+from cion_jax.runtime.metrics import read_metrics
+from cion_jax.samples import SampleTable
+from configs import base
+
+IDENTITIES = np.repeat(np.arange(8), 6)
+
+
+def small_config():
+    config = base.get_config()
+    config.model = "resnet_test"
+    settings = config.pretrain
+    settings.update(batch_size=16, epochs=3, compute_dtype="float32", canvas=(40, 20), log_every=1, loader_threads=1)
+    settings.curriculum.update(stage_epochs=(0, 2), images_per_identity=(1, 2))
+    settings.head.update(prototypes=32, hidden_dim=16, bottleneck_dim=8)
+    settings.optimizer.warmup_epochs = 1
+    settings.views.update(global_size=(32, 16), local_size=(16, 16), local_views=1)
+    settings.checkpoint.every_steps = 2
+    return config
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory):
+    """48 crops of 8 identities, each a colour with noise."""
+    folder = tmp_path_factory.mktemp("crops")
+    rng = np.random.default_rng(0)
+    for row, identity in enumerate(IDENTITIES):
+        color = 40 + 25 * np.asarray([identity % 2, identity // 2 % 2, identity // 4]) + rng.normal(0, 20, (40, 20, 3))
+        Image.fromarray(np.clip(color, 0, 255).astype(np.uint8)).save(folder / f"{row:02d}.jpg")
+    return folder
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    import jax
+
+    make_mesh = train.make_mesh
+    monkeypatch.setattr(train, "make_mesh", lambda: make_mesh(jax.devices()[:1]))
+
+
+def table_of(folder):
+    return SampleTable.from_columns(file_path=sorted(p.name for p in folder.iterdir()), identity=IDENTITIES)
+
+
+def interrupted_after(batches, step):
+    """The loader, pulling the plug after `step`."""
+
+    def load(*args, first_step=0, **options):
+        for count, batch in enumerate(batches(*args, first_step=first_step, **options), first_step):
+            if count == step:
+                raise KeyboardInterrupt
+            yield batch
+
+    return load
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [3, 7])  # in the first stage, and after the change of K
+def test_an_interrupted_run_ends_as_an_undisturbed_one(stop, crops, tmp_path, monkeypatch, one_device):
+    config, table = small_config(), table_of(crops)
+    train.pretrain(config, table, crops, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "load_batches", interrupted_after(train.load_batches, stop))
+        with pytest.raises(KeyboardInterrupt):
+            train.pretrain(config, table, crops, tmp_path / "broken")
+    assert not (tmp_path / "broken/teacher.pth").exists()
+    train.pretrain(config, table, crops, tmp_path / "broken")
+    for name in ("teacher.pth", "student.pth"):
+        whole, _ = read_weights(tmp_path / "whole" / name)
+        broken, _ = read_weights(tmp_path / "broken" / name)
+        for key, value in whole.items():
+            np.testing.assert_array_equal(broken[key], value, err_msg=f"{name} {key}")
+    logs = [read_metrics(tmp_path / run / "metrics.jsonl") for run in ("whole", "broken")]
+    steps = train.plan(config, IDENTITIES, devices=1).total_steps
+    assert steps == 9  # 48 images of K=1, two epochs, then of K=2: three batches of 16 in each epoch
+    for log in logs:
+        assert [line["step"] for line in log] == list(range(steps))
+    np.testing.assert_array_equal(*([line["loss"] for line in log] for log in logs))
+
+
+@pytest.fixture(scope="module")
+def finished(crops, tmp_path_factory):
+    """A run on eight devices in which one identity has two broken images and another none that is whole."""
+    folder = tmp_path_factory.mktemp("broken crops")
+    for path in crops.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    for row in (0, 1, *np.flatnonzero(IDENTITIES == 5)):
+        (folder / f"{row:02d}.jpg").write_bytes(b"no picture")
+    workdir = tmp_path_factory.mktemp("run")
+    train.pretrain(small_config(), table_of(folder), folder, workdir)
+    return folder, workdir
+
+
+@pytest.mark.slow
+def test_broken_images_are_replaced_and_counted(finished):
+    _, workdir = finished
+    log = read_metrics(workdir / "metrics.jsonl")
+    assert sum(line["undecodable_images"] for line in log) == 8 * 3  # each once in each of the three epochs
+    assert np.isfinite([line["loss"] for line in log]).all()
+
+
+@pytest.mark.slow
+def test_a_run_leaves_weights_that_fit_the_model_and_a_checkpoint(finished):
+    _, workdir = finished
+    model = create_model("resnet_test")
+    arrays, where = read_weights(workdir / "teacher.pth")
+    assert list(arrays) == list(signature(model)) and "module.backbone." in where
+    tree, meta = read_checkpoint(workdir / "checkpoints")
+    assert meta["model"] == "resnet_test" and int(tree["step"]) == 9
+    kernel = np.asarray(tree["teacher"]["backbone"]["conv1"]["kernel"])
+    np.testing.assert_array_equal(kernel.transpose(3, 2, 0, 1), arrays["conv1.weight"])
+
+
+@pytest.mark.slow
+def test_other_data_are_refused(finished):
+    folder, workdir = finished
+    table = table_of(folder).with_columns(identity=np.roll(IDENTITIES, 1))
+    with pytest.raises(ValueError, match="samples differ"):
+        train.pretrain(small_config(), table, folder, workdir)
+
+
+def test_a_batch_that_devices_cannot_share_is_refused_at_once(crops, tmp_path):
+    config = small_config()
+    config.pretrain.batch_size = 24  # 8 devices of 3 images can't hold pairs
+    with pytest.raises(ValueError, match="8 device.*use 16 or 32"):
+        train.pretrain(config, table_of(crops), crops, tmp_path)
+    assert not list(tmp_path.iterdir())
