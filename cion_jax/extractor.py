@@ -15,16 +15,17 @@ import numpy as np
 import optax
 from absl import flags
 from flax import nnx
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from cion_jax.conversion import write_weights
 from cion_jax.distillation.augmentation import Augmentation, make_views, sample_keys
 from cion_jax.distillation.loader import load_batches
 from cion_jax.distillation.sampler import IdentitySampler, identity_sizes
-from cion_jax.distillation.schedules import make_curriculum
+from cion_jax.distillation.schedules import Curriculum, make_curriculum
 from cion_jax.models import create_model
 from cion_jax.models.neck import BNNeck
 from cion_jax.runtime.commands import run
+from cion_jax.runtime.config import Config
 from cion_jax.runtime.progress import progress
 from cion_jax.samples import SampleTable, check_images, read_samples
 
@@ -36,7 +37,7 @@ def create_extractor(name: str, seed: int = 0) -> BNNeck:
     return BNNeck(create_model(name, rngs=nnx.Rngs(seed)))
 
 
-def train_extractor(config: ConfigDict, table: SampleTable, images: Path, out: Path) -> None:
+def train_extractor(config: Config, table: SampleTable, images: Path, out: Path) -> None:
     """Trains `config.extractor.model` on the identities of `table` and writes its weights to `out` (`.pth`).
 
     Args:
@@ -48,10 +49,9 @@ def train_extractor(config: ConfigDict, table: SampleTable, images: Path, out: P
     settings = config.extractor.training
     classes, labels = np.unique(table["identity"], return_inverse=True)
     sampler = _sampler(table["identity"], settings, config.seed)
-    structure, params, stats = nnx.split(
-        create_extractor(config.extractor.model, config.seed), nnx.Param, nnx.BatchStat
-    )
-    proxies = 0.05 * jax.random.normal(jax.random.key(config.seed), (len(classes), _width(params)))
+    model = create_extractor(config.extractor.model, config.seed)
+    proxies = 0.05 * jax.random.normal(jax.random.key(config.seed), (len(classes), model.embed_dim))
+    structure, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     rate = optax.warmup_cosine_decay_schedule(0, settings.learning_rate, settings.steps // 10, settings.steps)
     optimizer = optax.adamw(rate, weight_decay=settings.weight_decay)
     params = {"model": nnx.as_pure(params), "proxies": proxies}
@@ -70,23 +70,24 @@ def train_extractor(config: ConfigDict, table: SampleTable, images: Path, out: P
     write_weights(nnx.merge(structure, state[0]["model"], state[1]), out)
 
 
-def _sampler(identities: np.ndarray, settings: ConfigDict, seed: int) -> IdentitySampler:
+def _sampler(identities: np.ndarray, settings: Config, seed: int) -> IdentitySampler:
     """Enough epochs of identity groups for all steps."""
-    curriculum = dict(
-        batch_size=settings.batch_size, stage_epochs=(0,), images_per_identity=(settings.images_per_identity,)
-    )
-    epoch = make_curriculum(identity_sizes(identities), epochs=1, **curriculum)
-    epochs = -(-settings.steps // epoch.total_steps)
-    plan = make_curriculum(identity_sizes(identities), epochs=epochs, **curriculum)
-    return IdentitySampler(identities, plan, batch_size=settings.batch_size, seed=seed)
 
+    def plan(epochs: int) -> Curriculum:
+        return make_curriculum(
+            identity_sizes(identities),
+            batch_size=settings.batch_size,
+            epochs=epochs,
+            stage_epochs=(0,),
+            images_per_identity=(settings.images_per_identity,),
+        )
 
-def _width(params: nnx.State) -> int:
-    return params["bottleneck"]["scale"].shape[0]
+    enough = plan(-(-settings.steps // plan(1).total_steps))
+    return IdentitySampler(identities, enough, batch_size=settings.batch_size, seed=seed)
 
 
 def _make_step(
-    structure: nnx.GraphDef, optimizer: optax.GradientTransformation, settings: ConfigDict, size: tuple, seed: int
+    structure: nnx.GraphDef, optimizer: optax.GradientTransformation, settings: Config, size: tuple, seed: int
 ) -> Callable[..., tuple[Tree, jax.Array]]:
     """`(state, images, sizes, labels, step) -> (state, loss)`; two views of every image are one batch."""
     augmentation = Augmentation(**settings.views, global_size=tuple(size), local_views=0, solarize=0.0)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flax import nnx
-from ml_collections import ConfigDict
 
 from cion_jax.conversion import load_weights, write_weights
 from cion_jax.correlation import correlate_to
@@ -18,6 +17,7 @@ from cion_jax.extractor import create_extractor, train_extractor
 from cion_jax.models import create_model, list_models
 from cion_jax.models.neck import BNNeck
 from cion_jax.pretrain import pretrain_groupings
+from cion_jax.runtime.config import Config
 from cion_jax.runtime.files import read_json, write_json
 from cion_jax.runtime.progress import console
 from cion_jax.samples import check_images, read_samples
@@ -29,7 +29,7 @@ class Workdir:
     """Where everything of a run lies. Inputs are the config's, or the street's where that is built."""
 
     root: Path
-    config: ConfigDict
+    config: Config
 
     @property
     def street(self) -> Path:
@@ -84,11 +84,11 @@ class Workdir:
 class Stage(NamedTuple):
     """A step of the pipeline. `marker` is the file (or folder) that appears when the stage is complete."""
 
-    run: Callable[[ConfigDict, Workdir], None]
+    run: Callable[[Config, Workdir], None]
     marker: Callable[[Workdir], Path]
 
 
-def run_stages(config: ConfigDict, workdir: Workdir) -> dict[str, float]:
+def run_stages(config: Config, workdir: Workdir) -> dict[str, float]:
     """Runs the config's stages in their order; returns the seconds of those that were not complete already."""
     seconds = {}
     for name, stage in STAGES.items():
@@ -104,7 +104,7 @@ def run_stages(config: ConfigDict, workdir: Workdir) -> dict[str, float]:
     return seconds
 
 
-def missing_data(config: ConfigDict) -> str | None:
+def missing_data(config: Config) -> str | None:
     """Why the config can't run as it is, before any work is done; None if it can."""
     stages = config.stages
     if unknown := [name for name in stages if name not in STAGES]:
@@ -137,7 +137,7 @@ def missing_data(config: ConfigDict) -> str | None:
     )
 
 
-def remember_config(config: ConfigDict, workdir: Workdir) -> None:
+def remember_config(config: Config, workdir: Workdir) -> None:
     """Keeps the config beside the results, and refuses to mix the results of two configs in one folder."""
     path = workdir.root / "config.json"
     now = {name: str(value) for name, value in _flat(config.to_dict()).items() if name != "stages"}
@@ -151,28 +151,28 @@ def remember_config(config: ConfigDict, workdir: Workdir) -> None:
         write_json(path, now)
 
 
-def untrained(config: ConfigDict) -> nnx.Module:
+def untrained(config: Config) -> nnx.Module:
     """The backbone that pre-training starts from."""
     return create_model(config.model, rngs=nnx.Rngs(config.seed))
 
 
-def _street(config: ConfigDict, workdir: Workdir) -> None:
+def _street(config: Config, workdir: Workdir) -> None:
     build_street(street_config(**config.street), workdir.street)
 
 
-def _extractor(config: ConfigDict, workdir: Workdir) -> None:
+def _extractor(config: Config, workdir: Workdir) -> None:
     labelled = workdir.street / "labelled"
     train_extractor(config, read_samples(labelled / "labelled.parquet"), labelled, workdir.extractor)
 
 
-def _load_extractor(config: ConfigDict, workdir: Workdir) -> BNNeck | nnx.Module:
+def _load_extractor(config: Config, workdir: Workdir) -> BNNeck | nnx.Module:
     trained = "extractor" in config.stages
     model = create_extractor(config.extractor.model) if trained else create_model(config.extractor.model)
     load_weights(model, workdir.extractor)
     return model
 
 
-def _extract(config: ConfigDict, workdir: Workdir) -> None:
+def _extract(config: Config, workdir: Workdir) -> None:
     extract(
         _load_extractor(config, workdir),
         read_samples(workdir.samples),
@@ -184,18 +184,18 @@ def _extract(config: ConfigDict, workdir: Workdir) -> None:
     )
 
 
-def _correlate(config: ConfigDict, workdir: Workdir) -> None:
+def _correlate(config: Config, workdir: Workdir) -> None:
     settings = config.correlate.to_dict()
     correlate_to(workdir.correlation, aligned_samples(workdir.features), workdir.features, **settings)
 
 
-def _pretrain(config: ConfigDict, workdir: Workdir) -> None:
+def _pretrain(config: Config, workdir: Workdir) -> None:
     table = read_samples(workdir.training_samples)
     check_images(table, workdir.images)
     pretrain_groupings(config, table, workdir.images, workdir.runs)
 
 
-def _evaluate(config: ConfigDict, workdir: Workdir) -> None:
+def _evaluate(config: Config, workdir: Workdir) -> None:
     """Scores the untrained network, every pre-trained one, and the extractor if it was trained here."""
     benchmark = read_market1501(workdir.benchmark)
     networks = {"untrained": (untrained(config), config.evaluate.size)}
@@ -212,7 +212,7 @@ def _evaluate(config: ConfigDict, workdir: Workdir) -> None:
     write_json(workdir.scores, scores)
 
 
-def _export(config: ConfigDict, workdir: Workdir) -> None:
+def _export(config: Config, workdir: Workdir) -> None:
     """The teacher of the last grouping, as ReIDZoo has it."""
     model = create_model(config.model)
     load_weights(model, workdir.runs / config.pretrain.group_by[-1] / "teacher.pth")

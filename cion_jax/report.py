@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
 from cion_jax.correlate import print_summary
 from cion_jax.evaluation.figures import contact_sheet, curve
 from cion_jax.pipeline import Workdir
+from cion_jax.runtime.config import Config
 from cion_jax.runtime.files import read_json, write_json
 from cion_jax.runtime.metrics import read_metrics
 from cion_jax.samples import read_samples
@@ -27,7 +27,7 @@ _NETWORKS = {
 _SHEET_ROWS, _SHEET_COLUMNS = 12, 14
 
 
-def write_report(config: ConfigDict, workdir: Workdir, seconds: dict[str, float]) -> None:
+def write_report(config: Config, workdir: Workdir, seconds: dict[str, float]) -> None:
     """Gathers the results of all stages in `report.json` and pictures, and prints them."""
     path = workdir.root / "report.json"
     earlier = read_json(path)["seconds"] if path.exists() else {}
@@ -80,7 +80,7 @@ def identities_sheet(workdir: Workdir) -> None:
     contact_sheet(rows, workdir.root / "identities.png", captions=captions)
 
 
-def loss_curve(config: ConfigDict, workdir: Workdir) -> None:
+def loss_curve(config: Config, workdir: Workdir) -> None:
     """`loss.png`: the loss of every pre-training run."""
     lines = {}
     for by in config.pretrain.group_by:

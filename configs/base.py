@@ -81,11 +81,11 @@ def get_config() -> ConfigDict:
         dict(
             learning_rate=5e-4,  # for 256 images; scaled linearly with the batch size
             min_learning_rate=1e-6,
-            warmup_epochs=10,
+            warmup_epochs=10.0,
             weight_decay=0.04,
             weight_decay_end=0.4,
             clip_norm=3.0,  # per parameter tensor
-            freeze_last_layer_epochs=1,
+            freeze_last_layer_epochs=1.0,
         )
     )
     # Augmentation of views; see `cion_jax.distillation.augmentation.Augmentation`.
@@ -96,6 +96,7 @@ def get_config() -> ConfigDict:
             local_views=8,
             global_scale=(0.8, 1.0),
             local_scale=(0.05, 0.8),
+            blur_sigma=(0.1, 2.0),  # in pixels
         )
     )
     pretrain.checkpoint = ConfigDict(dict(every_steps=1000, keep=3))

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from cion_jax.conversion import read_weights, signature
+from cion_jax.convert import convert
 from cion_jax.distillation import train
 from cion_jax.models import create_model
 from cion_jax.runtime.checkpoints import read_checkpoint
@@ -116,8 +117,13 @@ def test_a_run_leaves_weights_that_fit_the_model_and_a_checkpoint(finished):
     assert list(arrays) == list(signature(model)) and "module.backbone." in where
     tree, meta = read_checkpoint(workdir / "checkpoints")
     assert meta["model"] == "resnet_test" and int(tree["step"]) == 9
-    kernel = np.asarray(tree["teacher"]["backbone"]["conv1"]["kernel"])
-    np.testing.assert_array_equal(kernel.transpose(3, 2, 0, 1), arrays["conv1.weight"])
+    report = convert("resnet_test", workdir / "checkpoints", workdir / "converted.pth")
+    assert "teacher of step 9" in report
+    converted, _ = read_weights(workdir / "converted.pth")
+    for key, value in arrays.items():
+        np.testing.assert_array_equal(converted[key], value, err_msg=key)
+    with pytest.raises(ValueError, match="--model=resnet_test"):
+        convert("resnet_ibn_test", workdir / "checkpoints", workdir / "wrong.pth")
 
 
 @pytest.mark.slow
@@ -131,6 +137,6 @@ def test_other_data_are_refused(finished):
 def test_a_batch_that_devices_cannot_share_is_refused_at_once(crops, tmp_path):
     config = small_config()
     config.pretrain.batch_size = 24  # 8 devices of 3 images can't hold pairs
-    with pytest.raises(ValueError, match="8 device.*use 16 or 32"):
+    with pytest.raises(ValueError, match=r"8 device.*use 16 or 32"):
         train.pretrain(config, table_of(crops), crops, tmp_path)
     assert not list(tmp_path.iterdir())

@@ -12,6 +12,8 @@ from PIL import Image
 from cion_jax.distillation.sampler import IdentitySampler
 from cion_jax.samples import UndecodableImage, load_image
 
+Paths = Sequence[str] | np.ndarray
+
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
@@ -28,7 +30,7 @@ class Batch:
 
 def load_batches(
     sampler: IdentitySampler,
-    paths: Sequence[str],
+    paths: Paths,
     root: Path,
     *,
     canvas: tuple[int, int],
@@ -44,7 +46,7 @@ def load_batches(
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
 
 
-class _ProcessGroups:
+class _ProcessGroups(grain.sources.RandomAccessDataSource):
     """Rows `[groups, K]` of every step for this process, as a grain source."""
 
     def __init__(self, sampler: IdentitySampler):
@@ -58,7 +60,7 @@ class _ProcessGroups:
 
 
 class _LoadGroups(grain.transforms.Map):
-    def __init__(self, paths: Sequence[str], root: Path, canvas: tuple[int, int]):
+    def __init__(self, paths: Paths, root: Path, canvas: tuple[int, int]):
         self._paths, self._root, self._canvas = paths, root, canvas
 
     def map(self, groups: np.ndarray) -> Batch:
@@ -78,7 +80,7 @@ class _LoadGroups(grain.transforms.Map):
             return None
 
 
-def _fill(decoded: list, groups: np.ndarray, paths: Sequence[str]) -> list:
+def _fill(decoded: list, groups: np.ndarray, paths: Paths) -> list:
     """Replaces images that failed by others of their group, and groups that failed whole by another group."""
     good = [[image for image in group if image is not None] for group in decoded]
     whole = next((images for images in good if images), None)

@@ -27,13 +27,14 @@ def make_optimizer(
     def adamw(offset: int, decay: bool) -> optax.GradientTransformation:
         parts = [optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)]
         if decay:
-            parts.append(optax.add_decayed_weights(lambda count: weight_decay(count + offset)))
-        parts.append(optax.scale_by_learning_rate(lambda count: learning_rate(count + offset)))
+            parts.append(optax.add_decayed_weights(lambda count: weight_decay(jnp.asarray(count) + offset)))
+        parts.append(optax.scale_by_learning_rate(lambda count: learning_rate(jnp.asarray(count) + offset)))
         return optax.chain(*parts)
 
-    late = optax.conditionally_mask(
-        adamw(freeze_last_layer_steps, decay=True), lambda step: step >= freeze_last_layer_steps
-    )
+    def thawed(step: jax.typing.ArrayLike, **_: Any) -> jax.Array:
+        return jnp.asarray(step) >= freeze_last_layer_steps
+
+    late = optax.conditionally_mask(adamw(freeze_last_layer_steps, decay=True), thawed)
     adam = optax.partition(
         {"decayed": adamw(0, decay=True), "plain": adamw(0, decay=False), "last_layer": late}, parameter_groups
     )

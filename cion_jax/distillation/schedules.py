@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Schedule = Callable[[jax.Array | int], jax.Array]
+Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +50,11 @@ class Curriculum:
         stage = self.stage(step)
         return stage.first_epoch + (step - stage.first_step) // stage.steps_per_epoch
 
-    def first_step(self, epoch: int) -> int:
-        """The step at which `epoch` begins; the total for an epoch after the last one."""
+    def first_step(self, epoch: float) -> int:
+        """The step at which `epoch` begins, or a part of one has passed; the total if it is after the last."""
         for stage in self.stages:
             if epoch < stage.first_epoch + stage.epochs:
-                return stage.first_step + (epoch - stage.first_epoch) * stage.steps_per_epoch
+                return stage.first_step + int((epoch - stage.first_epoch) * stage.steps_per_epoch)
         return self.total_steps
 
 
@@ -118,7 +118,7 @@ def cosine_schedule(start: float, end: float, steps: int, warmup_steps: int = 0)
     if not 0 <= warmup_steps <= steps:
         raise ValueError(f"warm-up of {warmup_steps} steps must lie within the {steps} steps of training")
 
-    def schedule(step: jax.Array | int) -> jax.Array:
+    def schedule(step: jax.typing.ArrayLike) -> jax.Array:
         step = jnp.asarray(step, jnp.float32)
         warmup = start * step / max(warmup_steps - 1, 1)
         progress = jnp.clip((step - warmup_steps) / max(steps - warmup_steps, 1), 0, 1)

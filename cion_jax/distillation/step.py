@@ -36,7 +36,7 @@ class Network(nnx.Module):
         batch = resolutions[0].shape[1]
         embeddings = jnp.concatenate([self.backbone(x.reshape(-1, *x.shape[2:])) for x in resolutions])
         logits = self.head(embeddings)
-        return tuple(x.reshape(-1, batch, x.shape[-1]) for x in (embeddings, logits))
+        return embeddings.reshape(-1, batch, embeddings.shape[-1]), logits.reshape(-1, batch, logits.shape[-1])
 
 
 @jax.tree_util.register_dataclass

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from cion_jax.conversion import write_weights
 from cion_jax.distillation.augmentation import Augmentation, make_views, sample_keys
@@ -22,13 +21,14 @@ from cion_jax.distillation.schedules import Curriculum, Stage, cosine_schedule, 
 from cion_jax.distillation.step import LossSettings, Network, TrainState, create_state, make_train_step
 from cion_jax.models import create_model
 from cion_jax.runtime.checkpoints import Checkpoints
+from cion_jax.runtime.config import Config
 from cion_jax.runtime.mesh import DATA_AXIS, make_mesh, replicate, shard_batch
 from cion_jax.runtime.metrics import MetricsLog
 from cion_jax.runtime.progress import console, progress
 from cion_jax.samples import SampleTable
 
 
-def pretrain(config: ConfigDict, table: SampleTable, images: Path, workdir: Path) -> None:
+def pretrain(config: Config, table: SampleTable, images: Path, workdir: Path) -> None:
     """Trains to the end, continuing from the latest checkpoint in `workdir` if there is one.
 
     Leaves `workdir/checkpoints` (Orbax), `workdir/metrics.jsonl`, and the backbones of teacher and student as
@@ -53,7 +53,7 @@ def pretrain(config: ConfigDict, table: SampleTable, images: Path, workdir: Path
     write_weights(run.network(state.teacher, state.teacher_stats).backbone, workdir / "teacher.pth")
 
 
-def plan(config: ConfigDict, identities: Any, *, devices: int) -> Curriculum:
+def plan(config: Config, identities: Any, *, devices: int) -> Curriculum:
     """The curriculum of a config on a data set with these identities (`[rows]`, -1 = not used)."""
     settings = config.pretrain
     return make_curriculum(
@@ -66,7 +66,7 @@ def plan(config: ConfigDict, identities: Any, *, devices: int) -> Curriculum:
     )
 
 
-def make_network(config: ConfigDict) -> Network:
+def make_network(config: Config) -> Network:
     """Backbone and head of a config, freshly initialised from its seed."""
     rngs = nnx.Rngs(config.seed)
     dtype = jnp.dtype(config.pretrain.compute_dtype)
@@ -77,7 +77,7 @@ def make_network(config: ConfigDict) -> Network:
 class _Run:
     """What stays the same over a run."""
 
-    def __init__(self, config: ConfigDict, table: SampleTable, images: Path, mesh: Mesh):
+    def __init__(self, config: Config, table: SampleTable, images: Path, mesh: Mesh):
         self._settings, self._seed, self._mesh = config.pretrain, config.seed, mesh
         identities = table["identity"]
         self._plan = plan(config, identities, devices=mesh.size)
@@ -128,7 +128,7 @@ class _Run:
         with progress("Pre-training", total, "steps") as advance:
             advance(step)
             for stage in self._plan.stages:
-                step_function = self._step_function(stage) if step < stage.end_step else None
+                step_function = self._step_function(stage)  # compiled when it is first called
                 while step < stage.end_step:
                     waiting = time.perf_counter()
                     batch = next(batches)

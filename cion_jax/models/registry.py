@@ -89,7 +89,7 @@ def model_info(name: str) -> ModelInfo:
     Raises:
         ValueError: not one of ReIDZoo's names (with the closest ones).
     """
-    zoo = _zoo()
+    zoo = reidzoo()
     if name not in zoo:
         raise ValueError(f"{name!r} is not one of ReIDZoo's models{_closest(name, list(zoo))}")
     return zoo[name]
@@ -122,7 +122,8 @@ def _table() -> dict[str, tuple[Callable[..., Backbone], Any]]:
 
 
 @functools.cache
-def _zoo() -> dict[str, ModelInfo]:
+def reidzoo() -> dict[str, ModelInfo]:
+    """The 32 models of ReIDZoo by name, ported or not."""
     text = ("name", "file", "prefix")
     with resources.files("cion_jax.models").joinpath("zoo.csv").open(encoding="utf-8") as file:
         rows: list[dict[str, Any]] = [
@@ -132,9 +133,9 @@ def _zoo() -> dict[str, ModelInfo]:
 
 
 def _unknown_model(name: str, known: list[str]) -> str:
-    if name in _zoo():
+    if name in reidzoo():
         return f"{name} is one of ReIDZoo's models but not ported yet; ported are {', '.join(known)}"
-    return f"unknown model {name!r}{_closest(name, [*known, *_zoo()])}; list_models() lists all"
+    return f"unknown model {name!r}{_closest(name, [*known, *reidzoo()])}; list_models() lists all"
 
 
 def _closest(name: str, known: list[str]) -> str:

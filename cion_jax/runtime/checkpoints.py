@@ -1,5 +1,6 @@
 """Training checkpoints: Orbax, by step, atomic, saved in the background."""
 
+import os
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +15,7 @@ class Checkpoints:
     A checkpoint is a tree of arrays and a small JSON-able dictionary. A save that was interrupted is never listed.
     """
 
-    def __init__(self, folder: str | Path, *, keep: int = 3):
+    def __init__(self, folder: str | os.PathLike, *, keep: int = 3):
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(Path(folder).resolve(), options=options)
 
@@ -44,7 +45,7 @@ class Checkpoints:
         return self._manager.restore(self.latest_step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
 
 
-def read_checkpoint(folder: str | Path) -> tuple[Any, dict[str, Any]]:
+def read_checkpoint(folder: str | os.PathLike) -> tuple[Any, dict[str, Any]]:
     """The latest tree as NumPy arrays, on whatever devices it was saved, and its dictionary.
 
     Raises:
