@@ -140,3 +140,24 @@ def test_a_batch_that_devices_cannot_share_is_refused_at_once(crops, tmp_path):
     with pytest.raises(ValueError, match=r"8 device.*use 16 or 32"):
         train.pretrain(config, table_of(crops), crops, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_teacher_updated_once_an_epoch_stays_until_then(crops, tmp_path, one_device, monkeypatch):
+    config, table = small_config(), table_of(crops)
+    config.pretrain.teacher.update(update="epoch", momentum=0.5)
+    stored = {}
+    save = train.Checkpoints.save
+
+    def remember(self, step, tree, meta):
+        stored[step] = np.asarray(tree["teacher"]["backbone"]["conv1"]["kernel"])
+        save(self, step, tree, meta)
+
+    monkeypatch.setattr(train.Checkpoints, "save", remember)
+    config.pretrain.checkpoint.every_steps = 1
+    train.pretrain(config, table, crops, tmp_path)
+    moved = [not np.array_equal(stored[step], stored[step + 1]) for step in range(1, 9)]
+    assert moved == [False, True, False, False, True, False, False, True]  # epochs of three steps
+    config.pretrain.teacher.update = "never"
+    with pytest.raises(ValueError, match="choose step or epoch"):
+        train.pretrain(config, table, crops, tmp_path / "other")

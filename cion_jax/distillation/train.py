@@ -17,7 +17,7 @@ from cion_jax.distillation.head import Head
 from cion_jax.distillation.loader import Batch, load_batches
 from cion_jax.distillation.optimizer import make_optimizer
 from cion_jax.distillation.sampler import IdentitySampler, identity_sizes
-from cion_jax.distillation.schedules import Curriculum, Stage, cosine_schedule, make_curriculum
+from cion_jax.distillation.schedules import Curriculum, Schedule, Stage, cosine_schedule, make_curriculum
 from cion_jax.distillation.step import LossSettings, Network, TrainState, create_state, make_train_step
 from cion_jax.models import create_model
 from cion_jax.runtime.checkpoints import Checkpoints
@@ -80,6 +80,8 @@ class _Run:
     def __init__(self, config: Config, table: SampleTable, images: Path, mesh: Mesh):
         self._settings, self._seed, self._mesh = config.pretrain, config.seed, mesh
         identities = table["identity"]
+        if self._settings.teacher.update not in ("step", "epoch"):
+            raise ValueError(f"teacher.update {self._settings.teacher.update!r} is unknown; choose step or epoch")
         self._plan = plan(config, identities, devices=mesh.size)
         self._sampler = IdentitySampler(identities, self._plan, batch_size=self._settings.batch_size, seed=self._seed)
         self._paths, self._images = table["file_path"], images
@@ -156,6 +158,17 @@ class _Run:
     def _ship(self, batch: Batch) -> dict[str, jax.Array]:
         return shard_batch({"images": batch.images, "sizes": batch.sizes}, self._mesh)
 
+    def _teacher_momentum(self, stage: Stage) -> Schedule:
+        """Every step, or at the last step of every epoch only: a momentum of one leaves the teacher as it is."""
+        if self._settings.teacher.update == "step":
+            return self._momentum
+
+        def once_an_epoch(step: jax.typing.ArrayLike) -> jax.Array:
+            last = (jnp.asarray(step) + 1 - stage.first_step) % stage.steps_per_epoch == 0
+            return jnp.where(last, self._momentum(step), 1.0)
+
+        return once_an_epoch
+
     def _step_function(self, stage: Stage):
         def views(batch: dict[str, jax.Array], step: jax.Array):
             count = batch["images"].shape[0]
@@ -168,7 +181,7 @@ class _Run:
             self._optimizer,
             mesh=self._mesh,
             make_views=views,
-            momentum=self._momentum,
+            momentum=self._teacher_momentum(stage),
             images_per_identity=stage.images_per_identity,
             loss=LossSettings(**self._settings.loss),
         )

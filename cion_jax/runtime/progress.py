@@ -1,5 +1,6 @@
 """One progress bar for all stages: done / total, rate, time left."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -17,7 +18,8 @@ from rich.progress import (
 from rich.text import Text
 
 # Progress and remarks go to stderr, so that what a command prints on stdout can be piped.
-console = Console(stderr=True)
+# A file or a pipe has no width; 80 columns would cut the bar's text.
+console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
 
 
 class _Rate(ProgressColumn):
@@ -27,7 +29,9 @@ class _Rate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f} {self.unit}/s")
+        if speed is None:
+            return Text("")
+        return Text(f"{speed:,.{0 if speed >= 10 else 1}f} {self.unit}/s")
 
 
 @contextmanager

@@ -1,0 +1,65 @@
+"""The extractor's losses against loops in float64, and that it learns and can be read back."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from cion_jax.conversion import load_weights
+from cion_jax.extractor import (
+    cosine_cross_entropy,
+    create_extractor,
+    supervised_contrastive_loss,
+    train_extractor,
+)
+from cion_jax.samples import SampleTable
+from configs import demo
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def test_supervised_contrastive_loss_by_loops():
+    rng = np.random.default_rng(0)
+    z, labels = unit(rng.normal(size=(9, 5))), np.asarray([0, 1, 2] * 3)
+    terms = []
+    for i in range(9):
+        others = [a for a in range(9) if a != i]
+        log_sum = np.log(sum(np.exp(z[i] @ z[a] / 0.1) for a in others))
+        positives = [p for p in others if labels[p] == labels[i]]
+        terms.append(-np.mean([z[i] @ z[p] / 0.1 - log_sum for p in positives]))
+    loss = supervised_contrastive_loss(jnp.asarray(3 * z), jnp.asarray(labels), 0.1)
+    np.testing.assert_allclose(loss, np.mean(terms), rtol=1e-5)
+
+
+def test_cosine_cross_entropy_by_loops():
+    rng = np.random.default_rng(1)
+    x, proxies, labels = rng.normal(size=(6, 4)), rng.normal(size=(3, 4)), np.asarray([0, 1, 2, 2, 1, 0])
+    logits = 16 * unit(x) @ unit(proxies).T
+    terms = [np.log(np.exp(row).sum()) - row[label] for row, label in zip(logits, labels)]
+    loss = cosine_cross_entropy(jnp.asarray(x), jnp.asarray(proxies), jnp.asarray(labels))
+    np.testing.assert_allclose(loss, np.mean(terms), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_it_tells_colours_apart_after_training(tmp_path):
+    identities = np.repeat(np.arange(6), 8)
+    colors = np.asarray([[200, 40, 40], [40, 200, 40], [40, 40, 200], [200, 200, 40], [40, 200, 200], [90, 90, 90]])
+    rng = np.random.default_rng(0)
+    for row, identity in enumerate(identities):
+        picture = np.clip(colors[identity] + rng.normal(0, 25, (64, 32, 3)), 0, 255).astype(np.uint8)
+        Image.fromarray(picture).save(tmp_path / f"{row}.png")
+    table = SampleTable.from_columns(file_path=[f"{row}.png" for row in range(48)], identity=identities)
+    config = demo.get_config()
+    config.extractor.training.update(dict(steps=30, batch_size=16, images_per_identity=4))
+    train_extractor(config, table, tmp_path, tmp_path / "extractor.pth")
+    model = create_extractor("resnet_test")
+    load_weights(model, tmp_path / "extractor.pth")
+    model.eval()
+    pixels = np.stack([np.asarray(Image.open(tmp_path / f"{row}.png")) for row in range(48)])
+    x = (pixels / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    z = unit(np.asarray(model(jnp.asarray(x, jnp.float32))))
+    distance = 1 - z @ z.T
+    same = (identities[:, None] == identities) & ~np.eye(48, dtype=bool)
+    assert distance[same].mean() < 0.5 * distance[identities[:, None] != identities].mean()
