@@ -76,8 +76,8 @@ def get_config() -> ConfigDict:
     pretrain.loss = ConfigDict(
         dict(form="paper", student_temperature=0.1, teacher_temperature=0.04, center_momentum=0.9)
     )
-    # update: "step", or "epoch" to keep the teacher as it is over an epoch.
-    pretrain.teacher = ConfigDict(dict(momentum=0.996, momentum_end=1.0, update="step"))
+    # update_every: "step", or "epoch" to keep the teacher as it is over an epoch.
+    pretrain.teacher = ConfigDict(dict(momentum=0.996, momentum_end=1.0, update_every="step"))
     pretrain.optimizer = ConfigDict(
         dict(
             learning_rate=5e-4,  # for 256 images; scaled linearly with the batch size

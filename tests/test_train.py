@@ -145,7 +145,7 @@ def test_a_batch_that_devices_cannot_share_is_refused_at_once(crops, tmp_path):
 @pytest.mark.slow
 def test_a_teacher_updated_once_an_epoch_stays_until_then(crops, tmp_path, one_device, monkeypatch):
     config, table = small_config(), table_of(crops)
-    config.pretrain.teacher.update(update="epoch", momentum=0.5)
+    config.pretrain.teacher.update(update_every="epoch", momentum=0.5)
     stored = {}
     save = train.Checkpoints.save
 
@@ -158,6 +158,6 @@ def test_a_teacher_updated_once_an_epoch_stays_until_then(crops, tmp_path, one_d
     train.pretrain(config, table, crops, tmp_path)
     moved = [not np.array_equal(stored[step], stored[step + 1]) for step in range(1, 9)]
     assert moved == [False, True, False, False, True, False, False, True]  # epochs of three steps
-    config.pretrain.teacher.update = "never"
+    config.pretrain.teacher.update_every = "never"
     with pytest.raises(ValueError, match="choose step or epoch"):
         train.pretrain(config, table, crops, tmp_path / "other")

@@ -80,8 +80,8 @@ class _Run:
     def __init__(self, config: Config, table: SampleTable, images: Path, mesh: Mesh):
         self._settings, self._seed, self._mesh = config.pretrain, config.seed, mesh
         identities = table["identity"]
-        if self._settings.teacher.update not in ("step", "epoch"):
-            raise ValueError(f"teacher.update {self._settings.teacher.update!r} is unknown; choose step or epoch")
+        if (every := self._settings.teacher.update_every) not in ("step", "epoch"):
+            raise ValueError(f"teacher.update_every {every!r} is unknown; choose step or epoch")
         self._plan = plan(config, identities, devices=mesh.size)
         self._sampler = IdentitySampler(identities, self._plan, batch_size=self._settings.batch_size, seed=self._seed)
         self._paths, self._images = table["file_path"], images
@@ -160,7 +160,7 @@ class _Run:
 
     def _teacher_momentum(self, stage: Stage) -> Schedule:
         """Every step, or at the last step of every epoch only: a momentum of one leaves the teacher as it is."""
-        if self._settings.teacher.update == "step":
+        if self._settings.teacher.update_every == "step":
             return self._momentum
 
         def once_an_epoch(step: jax.typing.ArrayLike) -> jax.Array:
