@@ -109,10 +109,9 @@ def missing_data(config: Config) -> str | None:
     stages = config.stages
     if unknown := [name for name in stages if name not in STAGES]:
         return f"unknown stages {unknown}; choose from {', '.join(STAGES)}"
-    for setting, name in (("model", config.model), ("extractor.model", config.extractor.model)):
+    for name in (config.model, config.extractor.model):
         if name not in list_models():
             create_model(name)  # raises, naming the closest models
-            return f"config.{setting} {name!r} can't be created"
     needed = {}
     if "street" not in stages:
         if {"extract", "correlate", "pretrain"} & set(stages):

@@ -77,8 +77,6 @@ def test_the_pipeline_survives_kills_and_skips_what_is_done(tmp_path):
     assert time.monotonic() - started < 30 and "pretrain took" not in again
     assert "Retrieval on the benchmark" in again
 
-    other = small_demo(tmp_path)  # the same folder, another config
-    other.communicate()
     changed = command("cion_jax.main", "--config=configs/demo.py", f"--workdir={tmp_path}")
     refusal, _ = changed.communicate()
     assert changed.returncode == 2 and "another config" in refusal and "Traceback" not in refusal

@@ -85,7 +85,7 @@ def _fill(decoded: list, groups: np.ndarray, paths: Paths) -> list:
     good = [[image for image in group if image is not None] for group in decoded]
     whole = next((images for images in good if images), None)
     if whole is None:
-        raise ValueError(f"no image of a whole batch can be decoded, {paths[groups[0, 0]]} among them; check --images")
+        raise ValueError(f"no image of a batch can be decoded, {paths[groups[0, 0]]} among them; check data.images")
     k = groups.shape[1]
     return [[(images or whole)[i % len(images or whole)] for i in range(k)] for images in good]
 
