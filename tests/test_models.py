@@ -49,14 +49,16 @@ def parameter_count(model):
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 
-def test_the_fourteen_models_are_there():
-    assert len(ZOO_MODELS) == 14
+def test_every_model_of_the_zoo_is_known_and_the_quick_ones_are_among_them():
+    assert set(ZOO_MODELS) <= set(registry.reidzoo())
     assert set(QUICK) < set(ZOO_MODELS)
 
 
 @every_zoo_model
 def test_features_are_those_of_the_released_model(name):
-    # measured on the authors' released PyTorch modules in float64; their own float32 is within 3e-6 of these
+    # measured on the authors' released PyTorch modules in float64 (EdgeNeXt in float32)
+    own_error = reference_state_dicts()[name]["torch_float32_error"]  # of PyTorch's float32, in standard deviations
+    tolerance = max(1e-4, 2.3 * own_error)
     features = np.load(REFERENCE / "features.npz")
     model = create_model(name)
     load_state_dict(model, reference_weights(name))
@@ -66,7 +68,7 @@ def test_features_are_those_of_the_released_model(name):
         expected = features[f"{name}/{view}"]
         got = nnx.jit(lambda model, images: model(images))(model, images)
         assert got.shape == (2, model.embed_dim)
-        assert np.abs(got - expected).max() < 1e-4 * expected.std()
+        assert np.abs(got - expected).max() < tolerance * expected.std()
 
 
 @every_zoo_model
