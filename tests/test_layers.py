@@ -12,7 +12,17 @@ from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
 from cion_jax.models.convolution import convolve
-from cion_jax.models.layers import IBN, MLP, Attention, BatchNorm, Conv, LayerNorm, Linear, max_pool
+from cion_jax.models.layers import (
+    IBN,
+    MLP,
+    Attention,
+    BatchNorm,
+    Conv,
+    LayerNorm,
+    Linear,
+    max_pool,
+    squeeze_excite,
+)
 from cion_jax.models.vit import resize_position_embedding
 
 
@@ -186,6 +196,18 @@ def test_max_pool_is_pytorchs(h, w):
     x = normal(0, 2, h, w, 3) - 5  # all below the padding's zero, were it to count
     expected = torch.nn.functional.max_pool2d(to_torch(x), 3, 2, 1)
     np.testing.assert_array_equal(max_pool(jnp.asarray(x), 3, 2, 1), from_torch(expected))
+
+
+def test_squeeze_excite_is_pytorchs():
+    x = 1 + normal(0, 2, 5, 4, 6)
+    reduce, expand = Conv(6, 3, 1, rngs=nnx.Rngs(0)), Conv(3, 6, 1, rngs=nnx.Rngs(1))
+    modules = torch.nn.AdaptiveAvgPool2d(1), torch.nn.Conv2d(6, 3, 1), torch.nn.ReLU(), torch.nn.Conv2d(3, 6, 1)
+    for theirs, ours in ((modules[1], reduce), (modules[3], expand)):
+        theirs.weight.data = torch.from_numpy(np.array(ours.kernel[...].transpose(3, 2, 0, 1)))
+        theirs.bias.data = torch.from_numpy(np.array(ours.bias[...]))
+    expected = to_torch(x) * torch.nn.Sequential(*modules, torch.nn.Hardsigmoid())(to_torch(x))
+    got = squeeze_excite(jnp.asarray(x), reduce, expand, jax.nn.hard_sigmoid)
+    np.testing.assert_allclose(got, from_torch(expected), atol=1e-5)
 
 
 # 256x128 -> 384x128, 128x64, 256x128 with half the width, and a grid larger one way and smaller the other

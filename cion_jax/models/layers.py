@@ -233,6 +233,15 @@ def max_pool(x: jax.Array, size: int, stride: int, padding: int) -> jax.Array:
     return lax.reduce_window(x, -jnp.inf, lax.max, window, steps, ((0, 0), edge, edge, (0, 0)))
 
 
+def squeeze_excite(x: jax.Array, reduce: Conv, expand: Conv, gate: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """Channel attention `x * gate(expand(ReLU(reduce(mean of x))))`, `[b, h, w, c]`, the mean over positions.
+
+    "Squeeze-and-Excitation Networks" (CVPR 2018). Families name the two 1x1 convolutions differently, hence no module.
+    """
+    squeezed = jnp.mean(x, axis=(1, 2), keepdims=True)
+    return x * gate(expand(nnx.relu(reduce(squeezed))))
+
+
 class MLP(nnx.Module):
     """`fc2(GELU(fc1(x)))`, `[..., c] -> [..., c]`."""
 
