@@ -4,6 +4,9 @@ Modules carry PyTorch's attribute names, so a key is the path of a tensor: own p
 buffers, then children, each in order of definition, which is PyTorch's order too. Lists and `nnx.Sequential`
 count their items. What differs is told once, by layer type, in `RULES`: the tensor's name in PyTorch and the
 order of its axes.
+
+Some PyTorch buffers are constants, such as Swin's `relative_position_index`. A layer computes them instead of
+keeping them: its method `constants()` returns `{name: array}`. They are written, and checked when read.
 """
 
 import dataclasses
@@ -87,23 +90,27 @@ _SHOWN = 12
 
 def state_dict(model: nnx.Module) -> dict[str, np.ndarray]:
     """The model's tensors under PyTorch's names, in PyTorch's order, layouts and dtypes."""
-    return {key: rule.to_torch(np.asarray(variable.get_value())) for key, variable, rule in _tensors(model, "")}
+    return {
+        key: rule.to_torch(source if isinstance(source, np.ndarray) else np.asarray(source.get_value()))
+        for key, source, rule in _tensors(model, "")
+    }
 
 
 def signature(model: nnx.Module) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """`{key: (shape, dtype)}` of `state_dict(model)`, also of an abstract model (from `nnx.eval_shape`)."""
     return {
-        key: (rule.shape(variable.shape), np.dtype(rule.dtype or variable.dtype))
-        for key, variable, rule in _tensors(model, "")
+        key: (rule.shape(source.shape), np.dtype(rule.dtype or source.dtype))
+        for key, source, rule in _tensors(model, "")
     }
 
 
 def compare(model: nnx.Module, arrays: Mapping[str, np.ndarray]) -> Comparison:
-    """Sets a state dict beside a model: keys, shapes, kinds of numbers, NaN and infinity."""
+    """Sets a state dict beside a model: keys, shapes, kinds of numbers, NaN and infinity, constants."""
     expected = signature(model)
+    constants = {key: source for key, source, _ in _tensors(model, "") if isinstance(source, np.ndarray)}
     problems = {}
     for key, (shape, dtype) in expected.items():
-        if key in arrays and (problem := _problem(arrays[key], shape, dtype)):
+        if key in arrays and (problem := _problem(arrays[key], shape, dtype, constants.get(key))):
             problems[key] = problem
     return Comparison(
         matched=[key for key in expected if key in arrays and key not in problems],
@@ -119,8 +126,8 @@ def load_state_dict(model: nnx.Module, arrays: Mapping[str, np.ndarray]) -> None
     Floating-point values are converted to the model's dtype.
 
     Raises:
-        ValueError: keys missing or unexpected, shapes or kinds of numbers that differ, NaN or infinity. The
-            message lists them; the model is left as it was.
+        ValueError: keys missing or unexpected, shapes, kinds of numbers or constants that differ, NaN or
+            infinity. The message lists them; the model is left as it was.
     """
     comparison = compare(model, arrays)
     if not comparison.exact:
@@ -128,11 +135,12 @@ def load_state_dict(model: nnx.Module, arrays: Mapping[str, np.ndarray]) -> None
             f"the state dict does not fit the model: {comparison}\n"
             "(- the model has it, + the state dict has it, ! both have it; is it the right model?)"
         )
-    for key, variable, rule in _tensors(model, ""):
-        variable.set_value(jnp.asarray(rule.from_torch(np.asarray(arrays[key])), variable.dtype))
+    for key, source, rule in _tensors(model, ""):
+        if isinstance(source, nnx.Variable):
+            source.set_value(jnp.asarray(rule.from_torch(np.asarray(arrays[key])), source.dtype))
 
 
-def _problem(value: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> str | None:
+def _problem(value: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, constant: np.ndarray | None) -> str | None:
     if np.shape(value) != shape:
         return f"has shape {np.shape(value)}, the model's is {shape}"
     kind = jnp.floating if jnp.issubdtype(dtype, jnp.floating) else jnp.integer
@@ -140,11 +148,13 @@ def _problem(value: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> str 
         return f"is {value.dtype}, the model's is {dtype}"
     if kind is jnp.floating and not np.isfinite(value).all():
         return f"has {np.size(value) - np.isfinite(value).sum()} values that are NaN or infinite"
+    if constant is not None and (different := np.count_nonzero(value != constant)):
+        return f"is a constant of the architecture, and {different} of its values differ from the model's"
     return None
 
 
-def _tensors(module: nnx.Module, prefix: str) -> Iterator[tuple[str, nnx.Variable, Rule]]:
-    """`(key, variable, rule)` of every tensor, in PyTorch's order."""
+def _tensors(module: nnx.Module, prefix: str) -> Iterator[tuple[str, nnx.Variable | np.ndarray, Rule]]:
+    """`(key, variable or constant, rule)` of every tensor, in PyTorch's order."""
     attributes = _attributes(module)
     rules = RULES.get(type(module), {})
     for kind in (nnx.Param, nnx.BatchStat):
@@ -152,6 +162,8 @@ def _tensors(module: nnx.Module, prefix: str) -> Iterator[tuple[str, nnx.Variabl
             if isinstance(value, kind):
                 rule = rules.get(name, Rule(name))
                 yield prefix + rule.name, value, rule
+    for name, constant in getattr(module, "constants", dict)().items():
+        yield prefix + name, constant, Rule(name)
     for name, value in attributes.items():
         if isinstance(value, nnx.Module):
             yield from _tensors(value, f"{prefix}{name}.")
