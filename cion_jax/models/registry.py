@@ -20,7 +20,12 @@ from flax import nnx
 from cion_jax.models.backbone import Backbone
 
 # family module -> its class
-FAMILIES = {"convnext": "ConvNeXt", "resnet": "ResNet", "vit": "ViT"}
+FAMILIES = {
+    "convnext": "ConvNeXt",
+    "ghostnet": "GhostNet",
+    "resnet": "ResNet",
+    "vit": "ViT",
+}
 
 
 @dataclasses.dataclass(frozen=True)
