@@ -47,12 +47,21 @@ def truncated_normal_02(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return 0.02 * _draw(_normal_block, key, shape)
 
 
-def _torch_bias(key: jax.Array, features: int, fan_in: int) -> jax.Array:
-    return _draw(_uniform_block, key, (features,)) / math.sqrt(fan_in)
+def _kernel_and_bias(shape: tuple[int, ...], use_bias: bool, kernel_init: Initializer | None, rngs: nnx.Rngs):
+    """A kernel `[..., in, out]` and its bias: both PyTorch's, or `kernel_init` and zeros; `nnx.data(None)` for none."""
+    kernel = nnx.Param((kernel_init or torch_uniform)(rngs.params(), shape))
+    if not use_bias:
+        return kernel, nnx.data(None)
+    if kernel_init:
+        return kernel, nnx.Param(jnp.zeros(shape[-1]))
+    return kernel, nnx.Param(_draw(_uniform_block, rngs.params(), shape[-1:]) / math.sqrt(math.prod(shape[:-1])))
 
 
 class Conv(nnx.Module):
-    """2-D convolution `[b, h, w, c] -> [b, h', w', out]`, square kernel, zero padding; see `convolve`."""
+    """2-D convolution `[b, h, w, c] -> [b, h', w', out]`, square kernel, zero padding; see `convolve`.
+
+    PyTorch's initialisation, or `kernel_init` and zero bias.
+    """
 
     def __init__(
         self,
@@ -64,14 +73,11 @@ class Conv(nnx.Module):
         padding: int = 0,
         groups: int = 1,
         use_bias: bool = True,
-        kernel_init: Initializer = torch_uniform,
+        kernel_init: Initializer | None = None,
         rngs: nnx.Rngs,
     ):
         shape = (kernel_size, kernel_size, in_features // groups, out_features)
-        self.kernel = nnx.Param(kernel_init(rngs.params(), shape))
-        self.bias = nnx.data(None)
-        if use_bias:
-            self.bias = nnx.Param(_torch_bias(rngs.params(), out_features, math.prod(shape[:3])))
+        self.kernel, self.bias = _kernel_and_bias(shape, use_bias, kernel_init, rngs)
         self.stride, self.padding, self.groups = stride, padding, groups
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -87,16 +93,15 @@ class Linear(nnx.Module):
         in_features: int,
         out_features: int,
         *,
+        use_bias: bool = True,
         kernel_init: Initializer | None = None,
         rngs: nnx.Rngs,
     ):
-        init = kernel_init or torch_uniform
-        self.kernel = nnx.Param(init(rngs.params(), (in_features, out_features)))
-        bias = _torch_bias(rngs.params(), out_features, in_features)
-        self.bias = nnx.Param(jnp.zeros_like(bias) if kernel_init else bias)
+        self.kernel, self.bias = _kernel_and_bias((in_features, out_features), use_bias, kernel_init, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return x @ self.kernel[...].astype(x.dtype) + self.bias[...].astype(x.dtype)
+        x = x @ self.kernel[...].astype(x.dtype)
+        return x if self.bias is None else x + self.bias[...].astype(x.dtype)
 
 
 def _normalize(x: jax.Array, mean: jax.Array, variance: jax.Array, layer) -> jax.Array:
@@ -215,6 +220,29 @@ class IBN(nnx.Module):
         return jnp.concatenate([self.IN(x[..., : self.half]), self.BN(x[..., self.half :])], axis=-1)
 
 
+class DropPath(nnx.Module):
+    """Stochastic depth: drops a residual branch for some of the images, `[b, ...] -> [b, ...]`.
+
+        y = x / (1 - rate)  with probability 1 - rate, else 0          for every image by itself
+
+    "Deep Networks with Stochastic Depth" (ECCV 2016). It is the identity until it is given `sample_keys`, one
+    random key per image, `[b]`; with them the outcome does not depend on how a batch is split over devices:
+    `model.set_attributes(sample_keys=keys, raise_if_not_found=False)`. `index` tells the branches of a network
+    apart. Unlike dropout, it is not the business of `model.train()`: a teacher trains without.
+    """
+
+    def __init__(self, rate: float, index: int):
+        self.rate, self.index = rate, index
+        self.sample_keys: jax.Array | None = nnx.data(None)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if self.sample_keys is None or self.rate == 0:
+            return x
+        draws = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, self.index)))(self.sample_keys)
+        scale = jnp.where(draws < self.rate, 0.0, 1 / (1 - self.rate)).astype(x.dtype)
+        return x * scale.reshape(-1, *[1] * (x.ndim - 1))
+
+
 class Identity(nnx.Module):
     """Returns its input."""
 
@@ -254,14 +282,25 @@ class MLP(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Multi-head self-attention `softmax(q k^T / sqrt(d)) v`, `[b, n, c] -> [b, n, c]`, d = c / heads."""
+    """Multi-head self-attention `softmax(q k^T / sqrt(d) + bias) v`, `[b, n, c] -> [b, n, c]`, d = c / heads.
 
-    def __init__(self, features: int, heads: int, *, kernel_init: Initializer | None = None, rngs: nnx.Rngs):
-        self.qkv = Linear(features, 3 * features, kernel_init=kernel_init, rngs=rngs)
+    The bias, where there is one, is `[b or 1, heads, n, n]`.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        heads: int,
+        *,
+        qkv_bias: bool = True,
+        kernel_init: Initializer | None = None,
+        rngs: nnx.Rngs,
+    ):
+        self.qkv = Linear(features, 3 * features, use_bias=qkv_bias, kernel_init=kernel_init, rngs=rngs)
         self.proj = Linear(features, features, kernel_init=kernel_init, rngs=rngs)
         self.heads = heads
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, bias: jax.Array | None = None) -> jax.Array:
         b, n, c = x.shape
         q, k, v = jnp.unstack(self.qkv(x).reshape(b, n, 3, self.heads, c // self.heads), axis=2)
-        return self.proj(jax.nn.dot_product_attention(q, k, v).reshape(b, n, c))
+        return self.proj(jax.nn.dot_product_attention(q, k, v, bias).reshape(b, n, c))
