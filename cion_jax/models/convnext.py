@@ -33,9 +33,9 @@ MODELS = {
 class Block(nnx.Module):
     """`x + gamma * pwconv2(GELU(pwconv1(norm(dwconv(x)))))`, `[b, h, w, c] -> [b, h, w, c]`."""
 
-    def __init__(self, width: int, layer_scale: float, *, rngs: nnx.Rngs):
+    def __init__(self, width: int, layer_scale: float, kernel_size: int = 7, *, rngs: nnx.Rngs):
         self.gamma = nnx.Param(jnp.full(width, layer_scale))
-        self.dwconv = Conv(width, width, 7, padding=3, groups=width, rngs=rngs)
+        self.dwconv = Conv(width, width, kernel_size, padding=kernel_size // 2, groups=width, rngs=rngs)
         self.norm = LayerNorm(width)
         self.pwconv1 = Linear(width, 4 * width, rngs=rngs)
         self.pwconv2 = Linear(4 * width, width, rngs=rngs)
@@ -57,15 +57,15 @@ class ConvNeXt(Backbone):
             self.downsample_layers.append(
                 nnx.Sequential(LayerNorm(before), Conv(before, width, 2, stride=2, rngs=rngs))
             )
-        self.stages = nnx.List(
-            [
-                nnx.Sequential(*[Block(width, settings.layer_scale, rngs=rngs) for _ in range(depth)])
-                for depth, width in zip(settings.depths, widths)
-            ]
-        )
+        self.stages = nnx.List([self._stage(settings, index, rngs) for index in range(len(widths))])
         self.norm = LayerNorm(widths[-1])
         self.embed_dim = widths[-1]
         self.dtype = dtype
+
+    def _stage(self, settings: Settings, index: int, rngs: nnx.Rngs) -> nnx.Sequential:
+        """The blocks of one stage, `[b, h, w, c] -> [b, h, w, c]`; families of the same frame have others."""
+        width, depth = settings.widths[index], settings.depths[index]
+        return nnx.Sequential(*[Block(width, settings.layer_scale, rngs=rngs) for _ in range(depth)])
 
     def features(self, images: jax.Array) -> jax.Array:
         """`[b, h, w, 3] -> [b, h / 32, w / 32, embed_dim]`.

@@ -22,8 +22,11 @@ from cion_jax.models.backbone import Backbone
 # family module -> its class
 FAMILIES = {
     "convnext": "ConvNeXt",
+    "edgenext": "EdgeNeXt",
     "ghostnet": "GhostNet",
+    "repvit": "RepViT",
     "resnet": "ResNet",
+    "swin": "Swin",
     "vit": "ViT",
 }
 
@@ -104,11 +107,11 @@ def remember_order(model: nnx.Module) -> None:
     """Notes on every module the order in which its attributes were defined.
 
     Flax sorts attributes by name when it splits and merges modules; the order of a PyTorch state dict is the
-    order of definition. Call it once on a new model; the note survives `nnx.split`, `nnx.merge` and
-    `nnx.eval_shape`.
+    order of definition. Call it once on a new model, or on one with new parts; the note survives `nnx.split`,
+    `nnx.merge` and `nnx.eval_shape`.
     """
     for _, module in nnx.iter_modules(model):
-        if not isinstance(module, nnx.List):
+        if not isinstance(module, nnx.List) and not hasattr(module, "definition_order"):
             order = tuple(key for key in vars(module) if not key.startswith("_"))
             module.definition_order = order  # pyright: ignore[reportAttributeAccessIssue]
 
