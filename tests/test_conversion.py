@@ -36,11 +36,14 @@ def assert_same(got, expected):
 
 
 def changed_state_dict(name):
-    """A state dict unlike any initialisation, counters included."""
-    return {
-        key: np.asarray(7) if value.dtype == np.int64 else weight(key, value.shape, 3).astype(np.float32)
-        for key, value in state_dict(create_model(name)).items()
-    }
+    """A state dict unlike any initialisation, counters included; constants stay."""
+    arrays = state_dict(create_model(name))
+    for key, value in arrays.items():
+        if key.endswith("num_batches_tracked"):
+            arrays[key] = np.asarray(7)
+        elif value.dtype != np.int64:
+            arrays[key] = weight(key, value.shape, 3).astype(np.float32)
+    return arrays
 
 
 def as_tensors(arrays, prefix=""):
@@ -69,7 +72,7 @@ def test_pytorch_reads_what_is_written_and_it_comes_back_bit_by_bit(name, tmp_pa
     write_weights(model, tmp_path / "w.pth")
 
     content = torch.load(tmp_path / "w.pth", weights_only=True)
-    prefix = "backbone." if name == "convnext_test" else "module.backbone."
+    prefix = "backbone." if name in ("convnext_test", "swin_test") else "module.backbone."
     assert list(content) == ["teacher"]
     assert_same(
         {key: value.numpy() for key, value in content["teacher"].items()},
@@ -281,6 +284,17 @@ def test_what_does_not_fit_is_listed_and_the_model_left_alone(flaw):
     with pytest.raises(ValueError, match=message):
         load_state_dict(model, arrays)
     assert_same(state_dict(model), before)
+
+
+def test_a_constant_that_differs_is_refused_and_none_is_kept_as_state():
+    model, key = create_model("swin_test"), "layers.1.blocks.0.attn.relative_position_index"
+    arrays = changed_state_dict("swin_test")
+    arrays[key] = arrays[key].copy()
+    arrays[key][3, 5] += 1
+    with pytest.raises(ValueError, match=rf"! {key} is a constant of the architecture, and 1 of its values differ"):
+        load_state_dict(model, arrays)
+    assert arrays[key].dtype == np.int64
+    assert all(isinstance(leaf, nnx.Param) for _, leaf in nnx.to_flat_state(nnx.state(model)))
 
 
 def test_converting_writes_the_released_form_and_refuses_another_models_weights(tmp_path):

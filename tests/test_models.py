@@ -2,6 +2,7 @@
 
 import functools
 import gzip
+import hashlib
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from cion_jax.conversion import load_state_dict, signature
+from cion_jax.conversion import load_state_dict, signature, state_dict
 from cion_jax.models import create_model, list_models, model_info, registry
 from cion_jax.models.layers import BatchNorm
 from tests.refweights import image, weight
@@ -33,11 +34,21 @@ def reference_state_dicts():
 
 
 def reference_weights(name):
+    """Those that features.npz was made with, less the constants."""
     entry = reference_state_dicts()[name]
     return {
         key: np.zeros(shape, dtype) if dtype == "int64" else weight(key, shape, 0, entry["norm_scale"])
         for key, shape, dtype in entry["state_dict"]
+        if key not in entry["constant_sha256"]
     }
+
+
+def constants(name, model):
+    """The buffers that the model computes, which are the released model's."""
+    released, computed = reference_state_dicts()[name]["constant_sha256"], state_dict(model)
+    for key, digest in released.items():
+        assert hashlib.sha256(computed[key].astype("<i8").tobytes()).hexdigest() == digest, key
+    return {key: computed[key] for key in released}
 
 
 @functools.cache
@@ -61,7 +72,7 @@ def test_features_are_those_of_the_released_model(name):
     tolerance = max(1e-4, 2.3 * own_error)
     features = np.load(REFERENCE / "features.npz")
     model = create_model(name)
-    load_state_dict(model, reference_weights(name))
+    load_state_dict(model, reference_weights(name) | constants(name, model))
     model.eval()
     for view, size in (("global", (256, 128)), ("local", (128, 64))):
         images = image(view, (2, 3, *size)).transpose(0, 2, 3, 1).astype(np.float32)

@@ -27,6 +27,7 @@ FAMILIES = {
     "repvit": "RepViT",
     "resnet": "ResNet",
     "swin": "Swin",
+    "swin": "Swin",
     "vit": "ViT",
 }
 

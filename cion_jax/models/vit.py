@@ -6,15 +6,14 @@ projection.
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from cion_jax.models.backbone import Backbone
-from cion_jax.models.layers import IBN, MLP, Attention, BatchNorm, Conv, LayerNorm, truncated_normal_02
+from cion_jax.models.layers import IBN, Attention, LayerNorm, truncated_normal_02
+from cion_jax.models.transformer import Block, Stem, resize_positions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,56 +45,7 @@ MODELS = {
 }
 
 STRIDE = 16
-_STEM_STRIDE = 2
-
-
-class Stem(nnx.Module):
-    """Three convolutions, then non-overlapping patches: `[b, h, w, 3] -> [b, h / 16, w / 16, width]`."""
-
-    def __init__(self, stem_width: int, width: int, *, rngs: nnx.Rngs):
-        def conv(in_features: int, kernel_size: int, stride: int) -> Conv:
-            padding = kernel_size // 2
-            return Conv(
-                in_features,
-                stem_width,
-                kernel_size,
-                stride=stride,
-                padding=padding,
-                use_bias=False,
-                rngs=rngs,
-            )
-
-        self.conv = nnx.Sequential(
-            conv(3, 7, _STEM_STRIDE),
-            IBN(stem_width),
-            nnx.relu,
-            conv(stem_width, 3, 1),
-            IBN(stem_width),
-            nnx.relu,
-            conv(stem_width, 3, 1),
-            BatchNorm(stem_width),
-            nnx.relu,
-        )
-        patch = STRIDE // _STEM_STRIDE
-        self.proj = Conv(stem_width, width, patch, stride=patch, rngs=rngs)
-
-    def __call__(self, images: jax.Array) -> jax.Array:
-        return self.proj(self.conv(images))
-
-
-class Block(nnx.Module):
-    """Pre-norm transformer block, `[b, n, width] -> [b, n, width]`."""
-
-    def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
-        width = settings.width
-        self.norm1 = LayerNorm(width)
-        self.attn = Attention(width, settings.heads, kernel_init=truncated_normal_02, rngs=rngs)
-        self.norm2 = LayerNorm(width)
-        self.mlp = MLP(width, 4 * width, kernel_init=truncated_normal_02, rngs=rngs)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+_EPSILON = 1e-6
 
 
 class ViT(Backbone):
@@ -107,11 +57,16 @@ class ViT(Backbone):
         tokens = 1 + self.grid[0] * self.grid[1]
         self.cls_token = nnx.Param(truncated_normal_02(rngs.params(), (1, 1, width)))
         self.pos_embed = nnx.Param(truncated_normal_02(rngs.params(), (1, tokens, width)))
-        self.patch_embed = Stem(settings.stem_width, width, rngs=rngs)
-        self.blocks = nnx.List([Block(settings, rngs=rngs) for _ in range(settings.depth)])
-        self.norm = LayerNorm(width)
+        self.patch_embed = Stem(IBN, settings.stem_width, width, STRIDE // 2, rngs=rngs)
+        self.blocks = nnx.List([self._block(settings, rngs) for _ in range(settings.depth)])
+        self.norm = LayerNorm(width, epsilon=_EPSILON)
         self.embed_dim = width
         self.dtype = dtype
+
+    @staticmethod
+    def _block(settings: Settings, rngs: nnx.Rngs) -> Block:
+        attention = Attention(settings.width, settings.heads, kernel_init=truncated_normal_02, rngs=rngs)
+        return Block(settings.width, attention, 4, epsilon=_EPSILON, rngs=rngs)
 
     def features(self, images: jax.Array) -> jax.Array:
         """`[b, h, w, 3] -> [b, 1 + (h / 16) (w / 16), width]`: the class token, then patches row by row.
@@ -138,37 +93,10 @@ class ViT(Backbone):
 def resize_position_embedding(embedding: jax.Array, grid: tuple[int, int], new_grid: tuple[int, int]) -> jax.Array:
     """Position embedding `[1, 1 + grid, c]` for another grid of patches, `[1, 1 + new_grid, c]`.
 
-    Bicubic, rows and columns by themselves, the class token's kept: P' = A P B^T with `cubic_resize_matrix`.
-    Fine-tuning code resizes checkpoints in the same way.
+    Bicubic (`resize_positions`), the class token's kept. Fine-tuning code resizes checkpoints in the same way.
     """
     if new_grid == grid:
         return embedding
-    rows = cubic_resize_matrix(grid[0], new_grid[0]).astype(embedding.dtype)
-    columns = cubic_resize_matrix(grid[1], new_grid[1]).astype(embedding.dtype)
-    patches = embedding[:, 1:].reshape(1, *grid, -1)
-    patches = jnp.einsum("ir,jq,brqc->bijc", rows, columns, patches)
-    return jnp.concatenate([embedding[:, :1], patches.reshape(1, -1, embedding.shape[-1])], axis=1)
-
-
-@functools.cache
-def cubic_resize_matrix(size: int, new_size: int) -> np.ndarray:
-    """Cubic interpolation of `size` samples at `new_size` places, as a matrix `[new_size, size]`.
-
-    The released models call PyTorch's bicubic `interpolate` with the scale (new_size + 0.1) / size, and
-    PyTorch maps output place i to (i + 1/2) / scale - 1/2 with that very scale, not with new_size / size.
-    Kernel of Keys with a = -3/4, samples beyond the border repeat it, no antialiasing.
-    """
-    position = (np.arange(new_size) + 0.5) * size / (new_size + 0.1) - 0.5
-    first = np.floor(position).astype(int)
-    matrix = np.zeros((new_size, size))
-    for offset in (-1, 0, 1, 2):
-        sample = first + offset
-        places = np.arange(new_size), np.clip(sample, 0, size - 1)
-        matrix[places] += _cubic_kernel(np.abs(position - sample))
-    return matrix
-
-
-def _cubic_kernel(distance: np.ndarray, a: float = -0.75) -> np.ndarray:
-    near = (a + 2) * distance**3 - (a + 3) * distance**2 + 1
-    far = a * (distance**3 - 5 * distance**2 + 8 * distance - 4)
-    return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
+    c = embedding.shape[-1]
+    patches = resize_positions(embedding[:, 1:].reshape(1, *grid, c), new_grid)
+    return jnp.concatenate([embedding[:, :1], patches.reshape(1, -1, c)], axis=1)
