@@ -65,7 +65,7 @@ def _standard(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups
     )
 
 
-def _taps(x: jax.Array, kernel_shape: tuple, stride: int, padding: int) -> list[jax.Array]:
+def taps(x: jax.Array, kernel_shape: tuple, stride: int, padding: int) -> list[jax.Array]:
     """What every kernel position sees of `x`: size * size arrays `[b, rows, columns, c]`."""
     rows, columns = _output_size(x.shape, kernel_shape, stride, padding)
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
@@ -79,7 +79,7 @@ def _taps(x: jax.Array, kernel_shape: tuple, stride: int, padding: int) -> list[
 def _patches(x: jax.Array, size: int, stride: int, padding: int) -> jax.Array:
     """Square windows of `x`, unfolded: `[b, rows, columns, size * size * c]`."""
     if size != stride or padding:
-        return jnp.concatenate(_taps(x, (size, size), stride, padding), axis=-1)
+        return jnp.concatenate(taps(x, (size, size), stride, padding), axis=-1)
     b, rows, columns, c = len(x), x.shape[1] // size, x.shape[2] // size, x.shape[3]
     tiles = x[:, : rows * size, : columns * size].reshape(b, rows, size, columns, size, c)
     return tiles.swapaxes(2, 3).reshape(b, rows, columns, size * size * c)
@@ -104,8 +104,8 @@ def _dense_backward(stride, padding, residuals, gradient):
     x, kernel = residuals
     (x_gradient,) = jax.linear_transpose(lambda x: _standard(x, kernel, stride, padding), x)(gradient)
     flat = gradient.reshape(-1, gradient.shape[-1])
-    taps = [tap.reshape(-1, tap.shape[-1]).T @ flat for tap in _taps(x, kernel.shape, stride, padding)]
-    return x_gradient, jnp.stack(taps).reshape(kernel.shape)
+    products = [tap.reshape(-1, tap.shape[-1]).T @ flat for tap in taps(x, kernel.shape, stride, padding)]
+    return x_gradient, jnp.stack(products).reshape(kernel.shape)
 
 
 _dense.defvjp(_dense_forward, _dense_backward)
@@ -113,7 +113,7 @@ _dense.defvjp(_dense_forward, _dense_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _depthwise(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    products = map(jnp.multiply, _taps(x, kernel.shape, stride, padding), kernel.reshape(-1, kernel.shape[-1]))
+    products = map(jnp.multiply, taps(x, kernel.shape, stride, padding), kernel.reshape(-1, kernel.shape[-1]))
     return functools.reduce(jnp.add, products)
 
 

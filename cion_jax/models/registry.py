@@ -27,7 +27,6 @@ FAMILIES = {
     "repvit": "RepViT",
     "resnet": "ResNet",
     "swin": "Swin",
-    "swin": "Swin",
     "vit": "ViT",
 }
 
