@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cion_jax.models.backbone import Backbone
-from cion_jax.models.layers import BatchNorm, Conv, squeeze_excite
+from cion_jax.models.layers import BatchNorm, Conv, SqueezeExcite, round_channels
 
 
 class Block(NamedTuple):
@@ -79,12 +79,6 @@ MODELS = {
 }
 
 
-def round_channels(features: float) -> int:
-    """The multiple of 4 next to `features` (half-way up), at least 4, and never more than a tenth below it."""
-    rounded = max(4, int(features + 2) // 4 * 4)
-    return rounded + 4 if rounded < 0.9 * features else rounded
-
-
 def _conv(in_features: int, out_features: int, kernel_size: int, stride: int = 1, *, rngs: nnx.Rngs) -> Conv:
     padding = kernel_size // 2
     return Conv(in_features, out_features, kernel_size, stride=stride, padding=padding, use_bias=False, rngs=rngs)
@@ -95,18 +89,6 @@ def _depthwise(features: int, kernel_size: int, stride: int = 1, *, rngs: nnx.Rn
     return Conv(
         features, features, kernel_size, stride=stride, padding=padding, groups=features, use_bias=False, rngs=rngs
     )
-
-
-class SqueezeExcite(nnx.Module):
-    """Channel attention with a quarter of the channels inside and a hard sigmoid, `[b, h, w, c]`."""
-
-    def __init__(self, features: int, *, rngs: nnx.Rngs):
-        hidden = round_channels(features / 4)
-        self.conv_reduce = Conv(features, hidden, 1, rngs=rngs)
-        self.conv_expand = Conv(hidden, features, 1, rngs=rngs)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return squeeze_excite(x, self.conv_reduce, self.conv_expand, jax.nn.hard_sigmoid)
 
 
 class GhostModule(nnx.Module):
@@ -135,6 +117,8 @@ class GhostBottleneck(nnx.Module):
 
     `[b, h, w, c] -> [b, h / stride, w / stride, out]`; at stride 1 there is no convolution between.
     """
+
+    folds = (("conv_dw", "bn_dw"),)
 
     def __init__(self, in_features: int, block: Block, *, rngs: nnx.Rngs):
         hidden, out, stride = block.hidden, block.out, block.stride
@@ -165,6 +149,8 @@ class GhostBottleneck(nnx.Module):
 class ConvBnAct(nnx.Module):
     """`ReLU(bn1(conv(x)))` with a 1x1 convolution, `[b, h, w, c] -> [b, h, w, out]`."""
 
+    folds = (("conv", "bn1"),)
+
     def __init__(self, in_features: int, out_features: int, *, rngs: nnx.Rngs):
         self.conv = _conv(in_features, out_features, 1, rngs=rngs)
         self.bn1 = BatchNorm(out_features)
@@ -175,6 +161,8 @@ class ConvBnAct(nnx.Module):
 
 class GhostNet(Backbone):
     """GhostNet: strides 2 to 32; embeds as `ReLU(conv_head(mean over positions))`."""
+
+    folds = (("conv_stem", "bn1"),)
 
     def __init__(self, settings: Settings, *, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32):
         features = settings.channels(16)

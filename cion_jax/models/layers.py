@@ -270,6 +270,24 @@ def squeeze_excite(x: jax.Array, reduce: Conv, expand: Conv, gate: Callable[[jax
     return x * gate(expand(nnx.relu(reduce(squeezed))))
 
 
+def round_channels(features: float) -> int:
+    """The multiple of 4 next to `features` (half-way up), at least 4, and never more than a tenth below it."""
+    rounded = max(4, int(features + 2) // 4 * 4)
+    return rounded + 4 if rounded < 0.9 * features else rounded
+
+
+class SqueezeExcite(nnx.Module):
+    """Channel attention with a quarter of the channels inside and a hard sigmoid, `[b, h, w, c]`."""
+
+    def __init__(self, features: int, *, rngs: nnx.Rngs):
+        hidden = round_channels(features / 4)
+        self.conv_reduce = Conv(features, hidden, 1, rngs=rngs)
+        self.conv_expand = Conv(hidden, features, 1, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return squeeze_excite(x, self.conv_reduce, self.conv_expand, jax.nn.hard_sigmoid)
+
+
 class MLP(nnx.Module):
     """`fc2(GELU(fc1(x)))`, `[..., c] -> [..., c]`."""
 

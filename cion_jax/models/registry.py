@@ -23,6 +23,7 @@ from cion_jax.models.backbone import Backbone
 FAMILIES = {
     "convnext": "ConvNeXt",
     "edgenext": "EdgeNeXt",
+    "fastvit": "FastViT",
     "ghostnet": "GhostNet",
     "repvit": "RepViT",
     "resnet": "ResNet",

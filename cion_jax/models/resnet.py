@@ -67,6 +67,7 @@ class BasicBlock(nnx.Module):
     """Two 3x3 convolutions and a shortcut, `[b, h, w, c] -> [b, h / stride, w / stride, width]`."""
 
     expansion = 1
+    folds = (("conv1", "bn1"), ("conv2", "bn2"))
 
     def __init__(self, in_features: int, width: int, stride: int, ibn: bool, *, rngs: nnx.Rngs):
         self.conv1 = _conv(in_features, width, 3, stride, rngs=rngs)
@@ -85,6 +86,7 @@ class Bottleneck(nnx.Module):
     """1x1, 3x3, 1x1 convolutions and a shortcut, `[b, h, w, c] -> [b, h / stride, w / stride, 4 width]`."""
 
     expansion = 4
+    folds = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
 
     def __init__(self, in_features: int, width: int, stride: int, ibn: bool, *, rngs: nnx.Rngs):
         out_features = self.expansion * width
@@ -105,6 +107,8 @@ class Bottleneck(nnx.Module):
 
 class ResNet(Backbone):
     """ResNet: stride-4 stem, four stages at strides 1, 2, 2 and `last_stride`, global average pooling."""
+
+    folds = (("conv1", "bn1"),)
 
     def __init__(self, settings: Settings, *, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32):
         block = Bottleneck if settings.bottleneck else BasicBlock
