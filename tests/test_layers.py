@@ -52,6 +52,8 @@ CONVOLUTIONS = {
     "depthwise 7x7": (9, 11, 6, 6, 7, 1, 3, 6),
     "depthwise 3x3, stride 2, even size": (12, 10, 6, 6, 3, 2, 1, 6),
     "depthwise 3x3, stride 2, odd size": (11, 9, 6, 6, 3, 2, 1, 6),
+    "depthwise 7x7 with two outputs a channel, stride 2": (12, 10, 6, 12, 7, 2, 3, 6),
+    "depthwise 3x3 with three outputs a channel": (9, 7, 4, 12, 3, 1, 1, 4),
     "two groups": (9, 7, 6, 8, 3, 1, 1, 2),
 }
 

@@ -32,7 +32,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0,
         kernel: `[size, size, c / groups, out]`, of the dtype of `x`.
         stride: step of the window, the same both ways.
         padding: zeros added at every border.
-        groups: number of channel groups; `groups == c == out` is depthwise.
+        groups: number of channel groups; `groups == c` is depthwise.
 
     Returns:
         `[b, (h + 2 padding - size) // stride + 1, (w + 2 padding - size) // stride + 1, out]`.
@@ -44,8 +44,10 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0,
         if len(kernel) <= stride or rows * columns <= _SMALL_MAP:
             return _unfolded(x, kernel, stride, padding)
         return _dense(x, kernel, stride, padding)
-    if groups == x.shape[-1] == kernel.shape[-1]:
-        return _depthwise(x, kernel, stride, padding)
+    if groups == x.shape[-1]:
+        # every channel once for each of its outputs, which lie beside each other
+        repeated = jnp.repeat(x, kernel.shape[-1] // groups, axis=-1)
+        return _depthwise(repeated, kernel, stride, padding)
     return _standard(x, kernel, stride, padding, groups)
 
 
