@@ -29,6 +29,7 @@ FAMILIES = {
     "resnet": "ResNet",
     "swin": "Swin",
     "vit": "ViT",
+    "volo": "VOLO",
 }
 
 
@@ -69,7 +70,7 @@ def create_model(name: str, *, rngs: nnx.Rngs | None = None, dtype: jnp.dtype | 
         `model` with `model.embed_dim`, `model(images)` and `model.features(images)`.
 
     Raises:
-        ValueError: unknown model or setting (with the closest ones), or a model that is not ported yet.
+        ValueError: unknown model or setting (with the closest ones).
     """
     table = _table()
     if name not in table:
@@ -93,7 +94,7 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def model_info(name: str) -> ModelInfo:
-    """The facts about one of ReIDZoo's 32 models, ported or not.
+    """The facts about one of ReIDZoo's 32 models.
 
     Raises:
         ValueError: not one of ReIDZoo's names (with the closest ones).
@@ -132,7 +133,7 @@ def _table() -> dict[str, tuple[Callable[..., Backbone], Any]]:
 
 @functools.cache
 def reidzoo() -> dict[str, ModelInfo]:
-    """The 32 models of ReIDZoo by name, ported or not."""
+    """The 32 models of ReIDZoo by name."""
     text = ("name", "file", "prefix")
     with resources.files("cion_jax.models").joinpath("zoo.csv").open(encoding="utf-8") as file:
         rows: list[dict[str, Any]] = [
@@ -142,9 +143,7 @@ def reidzoo() -> dict[str, ModelInfo]:
 
 
 def _unknown_model(name: str, known: list[str]) -> str:
-    if name in reidzoo():
-        return f"{name} is one of ReIDZoo's models but not ported yet; ported are {', '.join(known)}"
-    return f"unknown model {name!r}{_closest(name, [*known, *reidzoo()])}; list_models() lists all"
+    return f"unknown model {name!r}{_closest(name, known)}; list_models() lists all"
 
 
 def _closest(name: str, known: list[str]) -> str:
