@@ -1,188 +1,133 @@
-"""PyTorch's `.pth` archives, read without PyTorch and without running what they hold.
+"""PyTorch's `.pth` files, read without PyTorch and without running what they hold.
 
-Since PyTorch 1.6 a `.pth` is a ZIP archive: `data.pkl`, a pickle in which every storage is a persistent id,
-and one raw file per storage under `data/`. The reader unpickles with a list of the few names a checkpoint
-needs, each standing for code of this module; any other name is refused before it is looked up, so no file can
-run code.
+Since PyTorch 1.6 a `.pth` is a ZIP archive: `data.pkl`, a pickle in which every storage is a persistent id, and one
+raw file per storage under `data/`. Before, and in torchvision's and IBN-Net's downloads to this day, it was one
+stream: three small pickles, the pickle of the content, the pickle of the storages' keys, and every storage as its
+length and its numbers, little-endian.
 """
 
-import collections
-import dataclasses
 import io
 import os
 import pickle
+import struct
 import zipfile
-from collections.abc import Callable, Mapping
-from typing import Any
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, BinaryIO
 
-import ml_dtypes
 import numpy as np
 
-STORAGES = {
-    "DoubleStorage": np.float64,
-    "FloatStorage": np.float32,
-    "HalfStorage": np.float16,
-    "BFloat16Storage": ml_dtypes.bfloat16,
-    "LongStorage": np.int64,
-    "IntStorage": np.int32,
-    "ShortStorage": np.int16,
-    "CharStorage": np.int8,
-    "ByteStorage": np.uint8,
-    "BoolStorage": np.bool_,
-}
+from cion_jax.conversion.unpickler import Storage, Tensor, Unpickler
 
-
-@dataclasses.dataclass(frozen=True)
-class _Storage:
-    """A flat run of numbers in the archive."""
-
-    entry: str
-    dtype: np.dtype
-
-
-@dataclasses.dataclass(frozen=True)
-class Tensor:
-    """A tensor as the pickle describes it; its numbers are read only when it is selected."""
-
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
+_STREAM_START = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
+# What `zipfile` raises on archives that are truncated or changed, wherever the damage is.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, OverflowError, ValueError, OSError)
 
 
 def read_pth(path: str | os.PathLike, select: Callable[[Any], Mapping[str, Tensor]]) -> dict[str, np.ndarray]:
     """Reads the tensors that `select` picks from the content of a `.pth`; the others are not read.
 
     Args:
-        path: a file that `torch.save` wrote, of PyTorch 1.6 or later.
+        path: a file that `torch.save` wrote.
         select: given the unpickled content (dicts, lists, numbers, and `Tensor` descriptions), returns
             `{key: Tensor}`; a `ValueError` of its own passes through.
 
     Raises:
-        ValueError: no such file, another or an older format, truncated, corrupt, or naming any object that a
-            checkpoint of tensors and settings does not need.
+        ValueError: no such file, another format, truncated, corrupt, or naming any object that a checkpoint of
+            tensors and settings does not need.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            content = _unpickle(archive, path)
-            return {key: _read_tensor(archive, tensor, path) for key, tensor in select(content).items()}
+        with open(path, "rb") as file:
+            reader = _Stream(file, path) if _starts_with(file, _STREAM_START) else _Archive(file, path)
+            return {key: _read_tensor(reader, tensor, path) for key, tensor in select(reader.content).items()}
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise ValueError(f"{path}: a folder, expected a .pth file") from None
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path}: {_not_an_archive(path)} ({error})") from None
 
 
-class _Namespace:
-    """Stands for `argparse.Namespace`: the settings that released checkpoints carry along, as a dict."""
+class _Archive:
+    """The ZIP form."""
 
-    def __setstate__(self, state: dict) -> None:
-        self.settings = dict(state)
+    def __init__(self, file: BinaryIO, path: str | os.PathLike):
+        self._path = path
+        try:
+            self._archive = zipfile.ZipFile(file)
+        except _DAMAGE as error:
+            raise ValueError(f"{path}: {_not_an_archive(path)} ({error})") from None
+        self._names = set(self._archive.namelist())
+        self._root = self._find_root()
+        pickled = io.BytesIO(self._entry(f"{self._root}data.pkl"))
+        self.content = Unpickler(pickled, path, self._byte_order()).load()
 
+    def read(self, storage: Storage) -> bytes:
+        entry = f"{self._root}data/{storage.key}"
+        if entry not in self._names:
+            raise ValueError(f"{self._path}: {entry} is missing; copy or download the file again")
+        return self._entry(entry)
 
-class _NumpyType:
-    """Stands for `numpy.dtype` in pickled scalars (learning rates, mostly); plain numbers only."""
+    def _entry(self, name: str) -> bytes:
+        try:
+            return self._archive.read(name)
+        except _DAMAGE as error:
+            raise ValueError(f"{self._path}: {_not_an_archive(self._path)} ({error})") from None
 
-    def __init__(self, code: str, *_):
-        if code not in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"):
-            raise pickle.UnpicklingError(f"a NumPy scalar of type {code!r}")
-        self.dtype = np.dtype(code)
+    def _find_root(self) -> str:
+        """The folder inside the archive that everything lies in, such as `"archive/"`."""
+        for name in self._names:
+            if name.count("/") == 1 and name.endswith("/data.pkl"):
+                return name.removesuffix("data.pkl")
+        raise ValueError(f"{self._path}: a ZIP archive, but none of PyTorch's: it has no data.pkl")
 
-    def __setstate__(self, state: tuple) -> None:
-        if state[1] in "<>":
-            self.dtype = self.dtype.newbyteorder(state[1])
-
-
-def _numpy_scalar(kind: _NumpyType, content: bytes) -> Any:
-    return np.frombuffer(content, kind.dtype, count=1)[0].item()
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"bytes in encoding {encoding!r}")
-    return text.encode("latin1")
-
-
-def _rebuild_tensor(storage: _Storage, offset: int, shape: tuple, strides: tuple, *_) -> Tensor:
-    return Tensor(storage, offset, tuple(shape), tuple(strides))
-
-
-def _rebuild_parameter(tensor: Tensor, *_) -> Tensor:
-    return tensor
-
-
-# Everything a pickle may name, and what stands for it here.
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("argparse", "Namespace"): _Namespace,
-    ("_codecs", "encode"): _encode,
-    ("numpy", "dtype"): _NumpyType,
-    ("numpy.core.multiarray", "scalar"): _numpy_scalar,
-    ("numpy._core.multiarray", "scalar"): _numpy_scalar,
-    ("torch", "Size"): tuple,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    **{("torch", name): np.dtype(dtype) for name, dtype in STORAGES.items()},
-}
+    def _byte_order(self) -> str:
+        """`"<"` or `">"`; files older than PyTorch 2.1 do not tell and are little-endian."""
+        name = f"{self._root}byteorder"
+        return ">" if name in self._names and self._entry(name) == b"big" else "<"
 
 
-class _Refused(ValueError):
-    """The pickle asks for something that is not in `_ALLOWED`."""
+class _Stream:
+    """The form of before PyTorch 1.6."""
+
+    def __init__(self, file: BinaryIO, path: str | os.PathLike):
+        self._file, self._path = file, path
+        for _ in ("magic number", "version", "sizes of types"):
+            Unpickler(file, path).load()
+        unpickler = Unpickler(file, path)
+        self.content = unpickler.load()
+        keys = Unpickler(file, path).load()
+        self._places = dict(self._find(map(str, keys), unpickler.storages))
+
+    def read(self, storage: Storage) -> bytes:
+        if storage.key not in self._places:
+            raise ValueError(f"{self._path}: storage {storage.key} is missing; copy or download the file again")
+        offset, size = self._places[storage.key]
+        self._file.seek(offset)
+        return self._file.read(size)
+
+    def _find(self, keys: Iterable[str], storages: Mapping[str, Storage]) -> Iterator[tuple[str, tuple[int, int]]]:
+        """`(key, (offset, bytes))` of every storage, in the order in which they follow the pickles."""
+        offset, end = self._file.tell(), os.fstat(self._file.fileno()).st_size
+        for key in keys:
+            self._file.seek(offset)
+            header = self._file.read(8)
+            count = struct.unpack("<q", header)[0] if len(header) == 8 and key in storages else -1
+            size = count * storages[key].dtype.itemsize if count >= 0 else end
+            offset += 8
+            if offset + size > end:
+                raise ValueError(f"{self._path}: truncated or damaged; copy or download it again")
+            yield key, (offset, size)
+            offset += size
 
 
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, pickled: bytes, root: str, byte_order: str, path: str | os.PathLike):
-        super().__init__(io.BytesIO(pickled))
-        self.root, self.byte_order, self.path = root, byte_order, path
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _ALLOWED:
-            return _ALLOWED[module, name]
-        raise _Refused(
-            f"{self.path}: refused, its pickle asks for {module}.{name}, which could run code; only tensors, "
-            "containers, numbers and argparse.Namespace are read. If you trust the file, load it in PyTorch "
-            "and save its state dict alone"
-        )
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        _, dtype, key, *_ = pid
-        return _Storage(f"{self.root}data/{key}", dtype.newbyteorder(self.byte_order))
+def _starts_with(file: BinaryIO, start: bytes) -> bool:
+    found = file.read(len(start)) == start
+    file.seek(0)
+    return found
 
 
-def _unpickle(archive: zipfile.ZipFile, path: str | os.PathLike) -> Any:
-    root = _root(archive, path)
-    pickled = archive.read(f"{root}data.pkl")
-    try:
-        return _Unpickler(pickled, root, _byte_order(archive, root), path).load()
-    except _Refused:
-        raise
-    except Exception as error:  # bytes that are no pickle, or another one, can raise anything
-        raise ValueError(
-            f"{path}: its description of the tensors is corrupt ({type(error).__name__}: {error}); "
-            "copy or download it again"
-        ) from error
-
-
-def _root(archive: zipfile.ZipFile, path: str | os.PathLike) -> str:
-    """The folder inside the archive that everything lies in, such as `"archive/"`."""
-    for name in archive.namelist():
-        if name.count("/") == 1 and name.endswith("/data.pkl"):
-            return name.removesuffix("data.pkl")
-    raise ValueError(f"{path}: a ZIP archive, but none of PyTorch's: it has no data.pkl")
-
-
-def _byte_order(archive: zipfile.ZipFile, root: str) -> str:
-    """`"<"` or `">"`; files older than PyTorch 2.1 do not tell and are little-endian."""
-    name = f"{root}byteorder"
-    return ">" if name in archive.namelist() and archive.read(name) == b"big" else "<"
-
-
-def _read_tensor(archive: zipfile.ZipFile, tensor: Tensor, path: str | os.PathLike) -> np.ndarray:
+def _read_tensor(reader: _Archive | _Stream, tensor: Tensor, path: str | os.PathLike) -> np.ndarray:
     storage, shape, strides = tensor.storage, tensor.shape, tensor.strides
-    if storage.entry not in archive.namelist():
-        raise ValueError(f"{path}: {storage.entry} is missing; copy or download the file again")
-    flat = np.frombuffer(archive.read(storage.entry), storage.dtype)
+    flat = np.frombuffer(reader.read(storage), storage.dtype)
     last = tensor.offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if min((tensor.offset, *shape, *strides)) < 0 or (0 not in shape and last >= len(flat)):
         raise ValueError(
@@ -201,7 +146,7 @@ def _not_an_archive(path: str | os.PathLike) -> str:
         return "a truncated or damaged .pth archive; copy or download it again"
     if start[:1] == b"\x80":
         return (
-            "a pickle in PyTorch's format from before version 1.6, which is not read; convert it once with "
-            "torch.save(torch.load(old, weights_only=True), new)"
+            "a pickle, but not one of torch.save; convert it once, where it can be read, with "
+            "torch.save(state_dict, new)"
         )
     return "not a .pth file: neither a ZIP archive nor a pickle"

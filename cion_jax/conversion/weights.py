@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from cion_jax.conversion.pth import Tensor, read_pth
+from cion_jax.conversion.pth import read_pth
 from cion_jax.conversion.pth_writer import write_pth
 from cion_jax.conversion.state_dict import load_state_dict, state_dict
+from cion_jax.conversion.unpickler import Tensor
 from cion_jax.models.layers import BatchNorm
 
 # Where a checkpoint keeps a state dict, first found first taken: the released training saves student and
