@@ -1,6 +1,7 @@
 """Shared layers against PyTorch and XLA."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +19,14 @@ from cion_jax.models.layers import (
     Attention,
     BatchNorm,
     Conv,
+    DropPath,
     LayerNorm,
     Linear,
     max_pool,
     squeeze_excite,
 )
 from cion_jax.models.vit import resize_position_embedding
+from cion_jax.models.volo import fold, unfold
 
 
 def normal(seed, *shape):
@@ -191,6 +194,46 @@ def test_attention_and_mlp_are_pytorchs():
         expected_mlp = reference.linear2(torch.nn.functional.gelu(reference.linear1(tokens)))
     np.testing.assert_allclose(attention(jnp.asarray(x)), expected, atol=1e-5)
     np.testing.assert_allclose(mlp(jnp.asarray(x)), expected_mlp, atol=1e-5)
+
+
+def test_drop_path_drops_whole_images_and_keeps_the_mean():
+    layer, x = DropPath(0.25, index=3), jnp.asarray(1 + np.abs(normal(0, 4000, 2, 3)))
+    keys = jax.random.split(jax.random.key(0), len(x))
+    assert layer(x) is x
+    assert not jax.tree.leaves(nnx.state(layer))
+    layer = nnx.merge(*nnx.split(layer))
+    layer.set_attributes(sample_keys=keys)
+    y = np.asarray(layer(x))
+    kept = y[:, 0, 0] > 0
+    np.testing.assert_allclose(y, np.where(kept[:, None, None], x / 0.75, 0), rtol=1e-6)
+    assert abs(kept.mean() - 0.75) < 0.02  # three standard deviations
+    np.testing.assert_allclose(y.mean((0, 1)), x.mean((0, 1)), rtol=0.04)
+    assert layer(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+def test_drop_path_depends_on_an_images_key_and_the_branch_alone():
+    x, keys = jnp.ones((64, 2)), jax.random.split(jax.random.key(0), 64)
+
+    def dropped(rate, index, keys, x):
+        layer = DropPath(rate, index)
+        layer.set_attributes(sample_keys=keys)
+        return np.asarray(layer(x))
+
+    whole = dropped(0.5, 0, keys, x)
+    np.testing.assert_array_equal(dropped(0.5, 0, keys[48:][::-1], x[48:]), whole[48:][::-1])
+    assert 0.2 < (dropped(0.5, 1, keys, x) != whole)[:, 0].mean() < 0.8
+    np.testing.assert_array_equal(dropped(0.0, 0, keys, x), x)
+
+
+@pytest.mark.parametrize(("h", "w"), [(8, 4), (7, 5), (1, 2)])
+def test_outlook_windows_are_those_of_pytorchs_unfold_and_fold(h, w):
+    x = normal(0, 2, h, w, 3)
+    rows, columns = math.ceil(h / 2), math.ceil(w / 2)
+    windows = torch.nn.functional.unfold(to_torch(x), 3, padding=1, stride=2)  # [b, c * 9, windows]
+    expected = windows.reshape(2, 3, 9, rows, columns).permute(0, 3, 4, 2, 1).numpy()
+    np.testing.assert_array_equal(unfold(jnp.asarray(x)), expected)
+    folded = torch.nn.functional.fold(windows, (h, w), 3, padding=1, stride=2)
+    np.testing.assert_allclose(fold(jnp.asarray(expected), x.shape), from_torch(folded), atol=1e-6)
 
 
 @pytest.mark.parametrize(("h", "w"), [(8, 4), (9, 5)])

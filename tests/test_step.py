@@ -6,17 +6,26 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from jax.sharding import PartitionSpec
 
+from cion_jax.distillation.augmentation import sample_keys
 from cion_jax.distillation.head import Head
 from cion_jax.distillation.optimizer import clip_per_tensor, make_optimizer, parameter_groups
-from cion_jax.distillation.step import LossSettings, Network, create_state, make_train_step
+from cion_jax.distillation.step import (
+    LossSettings,
+    Network,
+    create_state,
+    image_keys,
+    make_train_step,
+    view_keys,
+)
 from cion_jax.models import create_model
-from cion_jax.runtime.mesh import make_mesh, replicate, shard_batch
+from cion_jax.runtime.mesh import DATA_AXIS, make_mesh, replicate, shard_batch
 
 
-def network(model="resnet_ibn_test", batch_norm=True):
+def network(model="resnet_ibn_test", batch_norm=True, **settings):
     rngs = nnx.Rngs(0)
-    backbone = create_model(model, rngs=rngs)
+    backbone = create_model(model, rngs=rngs, **settings)
     return Network(
         backbone, Head(backbone.embed_dim, 32, hidden_dim=24, bottleneck_dim=16, batch_norm=batch_norm, rngs=rngs)
     )
@@ -28,13 +37,13 @@ def views_of(batch, step):
     return jnp.stack([x, x[:, :, ::-1]]), jnp.stack([x[:, :32, :16], x[:, 32:, 16:]])
 
 
-def run(devices, optimizer, steps=3, k=2):
+def run(devices, optimizer, steps=3, k=2, model="resnet_ibn_test", seed=0, **settings):
     mesh = make_mesh(jax.devices()[:devices])
-    structure, state = create_state(network(), optimizer)
+    structure, state = create_state(network(model, **settings), optimizer)
     state = replicate(state, mesh)
     step = make_train_step(
         structure, optimizer, mesh=mesh, make_views=views_of, momentum=lambda s: 0.9 + 0.01 * s,
-        images_per_identity=k, loss=LossSettings(),
+        images_per_identity=k, loss=LossSettings(), seed=seed,
     )  # fmt: skip
     losses = []
     for i in range(steps):
@@ -61,6 +70,40 @@ def test_eight_devices_equal_one():
     assert largest_difference(sharded_state["optimizer"], state["optimizer"]) < 3e-5
     assert np.isfinite(jax.tree.leaves(jax.device_get(metrics))).all()
     assert losses[0] != losses[1]
+
+
+def stochastic_depth_keys(devices, seed, step):
+    """Keys of 8 images in 3 views, `[3, 8]`, as numbers."""
+
+    def keys(_):
+        return jax.random.key_data(view_keys(image_keys(seed, step, 8 // devices), 0, 3)).reshape(3, 8 // devices, -1)
+
+    mesh = make_mesh(jax.devices()[:devices])
+    spread = PartitionSpec(None, DATA_AXIS)
+    sharded = jax.shard_map(keys, mesh=mesh, in_specs=PartitionSpec(), out_specs=spread, check_vma=False)
+    return np.asarray(sharded(jnp.zeros(())))
+
+
+def test_stochastic_depth_has_a_key_per_image_view_step_and_seed_on_any_number_of_devices():
+    kinds = [stochastic_depth_keys(1, seed, step) for seed, step in ((0, 0), (0, 1), (1, 0))]
+    np.testing.assert_array_equal(stochastic_depth_keys(8, 1, 0), kinds[2])
+    augmentation = np.asarray(jax.random.key_data(sample_keys(0, 0, jnp.arange(8))))
+    every = np.concatenate([keys.reshape(-1, keys.shape[-1]) for keys in (*kinds, augmentation)])
+    assert len(np.unique(every, axis=0)) == len(every) == 3 * 24 + 8
+
+
+@pytest.mark.slow
+def test_stochastic_depth_is_the_same_on_eight_devices_and_leaves_the_teacher_alone():
+    options = dict(optimizer=optax.sgd(1e-3, momentum=0.9), steps=1, model="swin_test", drop_rate=0.5)
+    losses, state, _ = run(1, **options)
+    sharded_losses, sharded_state, _ = run(8, **options)
+    np.testing.assert_allclose(sharded_losses, losses, rtol=1e-6)
+    assert largest_difference(sharded_state["student"], state["student"]) < 2e-6
+    assert largest_difference(sharded_state["optimizer"], state["optimizer"]) < 3e-5  # the gradients
+    other_losses, other_state, _ = run(1, seed=1, **options)
+    assert abs(other_losses[0] - losses[0]) > 1e-4
+    # The center is the mean of the teacher's outputs.
+    np.testing.assert_array_equal(other_state["center"], state["center"])
 
 
 def test_teacher_moves_by_momentum_and_keeps_its_own_statistics():

@@ -28,13 +28,19 @@ class Network(nnx.Module):
         self.backbone = backbone
         self.head = head
 
-    def __call__(self, *resolutions: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, *resolutions: jax.Array, image_keys: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         """Embeddings `[views, b, dim]` and logits `[views, b, prototypes]` of `[views, b, h, w, 3]` arrays.
 
         The backbone runs once per resolution, the head once over everything, as BatchNorm in either sees it.
+        `image_keys` `[b]` are for stochastic depth in the backbone, where it has any; without them nothing drops.
         """
-        batch = resolutions[0].shape[1]
-        embeddings = jnp.concatenate([self.backbone(x.reshape(-1, *x.shape[2:])) for x in resolutions])
+        batch, first_view, embeddings = resolutions[0].shape[1], 0, []
+        for x in resolutions:
+            keys = None if image_keys is None else view_keys(image_keys, first_view, len(x))
+            self.backbone.set_attributes(sample_keys=keys, raise_if_not_found=False)
+            embeddings.append(self.backbone(x.reshape(-1, *x.shape[2:])))
+            first_view += len(x)
+        embeddings = jnp.concatenate(embeddings)
         logits = self.head(embeddings)
         return embeddings.reshape(-1, batch, embeddings.shape[-1]), logits.reshape(-1, batch, logits.shape[-1])
 
@@ -92,6 +98,7 @@ def make_train_step(
     momentum: Schedule,
     images_per_identity: int,
     loss: LossSettings,
+    seed: int = 0,
 ) -> Callable[[TrainState, Tree], tuple[TrainState, dict[str, jax.Array]]]:
     """A jitted `(state, batch) -> (state, metrics)`; the state is donated.
 
@@ -104,15 +111,17 @@ def make_train_step(
       momentum: of the teacher: teacher = m teacher + (1 - m) student, parameters only, after the student's update.
       images_per_identity: K of this stage.
       loss: form and temperatures.
+      seed: of stochastic depth, which the student alone has; views have their own randomness.
     """
 
     def distill(state: TrainState, batch: Tree) -> tuple[TrainState, dict[str, jax.Array]]:
         views, local_views = make_views(batch, state.step)
         all_views = (views,) if local_views is None else (views, local_views)
         (_, teacher_logits), teacher_stats = apply(structure, state.teacher, state.teacher_stats, views)
+        keys = image_keys(seed, state.step, views.shape[1])
 
         def loss_of(params: Tree) -> tuple[jax.Array, Tree]:
-            (embeddings, logits), stats = apply(structure, params, state.student_stats, *all_views)
+            (embeddings, logits), stats = apply(structure, params, state.student_stats, *all_views, image_keys=keys)
             value, center = identity_distillation_loss(
                 logits,
                 teacher_logits,
@@ -148,11 +157,30 @@ def make_train_step(
     return jax.jit(sharded, donate_argnums=0)
 
 
-def apply(structure: nnx.GraphDef, params: Tree, stats: Tree, *views: jax.Array) -> tuple[Any, Tree]:
+def apply(
+    structure: nnx.GraphDef, params: Tree, stats: Tree, *views: jax.Array, image_keys: jax.Array | None = None
+) -> tuple[Any, Tree]:
     """Runs the network functionally: its output and the new running statistics."""
     network = nnx.merge(structure, params, stats, copy=True)
-    output = network(*views)
+    output = network(*views, image_keys=image_keys)
     return output, nnx.as_pure(nnx.state(network, nnx.BatchStat))
+
+
+# Sets stochastic depth apart from the views, whose keys start from the same seed.
+_STREAM = 0x64726F70
+
+
+def image_keys(seed: int, step: jax.Array, count: int) -> jax.Array:
+    """A key for each of a device's `count` images, from (seed, step, position in the global batch); in `shard_map`."""
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _STREAM), step)
+    positions = lax.axis_index(DATA_AXIS) * count + jnp.arange(count)
+    return jax.vmap(lambda position: jax.random.fold_in(key, position))(positions)
+
+
+def view_keys(keys: jax.Array, first: int, views: int) -> jax.Array:
+    """Keys `[views * b]`, view by view, of images with keys `[b]` and views `first`, `first + 1`, ..."""
+    fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+    return jax.vmap(fold, in_axes=(None, 0))(keys, jnp.arange(first, first + views)).reshape(-1)
 
 
 def collapse_metrics(

@@ -184,6 +184,7 @@ class _Run:
             momentum=self._teacher_momentum(stage),
             images_per_identity=stage.images_per_identity,
             loss=LossSettings(**self._settings.loss),
+            seed=self._seed,
         )
 
 

@@ -41,7 +41,7 @@ MODELS = {
     "swin_small": Settings(width=96, depths=(2, 2, 18, 2), heads=(3, 6, 12, 24)),
     "swin_base": Settings(width=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32)),
     # small one for tests
-    "swin_test": Settings(width=8, depths=(2, 2, 1, 1), heads=(1, 2, 2, 4), window=4),
+    "swin_test": Settings(width=8, depths=(2, 1, 1, 1), heads=(1, 2, 2, 4), window=4),
 }
 
 _PATCH = 4
