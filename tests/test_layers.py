@@ -57,6 +57,10 @@ CONVOLUTIONS = {
     "depthwise 3x3, stride 2, odd size": (11, 9, 6, 6, 3, 2, 1, 6),
     "depthwise 7x7 with two outputs a channel, stride 2": (12, 10, 6, 12, 7, 2, 3, 6),
     "depthwise 3x3 with three outputs a channel": (9, 7, 4, 12, 3, 1, 1, 4),
+    "depthwise 5x5, stride 2, even size": (12, 10, 6, 6, 5, 2, 2, 6),
+    "depthwise 9x9 on a smaller map": (4, 2, 6, 6, 9, 1, 4, 6),
+    "depthwise 2x2, stride 3": (12, 10, 6, 6, 2, 3, 0, 6),
+    "depthwise 3x3, stride 3, rows left over": (12, 10, 6, 6, 3, 3, 1, 6),
     "two groups": (9, 7, 6, 8, 3, 1, 1, 2),
 }
 

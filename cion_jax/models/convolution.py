@@ -6,13 +6,15 @@ and far off at others (times of the standard form against the form used here, tw
 - kernel gradients: up to 5x slower than one matrix product per kernel tap;
 - small output maps and kernels that do not overlap (1x1, patch embeddings): up to 15x slower than one matrix
   product of the unfolded patches;
-- depthwise, forward and input gradient: 15-40x slower than a sum of shifted products.
+- depthwise, forward and input gradient: 15-40x slower than a sum of shifted products; the kernel gradient is a
+  loop over such sums.
 
 The choice is made when a function is traced, from `jax.default_backend()` and static shapes. Every form
 computes the same sums; they differ in rounding only.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -125,36 +127,67 @@ def _depthwise_forward(x, kernel, stride, padding):
 
 def _depthwise_backward(stride, padding, residuals, gradient):
     x, kernel = residuals
-    # Zeros between the gradient's positions make the case of any stride that of stride 1.
-    between = (0, 0, stride - 1)
-    gradient = lax.pad(gradient, jnp.zeros((), gradient.dtype), [(0, 0, 0), between, between, (0, 0, 0)])
     return (
-        _depthwise_input_gradient(x.shape, kernel, gradient, padding),
-        _depthwise_kernel_gradient(x, len(kernel), gradient, padding),
+        _depthwise_input_gradient(x.shape, kernel, gradient, stride, padding),
+        _depthwise_kernel_gradient(x, len(kernel), gradient, stride, padding),
     )
 
 
-def _depthwise_input_gradient(shape: tuple, kernel: jax.Array, gradient: jax.Array, padding: int) -> jax.Array:
-    """A depthwise convolution with the flipped kernel, the gradient bordered so that `shape` comes out."""
-    size = len(kernel)
-    low = size - 1 - padding
-    borders = [(low, shape[axis] + padding - gradient.shape[axis], 0) for axis in (1, 2)]
-    bordered = lax.pad(gradient, jnp.zeros((), gradient.dtype), [(0, 0, 0), *borders, (0, 0, 0)])
-    return _depthwise(bordered, kernel[::-1, ::-1], 1, 0)
+def _depthwise_input_gradient(
+    shape: tuple, kernel: jax.Array, gradient: jax.Array, stride: int, padding: int
+) -> jax.Array:
+    """X[h] = sum over i, k with i stride + k = h of gradient[i] kernel[k], and the same for columns.
 
-
-def _depthwise_kernel_gradient(x: jax.Array, size: int, gradient: jax.Array, padding: int) -> jax.Array:
-    """K[i, j, c] = sum over b, h, w of x[b, h + i, w + j, c] gradient[b, h, w, c], `[size, size, 1, c]`.
-
-    For every kernel row i, one matrix product over b and h pairs all columns of `x` with all of the gradient;
-    the pairs that are j apart are then summed. More arithmetic than one sum per (i, j), but XLA's CPU sums
-    are three times slower.
+    With h = m stride + r and k = t stride + r this is, for every phase r, a convolution of stride 1 of the gradient
+    with the kernel's taps t of that phase. All phases are computed side by side, `[b, m, r, m', r', c]`.
     """
-    rows, columns = gradient.shape[1:3]
+    b, _, _, c = shape
+    size = -(-len(kernel) // stride)  # taps of a phase, the kernel filled up with zeros
+    fill = (0, size * stride - len(kernel))
+    phases = jnp.pad(kernel, (fill, fill, (0, 0), (0, 0))).reshape(size, stride, size, stride, c)
+    rows, columns = (-(-(shape[axis] + 2 * padding) // stride) for axis in (1, 2))
+    borders = [(size - 1, length - gradient.shape[axis]) for axis, length in ((1, rows), (2, columns))]
+    shifted = taps(jnp.pad(gradient, ((0, 0), *borders, (0, 0))), (size, size), 1, 0)
+    flipped = phases[::-1, :, ::-1].swapaxes(1, 2).reshape(size * size, stride, 1, stride, c)
+    products = [tap[:, :, None, :, None] * kernels for tap, kernels in zip(shifted, flipped)]
+    whole = functools.reduce(jnp.add, products).reshape(b, rows * stride, columns * stride, c)
+    return whole[:, padding : padding + shape[1], padding : padding + shape[2]]
+
+
+def _depthwise_kernel_gradient(x: jax.Array, size: int, gradient: jax.Array, stride: int, padding: int) -> jax.Array:
+    """K[i, j, c] = sum over b, h, w of x[b, h stride + i, w stride + j, c] gradient[b, h, w, c].
+
+    `[size, size, 1, c]`. XLA's CPU sums are slow, its elementwise loops are not: a loop over rows adds products up
+    for every i, j, w and c, which stay in cache, and one sum over w ends it. A step of the loop adds several images,
+    so that their products are one pass over those sums.
+    """
+    b, rows, columns, c = gradient.shape
+    images = math.gcd(b, 16)
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    pairs = jnp.stack([jnp.einsum("bhvc,bhwc->cvw", x[:, i : i + rows], gradient) for i in range(size)])
-    apart = np.stack([np.eye(x.shape[2], columns, -j) for j in range(size)])
-    return jnp.einsum("icvw,jvw->ijc", pairs, apart.astype(x.dtype))[:, :, None]
+
+    def add_row(step, total):
+        first, row = step // rows * images, step % rows
+        seen = lax.dynamic_slice(x, (first, row * stride, 0, 0), (images, size, *x.shape[2:]))
+        line = lax.dynamic_slice(gradient, (first, row, 0, 0), (images, 1, columns, c))
+        for image, image_line in zip(seen.astype(total.dtype), line.astype(total.dtype)):
+            total = total + _column_taps(image, size, columns, stride) * image_line
+        return total
+
+    total = jnp.zeros((size, size, columns, c), jnp.promote_types(x.dtype, jnp.float32))
+    total = lax.fori_loop(0, rows * (b // images), add_row, total)
+    return jnp.sum(total, axis=2)[:, :, None].astype(x.dtype)
+
+
+def _column_taps(x: jax.Array, size: int, columns: int, stride: int) -> jax.Array:
+    """`[rows, width, c] -> [rows, size, columns, c]`: at j, w what stands in column w stride + j.
+
+    Copies of `x` in a row, cut into pieces one longer than `x`, start one column later each time. It is only
+    indexing, which XLA fuses into the loop that reads it.
+    """
+    rows, width, c = x.shape
+    copies = jnp.broadcast_to(x[:, None], (rows, size + 1, width, c)).reshape(rows, (size + 1) * width, c)
+    pieces = copies[:, : size * (width + 1)].reshape(rows, size, width + 1, c)
+    return pieces[:, :, : (columns - 1) * stride + 1 : stride]
 
 
 _depthwise.defvjp(_depthwise_forward, _depthwise_backward)
