@@ -339,7 +339,7 @@ def test_converting_writes_the_released_form_and_refuses_another_models_weights(
     assert_same(read_weights(tmp_path / "to.pth")[0], arrays)
     with pytest.raises(ValueError, match=r"beside vit_test: 0 matched"):
         convert("vit_test", tmp_path / "from.pth", tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=r"give it that ending"):
+    with pytest.raises(ValueError, match=r"give it such an ending"):
         convert("resnet_test", tmp_path / "from.pth", tmp_path / "other.npz")
     assert not list(tmp_path.glob("*other*"))
 

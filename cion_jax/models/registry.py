@@ -10,6 +10,7 @@ import difflib
 import fnmatch
 import functools
 import importlib
+import os
 from collections.abc import Callable
 from importlib import resources
 from typing import Any
@@ -57,11 +58,19 @@ class ModelInfo:
     prefix: str
 
 
-def create_model(name: str, *, rngs: nnx.Rngs | None = None, dtype: jnp.dtype | None = None, **overrides) -> Backbone:
-    """A backbone in training mode, newly initialised.
+def create_model(
+    name: str,
+    *,
+    weights: str | os.PathLike | None = None,
+    rngs: nnx.Rngs | None = None,
+    dtype: jnp.dtype | None = None,
+    **overrides,
+) -> Backbone:
+    """A backbone in training mode, newly initialised or with the weights of a file.
 
     Args:
         name: one of `list_models()`.
+        weights: `.pth` or `.safetensors` that fits exactly: ReIDZoo's, or any that `read_weights` reads.
         rngs: source of the initial weights; seed 0 when left out.
         dtype: compute dtype, float32 when left out. Parameters and statistics are float32 whatever it is.
         overrides: settings of the family to change, such as `last_stride=2` for a ResNet.
@@ -85,6 +94,10 @@ def create_model(name: str, *, rngs: nnx.Rngs | None = None, dtype: jnp.dtype | 
     settings = dataclasses.replace(settings, **overrides)
     model = family(settings, rngs=rngs or nnx.Rngs(0), dtype=dtype or jnp.float32)
     remember_order(model)
+    if weights is not None:
+        from cion_jax.conversion import load_weights  # imported here, as it imports the models
+
+        load_weights(model, weights)
     return model
 
 

@@ -85,14 +85,14 @@ def resize_positions(embedding: jax.Array, new_grid: tuple[int, int]) -> jax.Arr
 
 
 @functools.cache
-def cubic_resize_matrix(size: int, new_size: int) -> np.ndarray:
+def cubic_resize_matrix(size: int, new_size: int, excess: float = 0.1) -> np.ndarray:
     """Cubic interpolation of `size` samples at `new_size` places, as a matrix `[new_size, size]`.
 
-    The released models call PyTorch's bicubic `interpolate` with the scale (new_size + 0.1) / size, and
+    The released models call PyTorch's bicubic `interpolate` with the scale (new_size + `excess`) / size, and
     PyTorch maps output place i to (i + 1/2) / scale - 1/2 with that very scale, not with new_size / size.
     Kernel of Keys with a = -3/4, samples beyond the border repeat it, no antialiasing.
     """
-    position = (np.arange(new_size) + 0.5) * size / (new_size + 0.1) - 0.5
+    position = (np.arange(new_size) + 0.5) * size / (new_size + excess) - 0.5
     first = np.floor(position).astype(int)
     matrix = np.zeros((new_size, size))
     for offset in (-1, 0, 1, 2):
