@@ -102,6 +102,8 @@ def test_parameters_are_those_the_paper_counts(name):
 @pytest.mark.parametrize("name", TEST_MODELS)
 def test_every_parameter_has_a_gradient_and_jit_equals_eager(name):
     graph, params, statistics = nnx.split(create_model(name), nnx.Param, nnx.BatchStat)
+    # RepViT's residual branches end in a scale that starts at zero, which no gradient passes
+    params = jax.tree.map(lambda leaf: jnp.where(leaf == 0, 0.1, leaf), params)
     images = jnp.asarray(image("train", (4, 64, 32, 3)), jnp.float32)
 
     def loss(params):
