@@ -49,7 +49,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0,
     if groups == x.shape[-1]:
         # every channel once for each of its outputs, which lie beside each other
         repeated = jnp.repeat(x, kernel.shape[-1] // groups, axis=-1)
-        return _depthwise(repeated, kernel, stride, padding)
+        return _depthwise(*_pad_and_trim(repeated, kernel, stride, padding), stride)
     return _standard(x, kernel, stride, padding, groups)
 
 
@@ -115,65 +115,81 @@ def _dense_backward(stride, padding, residuals, gradient):
 _dense.defvjp(_dense_forward, _dense_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _depthwise(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    products = map(jnp.multiply, taps(x, kernel.shape, stride, padding), kernel.reshape(-1, kernel.shape[-1]))
-    return functools.reduce(jnp.add, products)
+def _pad_and_trim(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> tuple[jax.Array, jax.Array]:
+    """`x` with its padding, and `kernel` without the outer taps that see nothing but padding.
+
+    Maps smaller than the kernel have such taps: of 9x9 on a 4x2 map, 7x3 are left.
+    """
+    borders = [(0, 0)]
+    for axis, outputs in enumerate(_output_size(x.shape, kernel.shape, stride, padding)):
+        size, length = kernel.shape[axis], x.shape[axis + 1]
+        low, high = max(0, padding - (outputs - 1) * stride), max(0, size - padding - length)
+        kernel = lax.slice_in_dim(kernel, low, size - high, axis=axis)
+        borders.append((padding - low, padding - high))
+    return jnp.pad(x, [*borders, (0, 0)]), kernel
 
 
-def _depthwise_forward(x, kernel, stride, padding):
-    return _depthwise(x, kernel, stride, padding), (x, kernel)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Depthwise convolution without padding, `kernel` of any height and width."""
+    height, width, _, c = kernel.shape
+    products = list(map(jnp.multiply, taps(x, kernel.shape, stride, 0), kernel.reshape(-1, c)))
+    # one sum for every kernel row: additions that need not wait for one another
+    sums = [functools.reduce(jnp.add, products[i * width : (i + 1) * width]) for i in range(height)]
+    return functools.reduce(jnp.add, sums)
 
 
-def _depthwise_backward(stride, padding, residuals, gradient):
+def _depthwise_forward(x, kernel, stride):
+    return _depthwise(x, kernel, stride), (x, kernel)
+
+
+def _depthwise_backward(stride, residuals, gradient):
     x, kernel = residuals
     return (
-        _depthwise_input_gradient(x.shape, kernel, gradient, stride, padding),
-        _depthwise_kernel_gradient(x, len(kernel), gradient, stride, padding),
+        _depthwise_input_gradient(x.shape, kernel, gradient, stride),
+        _depthwise_kernel_gradient(x, kernel.shape, gradient, stride),
     )
 
 
-def _depthwise_input_gradient(
-    shape: tuple, kernel: jax.Array, gradient: jax.Array, stride: int, padding: int
-) -> jax.Array:
+def _depthwise_input_gradient(shape: tuple, kernel: jax.Array, gradient: jax.Array, stride: int) -> jax.Array:
     """X[h] = sum over i, k with i stride + k = h of gradient[i] kernel[k], and the same for columns.
 
     With h = m stride + r and k = t stride + r this is, for every phase r, a convolution of stride 1 of the gradient
     with the kernel's taps t of that phase. All phases are computed side by side, `[b, m, r, m', r', c]`.
     """
-    b, _, _, c = shape
-    size = -(-len(kernel) // stride)  # taps of a phase, the kernel filled up with zeros
-    fill = (0, size * stride - len(kernel))
-    phases = jnp.pad(kernel, (fill, fill, (0, 0), (0, 0))).reshape(size, stride, size, stride, c)
-    rows, columns = (-(-(shape[axis] + 2 * padding) // stride) for axis in (1, 2))
-    borders = [(size - 1, length - gradient.shape[axis]) for axis, length in ((1, rows), (2, columns))]
-    shifted = taps(jnp.pad(gradient, ((0, 0), *borders, (0, 0))), (size, size), 1, 0)
-    flipped = phases[::-1, :, ::-1].swapaxes(1, 2).reshape(size * size, stride, 1, stride, c)
+    b, height, width, c = shape
+    sizes = [-(-size // stride) for size in kernel.shape[:2]]  # taps of a phase, the kernel filled up with zeros
+    fill = [(0, size * stride - kernel.shape[axis]) for axis, size in enumerate(sizes)]
+    phases = jnp.pad(kernel[:, :, 0], [*fill, (0, 0)]).reshape(sizes[0], stride, sizes[1], stride, c)
+    flipped = phases[::-1, :, ::-1].swapaxes(1, 2).reshape(-1, stride, 1, stride, c)
+    lengths = [-(-length // stride) for length in (height, width)]
+    borders = [(sizes[axis] - 1, lengths[axis] - gradient.shape[axis + 1]) for axis in (0, 1)]
+    shifted = taps(jnp.pad(gradient, [(0, 0), *borders, (0, 0)]), tuple(sizes), 1, 0)
     products = [tap[:, :, None, :, None] * kernels for tap, kernels in zip(shifted, flipped)]
-    whole = functools.reduce(jnp.add, products).reshape(b, rows * stride, columns * stride, c)
-    return whole[:, padding : padding + shape[1], padding : padding + shape[2]]
+    whole = functools.reduce(jnp.add, products).reshape(b, lengths[0] * stride, lengths[1] * stride, c)
+    return whole[:, :height, :width]
 
 
-def _depthwise_kernel_gradient(x: jax.Array, size: int, gradient: jax.Array, stride: int, padding: int) -> jax.Array:
-    """K[i, j, c] = sum over b, h, w of x[b, h stride + i, w stride + j, c] gradient[b, h, w, c].
+def _depthwise_kernel_gradient(x: jax.Array, kernel_shape: tuple, gradient: jax.Array, stride: int) -> jax.Array:
+    """K[i, j, c] = sum over b, h, w of x[b, h stride + i, w stride + j, c] gradient[b, h, w, c], of `kernel_shape`.
 
-    `[size, size, 1, c]`. XLA's CPU sums are slow, its elementwise loops are not: a loop over rows adds products up
-    for every i, j, w and c, which stay in cache, and one sum over w ends it. A step of the loop adds several images,
-    so that their products are one pass over those sums.
+    XLA's CPU sums are slow, its elementwise loops are not: a loop over rows adds products up for every i, j, w and
+    c, which stay in cache, and one sum over w ends it. A step of the loop adds several images, so that their
+    products are one pass over those sums.
     """
     b, rows, columns, c = gradient.shape
+    height, width = kernel_shape[:2]
     images = math.gcd(b, 16)
-    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
 
     def add_row(step, total):
         first, row = step // rows * images, step % rows
-        seen = lax.dynamic_slice(x, (first, row * stride, 0, 0), (images, size, *x.shape[2:]))
+        seen = lax.dynamic_slice(x, (first, row * stride, 0, 0), (images, height, *x.shape[2:]))
         line = lax.dynamic_slice(gradient, (first, row, 0, 0), (images, 1, columns, c))
         for image, image_line in zip(seen.astype(total.dtype), line.astype(total.dtype)):
-            total = total + _column_taps(image, size, columns, stride) * image_line
+            total = total + _column_taps(image, width, columns, stride) * image_line
         return total
 
-    total = jnp.zeros((size, size, columns, c), jnp.promote_types(x.dtype, jnp.float32))
+    total = jnp.zeros((height, width, columns, c), jnp.promote_types(x.dtype, jnp.float32))
     total = lax.fori_loop(0, rows * (b // images), add_row, total)
     return jnp.sum(total, axis=2)[:, :, None].astype(x.dtype)
 
