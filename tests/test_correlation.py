@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from cion_jax.correlation import correlate, noise, padding, tiles, tracklet
+from cion_jax.runtime.progress import silent
 from tests.correlation_oracle import DIM, WIDE, Oracle, make_world, wide_world
 
 E1, E2, E3 = np.eye(3, dtype=np.float32)
@@ -15,6 +16,10 @@ def assert_same_levels(found, expected):
     for result, identities in zip(found.levels, expected, strict=True):
         np.testing.assert_array_equal(result.identities, identities, err_msg=f"level {result.level}")
     np.testing.assert_array_equal(found.identities, expected[-1])
+
+
+def denoise(features, numbers, sigma_cst):
+    return tracklet.denoise_tracklets(features, numbers, sigma_cst, lambda total: silent("", total, ""))
 
 
 def identities_of(found):
@@ -89,7 +94,7 @@ def test_long_tracklet_with_many_removals_does_not_drift():
         margin = min(margin, largest - second) if largest > second else margin
         kept[np.argmax(away)] = False
     assert 600 < (~kept).sum() < 1700
-    found, sums = tracklet.denoise_tracklets(features, np.zeros(2300, int), 0.2)
+    found, sums = denoise(features, np.zeros(2300, int), 0.2)
     # Removals closer than the float32 rounding may swap their order, so a few images may differ at the end.
     assert (found != kept).sum() <= (2 if margin < WIDE else 0)
     np.testing.assert_allclose(sums[0], x[found].sum(0), rtol=1e-5)
@@ -129,7 +134,7 @@ def test_ties_among_many_go_to_the_lowest_row():
     a, b = random.normal(size=(2, 50)).astype(np.float32)  # no exact products: rounding must not decide
     for count in (3, 17):
         rows = np.stack([a, b] * count)
-        kept, _ = tracklet.denoise_tracklets(rows, np.zeros(2 * count, int), 0.2)
+        kept, _ = denoise(rows, np.zeros(2 * count, int), 0.2)
         assert kept.tolist() == [False, True] * count
 
 
@@ -137,7 +142,7 @@ def test_the_last_two_images_are_a_tie_however_many_left_before():
     """At 768 dimensions, where float32 products err most, and a threshold so small that one image is left."""
     features = np.random.default_rng(3).normal(size=(20, 12, 768)) + 28 * np.eye(768)[0]
     numbers = np.repeat(np.arange(20), 12)
-    kept, _ = tracklet.denoise_tracklets(features.reshape(240, 768).astype(np.float32), numbers, 1e-3)
+    kept, _ = denoise(features.reshape(240, 768).astype(np.float32), numbers, 1e-3)
     for images, found in zip(features, kept.reshape(20, 12)):
         images /= np.linalg.norm(images, axis=1, keepdims=True)
         left = list(range(12))
@@ -202,7 +207,7 @@ def world():
 @pytest.mark.parametrize("block, budget", [(4, 1), (3, 5000)])
 def test_batches_and_blocks_do_not_matter(world, monkeypatch, block, budget):
     inputs, oracle = world
-    monkeypatch.setattr(tiles, "BLOCK", block)
+    monkeypatch.setattr(tiles, "block", lambda: block)
     monkeypatch.setattr(tiles, "BATCH_BYTES", budget)
     monkeypatch.setattr(tracklet, "BATCH_BYTES", budget)
     assert_same_levels(correlate(*inputs, half_width=None), oracle.identities)
@@ -212,12 +217,12 @@ def test_batches_and_blocks_do_not_matter(world, monkeypatch, block, budget):
 
 def test_products_at_once_or_one_row_at_a_time_do_not_matter(world, monkeypatch):
     inputs, oracle = world
-    monkeypatch.setattr(tracklet, "LONGEST_SQUARE", 2)
-    tracklet._denoise_batch.clear_cache()
+    monkeypatch.setattr(tracklet, "SQUARE_LENGTHS", range(3, 2049))
+    tracklet._program.cache_clear()
     try:
         assert_same_levels(correlate(*inputs, half_width=None), oracle.identities)
     finally:
-        tracklet._denoise_batch.clear_cache()
+        tracklet._program.cache_clear()
 
 
 def test_no_inconsistency_is_left_after_level_one(world):
@@ -297,8 +302,9 @@ def test_padding_waste_is_bounded_and_no_group_is_lost():
 
 def test_little_data_makes_one_batch():
     lengths = np.array([1, 30, 0, 7])
-    assert [width for width, _ in padding.padded_batches(lengths, 100, 4, 10**6)] == [30]
-    assert [width for width, _ in padding.padded_batches(lengths, 100, 4, 7000)] == [7, 30]
+    assert [width for width, _ in padding.padded_batches(lengths, 100, 4, 10**6)] == [32]
+    assert [width for width, _ in padding.padded_batches(lengths, 100, 4, 10**6, widest=30)] == [30]
+    assert [width for width, _ in padding.padded_batches(lengths, 100, 4, 8000)] == [7, 32]
     assert list(padding.padded_batches(np.zeros(3, int), 100, 4, 7000)) == []
 
 

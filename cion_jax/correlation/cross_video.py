@@ -2,17 +2,23 @@
 
 import numpy as np
 
-from cion_jax.correlation.distances import directions
-from cion_jax.correlation.tiles import close_pairs
+from cion_jax.correlation.centroids import Groups
+from cion_jax.correlation.linking import close_pairs
+from cion_jax.correlation.workers import Track
 
 
-def link(sums: np.ndarray, half_width: int | None, sigma_drm: float) -> np.ndarray:
+def link(
+    groups: Groups,
+    features: np.ndarray,
+    half_width: int | None,
+    sigma_drm: float,
+    track: Track,
+) -> np.ndarray:
     """The pairs `[links, 2]` of groups with 0 < |i - j| <= half_width and dist(c_i, c_j) <= sigma_drm.
 
-    `sums` `[groups, d]` are those of the unit features in each group that Eq. 6 left, in the order that the
-    range slides over them. `half_width=None` compares every pair.
+    `groups` are those that Eq. 6 left, in the order that the range slides over them, and `features` `[n, d]` their
+    images. `half_width=None` compares every pair.
     """
-    everything = len(sums)
+    everything = len(groups.sums)
     reach = everything if half_width is None else min(half_width, everything)
-    pairs = close_pairs(directions(sums), np.array([everything]), reach, sigma_drm)
-    return np.concatenate([np.zeros((0, 2), np.int32), *pairs])
+    return close_pairs(groups, features, np.array([everything]), reach, sigma_drm, track)

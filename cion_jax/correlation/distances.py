@@ -1,46 +1,60 @@
-"""Cosine distances in float32, sums of features, and the two conventions that every decision rests on.
+"""Cosine distances, and the conventions that every decision rests on.
 
     dist(x, c) = 1 - x . c / (|x| |c|),  clipped to [0, 2]
 
-1. *Ties.* Distances closer to each other than `TIE` count as equal, and the lowest row (or tracklet) wins. A
-   real tie, such as between the two images of a two-image tracklet, would otherwise be decided by rounding.
-2. *No direction.* Features that cancel out have no direction: the distance to their centroid is 1.
+1. *The last word is float64.* Devices compute in float32 (or less). What their rounding, bounded in `rounding`,
+   could decide either way is decided again in float64 from the images themselves. So identities don't depend on
+   the device, nor on how the work is cut into batches or spread over devices and processes.
+2. *Ties.* In float64, distances within `TIE` of each other or of a threshold are equal to it; among equals the
+   lowest row (or tracklet) wins.
+3. *No direction.* Features that cancel out have no direction: the distance to their centroid is 1.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
-TIE = 5e-6  # float32 products of 768-d unit vectors are off by up to 2e-6 (XLA on CPU)
-SHORTEST_SUM = 1e-3  # unit features whose sum is shorter than this have cancelled out
+TIE = 1e-9
+SHORTEST_SUM = 1e-6  # unit features whose sum is shorter than this have cancelled out
 
 _BLOCK_BYTES = 32 * 2**20
 
 
 @jax.jit
-def unit(features: jax.Array) -> jax.Array:
-    """L2-normalises `[..., d]` features, in float32."""
-    features = features.astype(jnp.float32)
+def unit(features: Any) -> jax.Array:
+    """L2-normalises `[..., d]` features, in float32 or, given float64, in that."""
+    features = features.astype(jnp.promote_types(features.dtype, jnp.float32))
     return features / jnp.linalg.norm(features, axis=-1, keepdims=True)
+
+
+def exact_unit(features: np.ndarray) -> np.ndarray:
+    """`unit` in float64 on the host."""
+    features = features.astype(np.float64)
+    return features / np.linalg.norm(features, axis=-1, keepdims=True)
 
 
 def directions(sums: np.ndarray) -> np.ndarray:
     """Unit vectors along `[k, d]` sums of unit features, which is all that distances need of a centroid."""
-    length = np.linalg.norm(sums, axis=1, keepdims=True)
-    return sums / np.maximum(length, SHORTEST_SUM)
+    return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), SHORTEST_SUM)
 
 
 def similarities(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Products `[p, q]` of the rows of `a` `[p, d]` and `b` `[q, d]`, in full float32 on every device."""
-    return jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)
+    """Products `[p, q]` of the rows of `a` `[p, d]` and `b` `[q, d]`, in at least float32 on every device."""
+    return jnp.matmul(
+        a,
+        b.T,
+        precision=None if a.dtype == jnp.bfloat16 else jax.lax.Precision.HIGHEST,
+        preferred_element_type=jnp.promote_types(a.dtype, jnp.float32),
+    )
 
 
-def distance(similarity: jax.Array) -> jax.Array:
+def distance(similarity: Any) -> Any:
     """Cosine distance of a similarity of unit vectors."""
-    return jnp.clip(1 - similarity, 0, 2)
+    return (1 - similarity).clip(0, 2)
 
 
 def row_blocks(features: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:

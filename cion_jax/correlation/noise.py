@@ -1,30 +1,47 @@
 """The noise of a set of identities (Eq. 1-3)."""
 
 import dataclasses
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cion_jax.correlation import rounding
+from cion_jax.correlation.centroids import Groups, Vectors
 from cion_jax.correlation.checks import check_features, check_identities, check_threshold
-from cion_jax.correlation.distances import add_rows, directions, distance, row_blocks
-from cion_jax.correlation.tiles import count_close_pairs
+from cion_jax.correlation.distances import TIE, add_rows, distance, row_blocks
+from cion_jax.correlation.linking import close_after_all
+from cion_jax.correlation.tiles import Windows, compare
+from cion_jax.correlation.workers import Track, from_all
+from cion_jax.runtime.progress import Progress, silent
 
 
 @dataclasses.dataclass(frozen=True)
 class Noise:
     """`total` is n_S of Eq. 3, `consistency` and `discrimination` its two sums, each already divided by M.
 
-    `identities` is M, the number of identities present.
+    `identities` is M, the number of identities present. `standard_error` is that of `discrimination` where it was
+    estimated, and 0 where every pair was looked at.
     """
 
     total: float
     consistency: float
     discrimination: float
     identities: int
+    standard_error: float = 0.0
 
 
-def noise(features: np.ndarray, identities: np.ndarray, *, sigma_cst: float, sigma_drm: float) -> Noise:
+def noise(
+    features: np.ndarray,
+    identities: np.ndarray,
+    *,
+    sigma_cst: float,
+    sigma_drm: float,
+    most_rows: int | None = None,
+    progress: Progress = silent,
+) -> Noise:
     """Measures n_S of features `[n, d]` grouped by identities `[n]`; rows with identity -1 are left out.
 
         n_k^cst    = u(r_k - sigma_cst),     r_k = max_i dist(x_i, c_k)      over all images of k  (Eq. 1)
@@ -32,7 +49,10 @@ def noise(features: np.ndarray, identities: np.ndarray, *, sigma_cst: float, sig
         n_S        = (sum_k n_k^cst + sum_i sum_{j != i} n_{i,j}^drm) / M                          (Eq. 3)
 
     u(0) = 1; distances are cosine distances; c_k is the mean of the L2-normalised features of k. The double
-    sum counts each pair twice, as written. Raises `ValueError` on bad input and where no row has an identity.
+    sum counts each pair twice, as written. It costs M^2 products: with `most_rows`, and more identities than that,
+    it is estimated, without bias, from so many of them (drawn once and for all), each compared with all others.
+
+    Raises `ValueError` on bad input and where no row has an identity.
     """
     check_threshold("sigma_cst", sigma_cst)
     check_threshold("sigma_drm", sigma_drm)
@@ -40,14 +60,22 @@ def noise(features: np.ndarray, identities: np.ndarray, *, sigma_cst: float, sig
     check_features(features)
     labels = np.where(identities < 0, -1, np.unique(identities, return_inverse=True)[1])
     labels -= labels[labels >= 0].min()
-    centroids = directions(_identity_sums(features, labels))
-    count = len(centroids)
-    scattered = int((_radii(features, labels, centroids) >= np.float32(sigma_cst)).sum())
-    close = 2 * count_close_pairs(centroids, np.array([count]), count, sigma_drm)
-    return Noise((scattered + close) / count, scattered / count, close / count, count)
+    groups = Groups(labels, _sums(features, labels))
+    count = len(groups.sums)
+
+    def track(tiles: int) -> AbstractContextManager[Callable[[int], None]]:
+        return progress("noise", tiles, "tiles")
+
+    if most_rows is None or most_rows >= count:
+        close, error = _close_to_any(features, groups, sigma_drm, track), 0.0
+    else:
+        rows = np.sort(np.random.default_rng(0).choice(count, most_rows, replace=False))
+        close, error = _close_to_some(features, groups, rows, sigma_drm, track)
+    scattered = np.count_nonzero(_scattered(features, groups, sigma_cst)) / count
+    return Noise(scattered + close, scattered, close, count, error)
 
 
-def _identity_sums(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _sums(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     sums = np.zeros((labels.max() + 1, features.shape[1]), np.float32)
     for rows, block in row_blocks(features):
         present = labels[rows] >= 0
@@ -55,14 +83,58 @@ def _identity_sums(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return sums
 
 
-def _radii(features: np.ndarray, labels: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """r_k of every identity `[k]`."""
-    radii = np.zeros(len(centroids), np.float32)
+def _scattered(features: np.ndarray, groups: Groups, sigma_cst: float) -> np.ndarray:
+    """n_k^cst of every identity `[k]`."""
+    radii, centroids = np.zeros(len(groups.sums), np.float32), groups.centroids()
     for rows, block in row_blocks(features):
-        present = np.flatnonzero(labels[rows] >= 0)
-        own = labels[rows][present]
-        np.maximum.at(radii, own, np.asarray(_paired_distances(block[present], centroids[own])))
-    return radii
+        present = np.flatnonzero(groups.assigned[rows] >= 0)
+        own = groups.assigned[rows][present]
+        np.maximum.at(radii, own, np.asarray(_paired_distances(block[present], centroids.directions[own])))
+    scattered = radii >= sigma_cst
+    slack = centroids.slack + rounding.image_slack(features.shape[1])
+    exact = groups.exactly(features)
+    for k in np.flatnonzero(np.abs(radii - sigma_cst) <= slack):
+        images = exact.images_of(k)
+        scattered[k] = exact.distances_to(images, groups.assigned[images]).max() >= sigma_cst - TIE
+    return scattered
+
+
+def _close_to_any(features: np.ndarray, groups: Groups, sigma_drm: float, track: Track) -> float:
+    """Pairs at most `sigma_drm` apart, counted both ways, per identity."""
+    centroids, lengths = groups.centroids(), np.array([len(groups.sums)])
+    windows = Windows.within(lengths, len(groups.sums))
+    first = _counted(centroids, groups, features, windows, np.arange(len(groups.sums)), sigma_drm, track)
+    return 2 * float(first.sum()) / len(groups.sums)
+
+
+def _close_to_some(
+    features: np.ndarray, groups: Groups, rows: np.ndarray, sigma_drm: float, track: Track
+) -> tuple[float, float]:
+    """The same, estimated from what the identities in `rows` are close to; and the standard error."""
+    first, last = np.zeros(len(rows), np.int32), np.full(len(rows), len(groups.sums), np.int32)
+    windows = Windows(first, last, rows.astype(np.int32))
+    close = _counted(groups.centroids(), groups, features, windows, rows, sigma_drm, track)
+    return float(close.mean()), float(close.std(ddof=1) / len(rows) ** 0.5)
+
+
+def _counted(
+    centroids: Vectors,
+    groups: Groups,
+    features: np.ndarray,
+    windows: Windows,
+    rows: np.ndarray,
+    sigma_drm: float,
+    track: Track,
+) -> np.ndarray:
+    """How many identities in its window each of the `rows` is close to. Links are counted, not kept."""
+    chosen = centroids if len(rows) == len(centroids) else centroids[rows]
+    counts = np.zeros(len(rows), np.int64)
+    for pairs, doubtful in compare(chosen, centroids, windows, np.array([len(rows)]), sigma_drm, track):
+        doubts = np.stack([rows[pairs[doubtful, 0]], pairs[doubtful, 1]], 1)
+        close = ~doubtful
+        close[doubtful] = close_after_all(doubts, centroids, groups, features, sigma_drm)
+        counts += np.bincount(pairs[close, 0], minlength=len(rows))
+    return from_all(counts[None]).sum(0)
 
 
 @jax.jit

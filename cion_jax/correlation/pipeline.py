@@ -3,14 +3,15 @@
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 
 from cion_jax.correlation import checks, cross_video, video
-from cion_jax.correlation.closure import groups, numbered
-from cion_jax.correlation.distances import add_rows, unit
+from cion_jax.correlation.centroids import Groups
+from cion_jax.correlation.closure import numbered
 from cion_jax.correlation.tracklet import denoise_tracklets
+from cion_jax.correlation.workers import Track
+from cion_jax.runtime.progress import Progress, silent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,7 @@ def correlate(
     half_width: int | str | None = 1000,
     levels: int = 3,
     on_level: Callable[[LevelResult], None] | None = None,
+    progress: Progress = silent,
 ) -> Correlation:
     """Finds out which images show the same person (Sec. 3.2).
 
@@ -61,6 +63,7 @@ def correlate(
     half_width: how many places the Sliding Range reaches to either side; None or "all" compares every pair.
     levels:     the last level to run, 0 to 3.
     on_level:   called with each `LevelResult` as it is there.
+    progress:   shows how far a level is, as `cion_jax.runtime.progress.progress` does.
 
     Raises `ValueError` on input that does not fit, with the rows concerned, before any work starts.
     """
@@ -70,7 +73,7 @@ def correlate(
     reach = checks.reach(half_width)
     checks.check_features(features)
     checks.check_tracklets(videos, tracklets, len(features))
-    steps = _steps(features, videos, tracklets, sigma_cst, sigma_drm, reach)
+    steps = _steps(features, videos, tracklets, sigma_cst, sigma_drm, reach, progress)
     results = []
     for level in range(levels + 1):
         started = time.perf_counter()
@@ -88,60 +91,37 @@ def _steps(
     sigma_cst: float,
     sigma_drm: float,
     reach: int | None,
+    progress: Progress,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields (identities, links) of levels 0 to 3, each computed when it is asked for."""
+
+    def track(title: str, unit: str) -> Track:
+        return lambda total: progress(title, total, unit)
+
     tracklet, video_lengths = sliding_order(videos, tracklets)
     nothing = np.zeros((0, 2), np.int64)
     yield numbered(tracklet), nothing
 
-    kept, sums = denoise_tracklets(features, tracklet, sigma_cst)
-    denoised = _Groups(np.where(kept, tracklet, -1), sums)
-    yield numbered(denoised.assigned), nothing
+    kept, sums = denoise_tracklets(features, tracklet, sigma_cst, track("single tracklets", "images"))
+    groups = Groups(np.where(kept, tracklet, -1), sums)
+    yield numbered(groups.assigned), nothing
 
-    reassigned = _reassigned(features, tracklet, denoised, video_lengths, sigma_cst)
-    links = video.merge(reassigned.sums, video_lengths, sigma_drm)
-    merged = _merged(reassigned, links)
-    yield numbered(merged.assigned), _named(links, denoised)
+    names = _names(groups)
+    groups = video.reassign(groups, features, tracklet, video_lengths, sigma_cst, track("strays", "tiles"))
+    links = video.merge(groups, features, video_lengths, sigma_drm, track("single videos", "tiles"))
+    groups = groups.merged(links)
+    yield numbered(groups.assigned), names[links]
 
-    links = cross_video.link(merged.sums, reach, sigma_drm)
-    yield numbered(_merged(merged, links).assigned), _named(links, merged)
-
-
-class _Groups(NamedTuple):
-    """The group of each image, `[n]`, -1 = none, and the sums `[groups, d]` of the unit features in each."""
-
-    assigned: np.ndarray
-    sums: np.ndarray
+    links = cross_video.link(groups, features, reach, sigma_drm, track("across videos", "tiles"))
+    yield numbered(groups.merged(links).assigned), _names(groups)[links]
 
 
-def _reassigned(
-    features: np.ndarray, tracklet: np.ndarray, denoised: _Groups, video_lengths: np.ndarray, sigma_cst: float
-) -> _Groups:
-    """Eq. 5: images without a group join the one of their video that they fit."""
-    excluded = np.flatnonzero(denoised.assigned < 0)
-    excluded = excluded[np.argsort(tracklet[excluded], kind="stable")]
-    images = np.asarray(unit(features[excluded]))
-    target = video.reassign(images, tracklet[excluded], denoised.sums, video_lengths, sigma_cst)
-    assigned, sums = denoised.assigned.copy(), denoised.sums.copy()
-    assigned[excluded] = target
-    add_rows(sums, target[target >= 0], images[target >= 0])
-    return _Groups(assigned, sums)
-
-
-def _merged(before: _Groups, links: np.ndarray) -> _Groups:
-    """Groups after transitive closure of `links`, numbered by their lowest member."""
-    group = groups(len(before.sums), links)
-    sums = np.zeros((group.max() + 1, before.sums.shape[1]), np.float32)
-    add_rows(sums, group, before.sums)
-    return _Groups(np.where(before.assigned >= 0, group[before.assigned], -1), sums)
-
-
-def _named(links: np.ndarray, before: _Groups) -> np.ndarray:
-    """Links between groups as links between the identities that these groups are called by."""
-    present = before.assigned >= 0
-    names = np.empty(len(before.sums), np.int64)
-    names[before.assigned[present]] = numbered(before.assigned)[present]
-    return names[links]
+def _names(groups: Groups) -> np.ndarray:
+    """The identity `[groups]` that each group is called by."""
+    present = groups.assigned >= 0
+    names = np.empty(len(groups.sums), np.int64)
+    names[groups.assigned[present]] = numbered(groups.assigned)[present]
+    return names
 
 
 def sliding_order(videos: np.ndarray, tracklets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,29 +1,68 @@
-"""Comparing the centroids of a long sequence tile by tile, so that no array of all pairs ever exists.
+"""Comparing long lists of vectors tile by tile, so that no array of all pairs ever exists.
 
-A *sequence* of centroids is cut into *segments* (videos, or the whole sequence as one); only centroids of one
-segment, at most `half_width` positions apart, are compared, each pair once.
+Each row is compared with a *window* of columns. Rows and windows are cut into tiles; a device takes the products
+of a tile, decides about each pair, and goes on to the next. Only pairs that may be close leave the device.
 """
 
 import dataclasses
-from collections.abc import Iterator
-from functools import partial
-from typing import Any
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from cion_jax.correlation.distances import distance, similarities
+from cion_jax.correlation import rounding
+from cion_jax.correlation.centroids import Vectors
+from cion_jax.correlation.distances import similarities
 from cion_jax.correlation.padding import padded_batches
+from cion_jax.correlation.workers import (
+    Track,
+    one_ahead,
+    own_devices,
+    own_share,
+    padded_to_devices,
+    replicated,
+    roomy,
+    split_over_devices,
+)
 
-BLOCK = 512  # the most rows and columns of a tile
-BATCH_BYTES = 64 * 2**20
+BATCH_BYTES = 16 * 2**20  # verdicts that leave a device at once
+_APART, _CLOSE, _DOUBTFUL = 0, 1, 2
+_FEWEST_ROWS = 64  # that programs are compiled for
+_FLAT = 2.25  # a tile along a narrow band is at most so many blocks wide
+
+
+def block() -> int:
+    """The longest side of most tiles: their products fit into the cache of a CPU, and fill a GPU."""
+    return 512 if jax.default_backend() == "cpu" else 2048
+
+
+class Windows(NamedTuple):
+    """What every row is compared with, arrays `[rows]` int32: columns from `low` up to `high`, but for `skip`.
+
+    Both bounds rise from row to row within a segment.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    skip: np.ndarray
+
+    @staticmethod
+    def within(lengths: np.ndarray, half_width: int) -> "Windows":
+        """Rows are the columns, in segments of these `lengths`: each with those after it, up to `half_width` on."""
+        row = np.arange(lengths.sum(), dtype=np.int64)
+        ends = np.repeat(np.cumsum(lengths), lengths)
+        high = np.minimum(row + half_width + 1, ends)
+        return Windows(*(bound.astype(np.int32) for bound in (row + 1, high, np.full(len(row), -1))))
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Tiles:
-    """Tiles, arrays `[t]`: `rows` centroids from `row` on against `columns` centroids from `column` on."""
+    """Tiles, arrays `[t]` int32: `rows` rows from `row` on against `columns` columns from `column` on."""
 
     row: np.ndarray
     rows: np.ndarray
@@ -36,85 +75,155 @@ class Tiles:
     def __len__(self) -> int:
         return len(self.row)
 
-    @staticmethod
-    def of(bounds: list[tuple[int, int, int, int]]) -> "Tiles":
-        """Tiles from tuples (row, rows, column, columns)."""
-        return Tiles(*np.array(bounds, np.int32).reshape(-1, 4).T)
+    @property
+    def longer(self) -> np.ndarray:
+        """The longer side of each."""
+        return np.maximum(self.rows, self.columns)
 
 
-def blocks(start: int, length: int) -> list[tuple[int, int]]:
-    """Cuts `length` centroids from `start` on into (start, length) of at most `BLOCK` each."""
-    return [(start + at, min(BLOCK, length - at)) for at in range(0, length, BLOCK)]
+def cut(windows: Windows, lengths: np.ndarray) -> Tiles:
+    """Tiles that cover the windows of all rows, which come in segments of these `lengths`."""
+    tiles: list[tuple[int, int, int, int]] = []
+    ends = np.cumsum(lengths)
+    for start, end in zip((ends - lengths).tolist(), ends.tolist(), strict=True):
+        if start == end:
+            continue
+        low, high = int(windows.low[start]), int(windows.high[end - 1])
+        if max(end - start, high - low) <= block():
+            tiles.append((start, end - start, low, high - low))
+        else:
+            tiles += _cut_segment(windows, start, end)
+    return Tiles(*np.array([tile for tile in tiles if tile[3] > 0], np.int32).reshape(-1, 4).T)
 
 
-def segment_tiles(lengths: np.ndarray, half_width: int) -> Tiles:
-    """Tiles on and above the diagonal that cover the pairs within segments, at most `half_width` apart."""
-    bounds = []
-    starts = np.cumsum(lengths) - lengths
-    for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
-        cut = blocks(start, length)
-        for number, rows in enumerate(cut):
-            last_row = rows[0] + rows[1] - 1
-            bounds += [(*rows, *columns) for columns in cut[number:] if columns[0] - last_row <= half_width]
-    return Tiles.of(bounds)
+def _cut_segment(windows: Windows, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """Tiles of rows `start` to `end`. Flat ones along a narrow band, of which a square tile would waste much."""
+    width = int(windows.high[start] - windows.low[start])
+    rows = min(block(), max(width // 8, 32))
+    columns = rows + width if rows + width <= _widest() else block()
+    for row in range(start, end, rows):
+        last = min(row + rows, end)
+        high = int(windows.high[last - 1])
+        for column in range(int(windows.low[row]), high, columns):
+            yield row, last - row, column, min(columns, high - column)
 
 
-def close_pairs(centroids: np.ndarray, lengths: np.ndarray, half_width: int, sigma: float) -> Iterator[np.ndarray]:
-    """Yields pairs i < j `[pairs, 2]` int32 of one segment, j - i <= half_width, dist(c_i, c_j) <= sigma.
+def compare(
+    rows: Vectors,
+    columns: Vectors,
+    windows: Windows,
+    lengths: np.ndarray,
+    sigma: float,
+    track: Track,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """This process's share of the pairs whose distance is at most `sigma`, as far as fast arithmetic can tell.
 
-    `centroids` `[k, d]` are unit vectors in sequence order; `lengths` are those of the segments.
+    Yields (pairs `[p, 2]` int32 of row and column, which of them are in doubt `[p]`). A pair that is not in doubt
+    is close, and a pair that is not there is not: the rounding of what devices compute with could not decide
+    otherwise. `lengths` are those of the segments that the rows come in; `track(tiles)` follows the work.
     """
-    for batch, close in _compared(centroids, lengths, half_width, sigma, _close):
-        tile, row, column = np.nonzero(np.asarray(close))
-        yield np.stack([batch.row[tile] + row, batch.column[tile] + column], 1).astype(np.int32)
+    mesh, tiles = own_devices(), cut(windows, lengths)
+    batches = own_share(list(_batches(tiles, mesh.size)))
+    shared = jax.device_put(_on_device(rows, columns, windows, sigma), replicated(mesh))
+
+    def verdicts() -> Iterator[tuple[Tiles, Any]]:
+        for shape, batch in batches:
+            chosen = tiles[batch]
+            padded = padded_to_devices(mesh, *vars(chosen).values())
+            yield chosen, _program(mesh, shape)(shared, Tiles(*padded))
+
+    with track(sum(len(batch) for _, batch in batches)) as advance:
+        for chosen, verdict in one_ahead(verdicts()):
+            (tile, row, column), value = _mentioned(verdict)
+            yield np.stack([chosen.row[tile] + row, chosen.column[tile] + column], 1), value == _DOUBTFUL
+            advance(len(chosen))
 
 
-def count_close_pairs(centroids: np.ndarray, lengths: np.ndarray, half_width: int, sigma: float) -> int:
-    """How many pairs `close_pairs` would yield; they are counted on the device."""
-    compared = _compared(centroids, lengths, half_width, sigma, _count_close)
-    return sum(int(np.asarray(counts, np.int64).sum()) for _, counts in compared)
+class _Shared(NamedTuple):
+    """What every device has whole, with a tile of padding at the end that reads may run into."""
+
+    bound: Any
+    windows: Windows
+    rows: Vectors
+    columns: Vectors
 
 
-def _compared(centroids: np.ndarray, lengths: np.ndarray, half_width: int, sigma: float, compare: Any):
-    tiles = segment_tiles(lengths, half_width)
-    padded = pad_rows(centroids)
-    for width, batch in tile_batches(tiles, centroids.shape[1]):
-        chosen = tiles[batch]
-        yield chosen, compare(padded, chosen, np.int32(half_width), np.float32(sigma), width=width)
+def _on_device(rows: Vectors, columns: Vectors, windows: Windows, sigma: float) -> _Shared:
+    # Matrix products of bfloat16 are many times faster than float32's where there are tensor cores.
+    dtype, error = jnp.float32, 0.0
+    if jax.default_backend() != "cpu":
+        dtype, error = jnp.bfloat16, rounding.bfloat16_error()
+
+    def padded(array: Any) -> jax.Array:
+        room = roomy(max(len(array), _FEWEST_ROWS)) - len(array) + _widest()
+        return jnp.pad(array, ((0, room), *[(0, 0)] * (array.ndim - 1)))
+
+    def prepared(vectors: Vectors) -> Vectors:
+        slack = jnp.asarray(vectors.slack) + np.float32(error / 2)
+        return Vectors(padded(jnp.asarray(vectors.directions, dtype)), padded(slack))
+
+    left = prepared(rows)
+    right = left if columns is rows else prepared(columns)
+    return _Shared(np.float32(1 - sigma), Windows(*map(padded, windows)), left, right)
 
 
-def tile_batches(tiles: Tiles, dim: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Batches of tiles that are padded to one width, by their longer side."""
-    longer = np.maximum(tiles.rows, tiles.columns)
-    return padded_batches(longer, row_bytes=8 * dim, square_bytes=5, budget=BATCH_BYTES)
+def _widest() -> int:
+    return _eights(int(_FLAT * block()))
 
 
-def pad_rows(centroids: np.ndarray) -> jax.Array:
-    """Puts `[k, ...]` rows on the device, with a tile of zeros after them that reads may run into."""
-    return jnp.pad(jnp.asarray(centroids), ((0, BLOCK), *[(0, 0)] * (centroids.ndim - 1)))
+def _batches(tiles: Tiles, devices: int) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
+    """Batches of tiles that are padded to one shape (rows, columns): yields (shape, numbers of the tiles).
+
+    Sides are multiples of eight, so that verdicts can be looked at a word at a time. Tiles up to a block are
+    padded to squares; the flat ones of a long band all have one shape.
+    """
+    small, flat = np.flatnonzero(tiles.longer <= block()), np.flatnonzero(tiles.longer > block())
+    budget = devices * BATCH_BYTES
+    for width, batch in padded_batches(tiles.longer[small], 0, 1, budget, widest=block()):
+        yield (_eights(width), _eights(width)), small[batch]
+    if len(flat):
+        rows, columns = _eights(tiles.rows[flat].max()), _eights(tiles.columns[flat].max())
+        for batch in np.array_split(flat, -(-len(flat) * rows * columns // budget)):
+            yield (rows, columns), batch
 
 
-def read_tile(vectors: jax.Array, start: Any, width: int) -> jax.Array:
-    """Rows `[width, d]` of `pad_rows`, from `start` on."""
-    return jax.lax.dynamic_slice_in_dim(vectors, start, width)
+def _eights(side: int) -> int:
+    return -(-int(side) // 8) * 8
 
 
-@partial(jax.jit, static_argnames="width")
-def _close(centroids: Any, tiles: Tiles, half_width: Any, sigma: Any, *, width: int) -> jax.Array:
-    """Which pairs `[tiles, width, width]` are close, and to be compared at all."""
+@functools.cache
+def _program(mesh: Mesh, shape: tuple[int, int]) -> Callable[..., Any]:
+    """(shared, tiles) -> verdicts `[t, rows, columns]` uint8, tiles split over `mesh`."""
 
-    def one(tile: Tiles) -> jax.Array:
-        rows = read_tile(centroids, tile.row, width)
-        columns = read_tile(centroids, tile.column, width)
-        row, column = jnp.arange(width)[:, None], jnp.arange(width)
-        apart = (tile.column + column) - (tile.row + row)
-        compared = (row < tile.rows) & (column < tile.columns) & (apart > 0) & (apart <= half_width)
-        return compared & (distance(similarities(rows, columns)) <= sigma)
+    def verdicts(shared: _Shared, tiles: Tiles) -> jax.Array:
+        return jax.lax.map(functools.partial(_verdicts, shared, shape), tiles)
 
-    return jax.vmap(one)(tiles)
+    return split_over_devices(verdicts, mesh)
 
 
-@partial(jax.jit, static_argnames="width")
-def _count_close(centroids: Any, tiles: Tiles, half_width: Any, sigma: Any, *, width: int) -> jax.Array:
-    close = _close(centroids, tiles, half_width, sigma, width=width)
-    return close.sum((1, 2), dtype=jnp.int32)
+def _verdicts(shared: _Shared, shape: tuple[int, int], tile: Tiles) -> jax.Array:
+    """What is to be said about the pairs `shape` of one tile."""
+
+    def rows_of(array: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(array, tile.row, shape[0])
+
+    def columns_of(array: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(array, tile.column, shape[1])
+
+    products = similarities(rows_of(shared.rows.directions), columns_of(shared.columns.directions))
+    low, high, skip = (rows_of(bound)[:, None] for bound in shared.windows)
+    column = tile.column + jnp.arange(shape[1])
+    compared = (column >= low) & (column < high) & (column != skip)
+    compared &= (jnp.arange(shape[0]) < tile.rows)[:, None] & (column < tile.column + tile.columns)
+    slack = rows_of(shared.rows.slack)[:, None] + columns_of(shared.columns.slack)
+    above = products - shared.bound
+    verdict = jnp.where(above >= slack, _CLOSE, jnp.where(above >= -slack, _DOUBTFUL, _APART))
+    return jnp.where(compared, verdict, _APART).astype(jnp.uint8)
+
+
+def _mentioned(verdicts: jax.Array) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    """Places (tile, row, column) of the verdicts `[t, rows, columns]` that are not `_APART`, and these verdicts."""
+    words = np.asarray(verdicts).reshape(-1, 8)
+    word = np.flatnonzero(words.view(np.uint64))
+    place, offset = np.nonzero(words[word])
+    return np.unravel_index(8 * word[place] + offset, verdicts.shape), words[word][place, offset]

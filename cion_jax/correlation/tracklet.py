@@ -1,86 +1,169 @@
 """Single-tracklet denoising (Eq. 4): images that stray from the rest of their tracklet leave it."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from cion_jax.correlation import rounding
 from cion_jax.correlation.distances import SHORTEST_SUM, TIE, distance, similarities, unit
 from cion_jax.correlation.padding import padded_batches
+from cion_jax.correlation.workers import (
+    Track,
+    from_all,
+    one_ahead,
+    own_devices,
+    own_share,
+    padded_to_devices,
+    roomy,
+    split_over_devices,
+)
 
-BATCH_BYTES = 64 * 2**20
-# Up to this length all products of a tracklet's images are taken at once. Beyond it they are taken one row at
-# a time, as images leave, so that a tracklet of tens of thousands of images needs no more than its features.
-LONGEST_SQUARE = 2048
+BATCH_BYTES = 24 * 2**20  # of images in float32 that are given to a device at once
+# Of tracklets of a middling length all products are taken at once. Of shorter ones few images leave, and of
+# longer ones the products would need too much memory: they are taken one row at a time, as images leave.
+SQUARE_LENGTHS = range(65, 2049)
+# Of more images than this, two are always as good as equally far away: float64 decides from the start.
+LONGEST_FLOAT32 = 256
 
 
-def denoise_tracklets(features: np.ndarray, tracklets: np.ndarray, sigma_cst: float) -> tuple[np.ndarray, np.ndarray]:
+def _chunk_bytes() -> int:
+    """What is worked on at a time: as much as fits into the cache of a CPU, or fills a GPU."""
+    return 2**20 if jax.default_backend() == "cpu" else 2**26
+
+
+def denoise_tracklets(
+    features: np.ndarray,
+    tracklets: np.ndarray,
+    sigma_cst: float,
+    track: Track,
+) -> tuple[np.ndarray, np.ndarray]:
     """Eq. 4: which images their tracklets keep `[n]`, and the sums `[tracklets, d]` of their unit features.
 
         t <- t \\ {x},  x = argmax_{x_i in t} dist(x_i, mean(t \\ {x_i})),  while that distance >= sigma_cst
 
     `features` `[n, d]` may be a memory map and need not be normalised; `tracklets` `[n]` numbers the tracklet
     of each row, 0 to T-1, all of them present. A tracklet of one image is left alone. Equal distances: lowest
-    row.
+    row. `track` follows this process's share of the images.
     """
-    lengths = np.bincount(tracklets)
-    rows = np.argsort(tracklets, kind="stable")
-    starts = np.cumsum(lengths) - lengths
-    dim = features.shape[1]
-    kept = np.zeros(len(features), bool)
-    sums = np.zeros((len(lengths), dim), np.float32)
-    for width, batch in padded_batches(lengths, row_bytes=8 * dim, square_bytes=4, budget=BATCH_BYTES):
-        inside = np.arange(width) < lengths[batch, None]
-        row = rows[np.where(inside, starts[batch, None] + np.arange(width), starts[batch, None])]
-        batch_kept, batch_sums = _denoise_batch(features[row], lengths[batch], np.float32(sigma_cst))
-        kept[row[inside]] = np.asarray(batch_kept)[inside]
-        sums[batch] = np.asarray(batch_sums)
-    return kept, sums
+    job = _Job(features, np.argsort(tracklets, kind="stable"), np.bincount(tracklets), sigma_cst)
+    with track(len(features)) as advance:
+        doubtful = job.run(np.flatnonzero(job.lengths <= LONGEST_FLOAT32), jnp.float32, advance)
+        long = np.flatnonzero(job.lengths > LONGEST_FLOAT32)
+        with jax.enable_x64(True):
+            job.run(np.concatenate([long, doubtful]), jnp.float64, advance)
+    return job.result()
 
 
-@jax.jit
-def _denoise_batch(features: Any, lengths: Any, sigma_cst: Any) -> tuple[jax.Array, jax.Array]:
-    """Eq. 4 for padded tracklets `[b, width, d]`: which images are kept `[b, width]`, their sums `[b, d]`."""
-    return jax.vmap(_denoise, in_axes=(0, 0, None))(features, lengths, sigma_cst)
+class _Job:
+    """The tracklets, and what this process found out about its share of them."""
+
+    def __init__(self, features: np.ndarray, rows: np.ndarray, lengths: np.ndarray, sigma_cst: float):
+        self.features, self.rows, self.lengths, self.sigma_cst = features, rows, lengths, sigma_cst
+        self.starts = np.cumsum(lengths) - lengths
+        self.sums = np.zeros((len(lengths), features.shape[1]), np.float32)
+        self.excluded = [np.zeros(0, np.int64)]
+        self.settled = [np.zeros(0, np.int64)]
+
+    def run(self, tracklets: np.ndarray, dtype: Any, advance: Callable[[int], None]) -> np.ndarray:
+        """Denoises the tracklets of these numbers; returns those that `dtype` leaves in doubt, of all processes."""
+        doubtful = [np.zeros(0, np.int64)]
+        for batch, row, inside, found in one_ahead(self._denoised(tracklets, dtype)):
+            kept, sums, doubt = (np.asarray(array)[: len(batch)] for array in found)
+            self.excluded.append(row[inside & ~kept & ~doubt[:, None]])
+            self.sums[batch[~doubt]] = sums[~doubt]
+            self.settled.append(batch[~doubt])
+            doubtful.append(batch[doubt])
+            advance(int(self.lengths[batch[~doubt]].sum()))
+        return from_all(np.concatenate(doubtful))
+
+    def _denoised(self, tracklets: np.ndarray, dtype: Any) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, Any]]:
+        """Batches: (numbers `[b]`, rows `[b, width]`, which of them are no padding, results on the device)."""
+        mesh, row_bytes = own_devices(), self.features.shape[1] * jnp.dtype(dtype).itemsize
+        lengths = self.lengths[tracklets]
+        square_bytes = jnp.dtype(dtype).itemsize * (lengths.max(initial=0) in SQUARE_LENGTHS)
+        for width, members in own_share(
+            list(padded_batches(lengths, row_bytes, square_bytes, mesh.size * BATCH_BYTES))
+        ):
+            batch = tracklets[members]
+            starts, counts = self.starts[batch, None], self.lengths[batch, None]
+            inside = np.arange(width) < counts
+            row = self.rows[np.where(inside, starts + np.arange(width), starts)]
+            chunk = max(1, _chunk_bytes() // (width * row_bytes))
+            program = _program(mesh, dtype, min(chunk, roomy(-(-len(batch) // mesh.size))))
+            images = padded_to_devices(mesh, self.features[row], self.lengths[batch])
+            yield batch, row, inside, program(np.asarray(self.sigma_cst, dtype), images)
+
+    def result(self) -> tuple[np.ndarray, np.ndarray]:
+        """What `denoise_tracklets` returns, of all processes."""
+        kept = np.ones(len(self.features), bool)
+        kept[from_all(np.concatenate(self.excluded))] = False
+        if jax.process_count() > 1:
+            own = np.concatenate(self.settled)
+            self.sums[from_all(own)] = from_all(self.sums[own])
+        return kept, self.sums
 
 
-def _denoise(features: jax.Array, length: jax.Array, sigma_cst: jax.Array) -> tuple[jax.Array, jax.Array]:
-    width = len(features)
+@functools.cache
+def _program(mesh: Mesh, dtype: Any, chunk: int) -> Callable[..., Any]:
+    """`(sigma_cst, (features [b, width, d], lengths [b])) -> (kept, sums, doubtful)`: Eq. 4, split over `mesh`.
+
+    A device goes through its tracklets `chunk` at a time: what a removal reads again is still in its cache, and
+    tracklets that lose few images don't wait for those that lose many.
+    """
+
+    def denoise(sigma_cst: jax.Array, tracklets: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
+        return jax.lax.map(lambda some: _denoise(sigma_cst, dtype, *some), tracklets, batch_size=chunk)
+
+    return split_over_devices(denoise, mesh)
+
+
+def _denoise(sigma_cst: jax.Array, dtype: Any, features: jax.Array, length: jax.Array) -> tuple[jax.Array, ...]:
+    width, dim = features.shape
     valid = jnp.arange(width) < length
-    features = jnp.where(valid[:, None], unit(features), 0)
-    products = _all_products if width <= LONGEST_SQUARE else _products_on_demand
+    features = jnp.where(valid[:, None], unit(features.astype(dtype)), 0)
+    products = _all_products if width in SQUARE_LENGTHS else _products_on_demand
     affinity_among, similarities_to = products(features)
+    error = None if dtype == jnp.float64 else rounding.product_error(dim)
+    remove = partial(_remove_farthest, similarities_to=similarities_to, sigma_cst=sigma_cst, error=error)
 
     def remove_up_to_half(state: _Removal) -> _Removal:
         affinity = affinity_among(state.kept)
-        fresh = _Removal(state.kept, state.done, affinity, jnp.zeros_like(affinity))
+        fresh = state._replace(affinity=affinity, carry=jnp.zeros_like(affinity))
         enough = state.kept.sum() // 2
-        step = partial(_remove_farthest, similarities_to=similarities_to, sigma_cst=sigma_cst)
-        return jax.lax.while_loop(lambda now: ~now.done & (now.kept.sum() > enough), step, fresh)
+        return jax.lax.while_loop(lambda now: ~now.done & (now.kept.sum() > enough), remove, fresh)
 
-    nothing = jnp.zeros(width)
-    start = _Removal(valid, jnp.zeros((), bool), nothing, nothing)
-    kept = jax.lax.while_loop(lambda state: ~state.done, remove_up_to_half, start).kept
-    return kept, features.sum(0, where=kept[:, None])
+    nothing, no = jnp.zeros(width, dtype), jnp.zeros((), bool)
+    end = jax.lax.while_loop(
+        lambda state: ~state.done, remove_up_to_half, _Removal(valid, length <= 1, no, nothing, nothing)
+    )
+    sums = _products(features.T, end.kept.astype(dtype))
+    return end.kept, sums.astype(jnp.float32), end.doubtful
 
 
 def _all_products(features: jax.Array) -> tuple[Callable, Callable]:
     """Two functions: each image's x_i . sum of the *other* images kept, and each image's x_i . x_row."""
-    others = similarities(features, features) * (1 - jnp.eye(len(features)))
+    others = similarities(features, features) * (1 - jnp.eye(len(features), dtype=features.dtype))
     return lambda kept: others.sum(1, where=kept), lambda row: others[row]
 
 
 def _products_on_demand(features: jax.Array) -> tuple[Callable, Callable]:
-    """The same functions for a tracklet too long to take all products at once."""
+    """The same functions for a tracklet whose products are taken as images leave."""
 
     def affinity_among(kept: jax.Array) -> jax.Array:
-        total = features.sum(0, where=kept[:, None])
-        return similarities(features, total[None])[:, 0] - 1  # x . x = 1 is the image's own share
+        total = _products(features.T, kept.astype(features.dtype))
+        return _products(features, total) - 1  # x . x = 1 is the image's own share
 
-    return affinity_among, lambda row: similarities(features, features[None, row])[:, 0]
+    return affinity_among, lambda row: _products(features, features[row])
+
+
+def _products(features: jax.Array, vector: jax.Array) -> jax.Array:
+    return jnp.matmul(features, vector, precision=jax.lax.Precision.HIGHEST)
 
 
 class _Removal(NamedTuple):
@@ -88,32 +171,60 @@ class _Removal(NamedTuple):
 
     It is updated in O(m) as images leave, and taken anew when half of them are gone, because its rounding
     grows with the number it started from. `carry` is what Kahan's compensated subtraction keeps in between.
+    `doubtful`: rounding could have decided otherwise; what was done so far does not count.
     """
 
     kept: jax.Array
     done: jax.Array
+    doubtful: jax.Array
     affinity: jax.Array
     carry: jax.Array
 
 
-def _remove_farthest(state: _Removal, similarities_to: Callable, sigma_cst: jax.Array) -> _Removal:
-    """Removes the image that deviates most, or is done if that one is closer than `sigma_cst` or the last."""
-    deviation = jnp.where(state.kept, _deviations(state.affinity, state.kept), -1)
+def _remove_farthest(state: _Removal, similarities_to: Callable, sigma_cst: jax.Array, error: float | None) -> _Removal:
+    """Removes the image that deviates most, or is done if that one is closer than `sigma_cst` or the last.
+
+    `error` is that of one product, in float32; None in float64, where nothing is in doubt.
+    """
+    count = state.kept.sum()
+    away, length = _deviations(state.affinity, state.kept)
+    deviation = jnp.where(state.kept, away, -1)
     largest = deviation.max()
-    row = jnp.argmax(deviation >= largest - TIE)  # the first, hence lowest, of those that tie
-    removed = (largest >= sigma_cst) & (state.kept.sum() > 1)
+    window = jnp.where(count == 2, 2.0, TIE)  # the last two are a tie, whatever rounding makes of it
+    row = jnp.argmax(state.kept & (deviation >= largest - window))  # the first, hence lowest, of those that tie
+    removed = (largest >= sigma_cst - TIE) & (count > 1)
+    doubtful = state.doubtful
+    if error is not None:
+        shortest = jnp.min(length, where=state.kept, initial=count)
+        margin = _margin(error, count, shortest)
+        second = deviation.at[row].set(-1).max()
+        doubtful = (count > 1) & (jnp.abs(largest - sigma_cst) <= margin)
+        doubtful |= removed & (count > 2) & (second >= largest - 2 * margin)
     kept = state.kept.at[row].set(state.kept[row] & ~removed)
     change = -similarities_to(row) - state.carry
     affinity = state.affinity + change
     carry = (affinity - state.affinity) - change
-    return _Removal(kept, ~removed, affinity, carry)
+    return _Removal(kept, ~removed | doubtful, doubtful, affinity, carry)
 
 
-def _deviations(affinity: jax.Array, kept: jax.Array) -> jax.Array:
-    """Distances `[m]` of images to the mean of the others kept, from `affinity` a_i = x_i . (S - x_i) alone.
+def _deviations(affinity: jax.Array, kept: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Distances `[m]` of images to the mean of the others kept, and lengths `[m]` of the sum of these others.
 
-    With unit features and S the sum of the n kept, |S|^2 = n + sum_j a_j and |S - x_i|^2 = |S|^2 - 2 a_i - 1,
-    so dist = 1 - a_i / sqrt(n - 1 + sum_j a_j - 2 a_i).
+    Both follow from `affinity` a_i = x_i . (S - x_i) alone: with unit features and S the sum of the n kept,
+    |S|^2 = n + sum_j a_j and |S - x_i|^2 = |S|^2 - 2 a_i - 1, so
+
+        dist = 1 - a_i / sqrt(n - 1 + sum_j a_j - 2 a_i)
     """
     squared = kept.sum() - 1 + jnp.sum(affinity, where=kept) - 2 * affinity
-    return distance(affinity / jnp.sqrt(jnp.maximum(squared, SHORTEST_SUM**2)))
+    length = jnp.sqrt(jnp.maximum(squared, SHORTEST_SUM**2))
+    return distance(affinity / length), length
+
+
+def _margin(error: float, count: jax.Array, length: jax.Array) -> jax.Array:
+    """How far a deviation can be off, where each of the n - 1 products in an affinity is off by `error`.
+
+    With e = error + n u for summing them, a_i is off by (n - 1) e and the squared length R^2 by n (n - 1) e, hence
+    a_i / R, with a_i <= R and r = R / (n - 1) <= 1, by e (1 / r + 2 / r^2) <= 3 e / r^2.
+    """
+    share = length / jnp.maximum(count - 1, 1)
+    return 3 * (error + count * rounding.FLOAT32) / jnp.square(share)

@@ -2,13 +2,13 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console
+from rich import progress as bars
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     ProgressColumn,
     Task,
     TextColumn,
@@ -20,6 +20,10 @@ from rich.text import Text
 # Progress and remarks go to stderr, so that what a command prints on stdout can be piped.
 # A file or a pipe has no width; 80 columns would cut the bar's text.
 console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
+
+
+# What `progress` and `silent` are: `(title, total, unit)` -> a context with `advance(count, note)`.
+Progress = Callable[[str, int, str], AbstractContextManager[Callable[..., None]]]
 
 
 class _Rate(ProgressColumn):
@@ -47,7 +51,7 @@ def progress(title: str, total: int, unit: str = "images") -> Iterator[Callable[
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console) as bar:
+    with bars.Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=total, note="")
 
         def advance(count: int, note: str | None = None) -> None:
@@ -56,3 +60,10 @@ def progress(title: str, total: int, unit: str = "images") -> Iterator[Callable[
                 bar.update(task, note=note)
 
         yield advance
+
+
+@contextmanager
+def silent(title: str, total: int, unit: str = "images") -> Iterator[Callable[..., None]]:
+    """Stands in for `progress` and shows nothing."""
+    del title, total, unit
+    yield lambda count, note=None: None

@@ -1,0 +1,57 @@
+"""Groups of images, and the centroids by which they are compared."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+
+from cion_jax.correlation import rounding
+from cion_jax.correlation.closure import groups
+from cion_jax.correlation.distances import add_rows, directions
+from cion_jax.correlation.exact import ExactCentroids
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Vectors:
+    """Unit vectors `[k, d]` in float32, and `slack` `[k]`: their shares in the error of a distance."""
+
+    directions: np.ndarray
+    slack: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.directions)
+
+    def __getitem__(self, rows: np.ndarray) -> "Vectors":
+        return Vectors(self.directions[rows], self.slack[rows])
+
+
+@dataclasses.dataclass(frozen=True)
+class Groups:
+    """The group of each image `[n]`, -1 = none, and the sums `[groups, d]` of the unit features in each."""
+
+    assigned: np.ndarray
+    sums: np.ndarray
+
+    @functools.cached_property
+    def counts(self) -> np.ndarray:
+        """How many images each group has, `[groups]`."""
+        return np.bincount(self.assigned[self.assigned >= 0], minlength=len(self.sums))
+
+    def centroids(self) -> Vectors:
+        """The centroids of the groups."""
+        lengths = np.linalg.norm(self.sums, axis=1)
+        slack = rounding.centroid_slack(self.counts, lengths, self.sums.shape[1])
+        return Vectors(directions(self.sums), slack)
+
+    def exactly(self, features: np.ndarray) -> ExactCentroids:
+        """The same centroids in float64, from the images."""
+        return ExactCentroids(features, self.assigned)
+
+    def merged(self, links: np.ndarray) -> "Groups":
+        """Groups after transitive closure of `links` `[l, 2]`, numbered by their lowest member."""
+        group = groups(len(self.sums), links)
+        sums = np.zeros((group.max() + 1, self.sums.shape[1]), np.float32)
+        add_rows(sums, group, self.sums)
+        return Groups(np.where(self.assigned >= 0, group[self.assigned], -1), sums)

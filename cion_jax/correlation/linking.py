@@ -1,0 +1,72 @@
+"""Which pairs of groups are close: fast products first, and where these leave a doubt, the last word."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cion_jax.correlation.centroids import Groups, Vectors
+from cion_jax.correlation.distances import TIE, distance
+from cion_jax.correlation.tiles import Windows, compare
+from cion_jax.correlation.workers import Track, from_all, padded_to, roomy
+
+_PAIRS_AT_ONCE = 2**14
+
+
+def close_pairs(
+    groups: Groups,
+    features: np.ndarray,
+    lengths: np.ndarray,
+    half_width: int,
+    sigma: float,
+    track: Track,
+) -> np.ndarray:
+    """The pairs i < j `[p, 2]` int32 of one segment, j - i <= half_width, dist(c_i, c_j) <= sigma, in order.
+
+    The groups come in segments of these `lengths`; `features` are those that they are made of.
+    `track` follows the tiles.
+    """
+    centroids = groups.centroids()
+    found = compare(centroids, centroids, Windows.within(lengths, half_width), lengths, sigma, track)
+    pairs, doubtful = gathered(found)
+    if doubtful.any():
+        kept = ~doubtful
+        kept[doubtful] = close_after_all(pairs[doubtful], centroids, groups, features, sigma)
+        pairs = pairs[kept]
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+
+
+def gathered(found: Any) -> tuple[np.ndarray, np.ndarray]:
+    """What `compare` yielded, here and in the other processes: (pairs, doubtful)."""
+    pairs, doubtful = [np.zeros((0, 2), np.int32)], [np.zeros(0, bool)]
+    for some, doubt in found:
+        pairs.append(some)
+        doubtful.append(doubt)
+    return from_all(np.concatenate(pairs)), from_all(np.concatenate(doubtful))
+
+
+def close_after_all(
+    pairs: np.ndarray, centroids: Vectors, groups: Groups, features: np.ndarray, sigma: float
+) -> np.ndarray:
+    """Decides about pairs `[p, 2]` that fast products left in doubt: in float32, and where need be in float64."""
+    away = pair_distances(centroids, centroids, pairs)
+    slack = centroids.slack[pairs].sum(1)
+    close, doubtful = away <= sigma, np.abs(away - sigma) <= slack
+    close[doubtful] = groups.exactly(features).distances(pairs[doubtful]) <= sigma + TIE
+    return close
+
+
+def pair_distances(rows: Vectors, columns: Vectors, pairs: np.ndarray) -> np.ndarray:
+    """Distances `[p]` of the `pairs` `[p, 2]` of a row and a column, in float32."""
+    away = [np.zeros(0, np.float32)]
+    for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+        some = pairs[start : start + _PAIRS_AT_ONCE]
+        left, right = padded_to(roomy(len(some)), some).T
+        away.append(np.asarray(_paired(rows.directions[left], columns.directions[right]))[: len(some)])
+    return np.concatenate(away)
+
+
+@jax.jit
+def _paired(a: Any, b: Any) -> jax.Array:
+    return distance(jnp.sum(a * b, axis=-1))

@@ -1,0 +1,81 @@
+"""The devices and processes that share the work.
+
+Work is cut into items before it is shared, the same way everywhere; a process takes every P-th item and splits
+what it takes over its own devices; what all found is put together at the end of every step. Nothing is decided
+by who did the work.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from cion_jax.runtime.mesh import DATA_AXIS, make_mesh
+
+Item = TypeVar("Item")
+# Follows some work: `track(total)` is a context with `advance(count)`.
+Track = Callable[[int], AbstractContextManager[Callable[[int], None]]]
+
+
+def own_devices() -> Mesh:
+    """The devices of this process, along `DATA_AXIS`."""
+    return make_mesh(jax.local_devices())
+
+
+def own_share(items: Sequence[Item]) -> Sequence[Item]:
+    """The items that fall to this process."""
+    return items[jax.process_index() :: jax.process_count()]
+
+
+def from_all(found: np.ndarray) -> np.ndarray:
+    """Puts together, along the first axis, what each process found; the same on all of them."""
+    if jax.process_count() == 1:
+        return found
+    counts = multihost_utils.process_allgather(np.array(len(found)))
+    padded = np.zeros((counts.max(), *found.shape[1:]), found.dtype)
+    padded[: len(found)] = found
+    gathered = multihost_utils.process_allgather(padded)
+    return np.concatenate([part[:count] for part, count in zip(gathered, counts, strict=True)])
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Whole on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def split_over_devices(function: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any, Any], Any]:
+    """`function(shared, items)` jitted: each device of `mesh` works on its part of the items' leading axis."""
+    whole, split = PartitionSpec(), PartitionSpec(DATA_AXIS)
+    return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=(whole, split), out_specs=split, check_vma=False))
+
+
+def padded_to_devices(mesh: Mesh, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The arrays with zeros after their first axis, which the devices of `mesh` then divide evenly."""
+    count = mesh.size * roomy(-(-len(arrays[0]) // mesh.size))
+    return tuple(padded_to(count, array) for array in arrays)
+
+
+def padded_to(count: int, array: np.ndarray) -> np.ndarray:
+    """`array` with zeros after its first axis, `[count, ...]`."""
+    if len(array) == count:
+        return array
+    return np.concatenate([array, np.zeros((count - len(array), *array.shape[1:]), array.dtype)])
+
+
+def roomy(count: int) -> int:
+    """The next of the few counts that programs are compiled for: eight to an octave."""
+    step = 2 ** max((count - 1).bit_length() - 4, 0)
+    return 2 ** (count - 1).bit_length() if count <= 8 else -(-count // step) * step
+
+
+def one_ahead(results: Iterable[Item]) -> Iterator[Item]:
+    """Asks for a result before it gives the one before away, so that devices work while the host does."""
+    waiting: list[Item] = []
+    for result in results:
+        yield from waiting
+        waiting = [result]
+    yield from waiting
