@@ -131,6 +131,13 @@ def test_any_input_size_of_the_paper_in_any_compute_dtype(name, size):
     assert (embedding.shape, embedding.dtype) == ((3, model.embed_dim), jnp.bfloat16)
 
 
+def test_swin_takes_any_size_and_rounds_the_feature_map_up():
+    model = abstract("swin_test")
+    for size, grid in (((61, 30), (2, 1)), ((65, 1), (3, 1)), ((97, 130), (4, 5))):
+        features = nnx.eval_shape(lambda model, x: model.features(x), model, jnp.zeros((2, *size, 3)))
+        assert features.shape == (2, *grid, model.embed_dim)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TEST_MODELS)
 def test_bfloat16_is_float32_with_less_precision_and_float32_statistics(name):
