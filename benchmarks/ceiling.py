@@ -32,5 +32,5 @@ def matmul_rate(dtype: Any = jnp.float32, inner: int = 768) -> float:
 
 def machine() -> str:
     """The devices and versions that a table was measured with, in one line."""
-    device = jax.devices()[0]
-    return f"{len(jax.devices())} x {device.device_kind} ({device.platform}), jax {jax.__version__}, NumPy {np.__version__}"
+    device, count = jax.devices()[0], len(jax.devices())
+    return f"{count} x {device.device_kind} ({device.platform}), jax {jax.__version__}, NumPy {np.__version__}"

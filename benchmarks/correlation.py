@@ -19,13 +19,11 @@ import threading
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 from absl import app, flags
 
 from benchmarks.ceiling import machine, matmul_rate
 from cion_jax.correlation import correlate
-from cion_jax.correlation.workers import own_devices
 
 DIM, PER_TRACKLET, PER_VIDEO, HALF_WIDTH = 768, 10, 100, 1000
 SLICE_IMAGES, SLICE_GROUPS = 10_000, 500  # of the NumPy program
@@ -173,7 +171,8 @@ def _denoised(images: np.ndarray) -> np.ndarray:
 def report(row: dict) -> str:
     """A Markdown table of one size."""
     lines = [
-        f"**{row['images']:,} images, half width {row['half_width']}**: float32 products {row['rate'] / 1e9:.0f} GFLOP/s, "
+        f"**{row['images']:,} images, half width {row['half_width']}**: "
+        f"float32 products {row['rate'] / 1e9:.0f} GFLOP/s, "
         f"NumPy reads and norms {row['read']:.2f} s, peak anonymous memory {row['memory'] / 2**30:.2f} GiB "
         f"({row['memory_before'] / 2**30:.2f} before), whole {row['wall'][1]:.2f} s (first run {row['wall'][0]:.2f} s)",
         "",
@@ -186,8 +185,8 @@ def report(row: dict) -> str:
             f"| {level} | {row['groups'][level]:,} | {row['links'][level]:,} | {seconds:.2f} | {floor:.2f} "
             f"| {seconds / floor:.2f} | {plain:.1f} | {plain / seconds:.1f} |"
         )
-    both, whole = sum(row["seconds"][1:3]), row["wall"][1]
-    lines += ["", f"Levels 1 and 2: {both / row['read']:.2f} x NumPy's reading; whole: NumPy / ours {sum(row['numpy']) / whole:.1f}"]
+    both, whole = sum(row["seconds"][1:3]) / row["read"], sum(row["numpy"]) / row["wall"][1]
+    lines += ["", f"Levels 1 and 2: {both:.2f} x NumPy's reading; whole: NumPy / ours {whole:.1f}"]
     return "\n".join(lines)
 
 

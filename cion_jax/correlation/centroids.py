@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,8 +18,8 @@ from cion_jax.correlation.exact import ExactCentroids
 class Vectors:
     """Unit vectors `[k, d]` in float32, and `slack` `[k]`: their shares in the error of a distance."""
 
-    directions: np.ndarray
-    slack: np.ndarray
+    directions: Any
+    slack: Any
 
     def __len__(self) -> int:
         return len(self.directions)

@@ -93,7 +93,7 @@ def _scattered(features: np.ndarray, groups: Groups, sigma_cst: float) -> np.nda
     scattered = radii >= sigma_cst
     slack = centroids.slack + rounding.image_slack(features.shape[1])
     exact = groups.exactly(features)
-    for k in np.flatnonzero(np.abs(radii - sigma_cst) <= slack):
+    for k in np.flatnonzero(np.abs(radii - sigma_cst) <= slack).tolist():
         images = exact.images_of(k)
         scattered[k] = exact.distances_to(images, groups.assigned[images]).max() >= sigma_cst - TIE
     return scattered

@@ -4,8 +4,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from rich.console import Console
 from rich import progress as bars
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
