@@ -116,16 +116,18 @@ class MobileOne(nnx.Module):
         self.activate = activate
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        branches = (*self.rbr_conv, self.rbr_scale, self.rbr_skip)
-        x = sum(branch(x) for branch in branches if branch is not None)
-        x = x if self.se is None else self.se(x)
-        return gelu(x) if self.activate else x
+        y = self.rbr_conv[0](x)
+        for branch in (self.rbr_scale, self.rbr_skip):
+            y = y if branch is None else y + branch(x)
+        y = y if self.se is None else self.se(y)
+        return gelu(y) if self.activate else y
 
-    def fused(self) -> Conv | nnx.Sequential:
-        branches = [branch for branch in (*self.rbr_conv, self.rbr_scale) if branch is not None]
+    def fused(self) -> nnx.Module:
+        conv = self.rbr_conv[0]
+        if self.rbr_scale is not None:
+            conv = parallel(conv, self.rbr_scale)
         if self.rbr_skip is not None:
-            branches.append(identity(branches[0], self.rbr_skip))
-        conv = parallel(*branches)
+            conv = parallel(conv, identity(conv, self.rbr_skip))
         if not self.activate:
             return conv
         return nnx.Sequential(conv, gelu) if self.se is None else nnx.Sequential(conv, self.se, gelu)

@@ -13,7 +13,7 @@ The other functions here are what families write `fused()` with. They compute on
 new layers of float32.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,8 @@ from cion_jax.models.layers import BatchNorm, Conv, Identity, Linear
 from cion_jax.models.registry import remember_order
 
 Model = TypeVar("Model", bound=nnx.Module)
-Layer = TypeVar("Layer", Conv, Linear)
+# a child of the module whose fused() is running: declared as what it was, by now a convolution or projection
+Fused = Any
 
 
 def fuse(model: Model) -> Model:
@@ -41,7 +42,7 @@ def fuse(model: Model) -> Model:
     return fused
 
 
-def _fused(node):
+def _fused(node: Any) -> Any:
     if isinstance(node, nnx.Sequential):
         for i in range(len(node.layers) - 1):
             node.layers[i], node.layers[i + 1] = _folded_pair(node.layers[i], node.layers[i + 1])
@@ -49,16 +50,16 @@ def _fused(node):
         layer, norm = _folded_pair(getattr(node, first), getattr(node, second))
         setattr(node, first, layer)
         setattr(node, second, norm)
-    return node.fused() if hasattr(node, "fused") else node
+    fused = getattr(node, "fused", None)
+    return node if fused is None else fused()
 
 
-def _folded_pair(layer, norm):
-    if isinstance(layer, Conv | Linear) and isinstance(norm, BatchNorm):
-        return fold(layer, norm), Identity()
-    return layer, norm
+def _folded_pair(layer: Any, norm: Any) -> tuple[Any, Any]:
+    foldable = isinstance(layer, (Conv, Linear)) and isinstance(norm, BatchNorm)
+    return (fold(layer, norm), Identity()) if foldable else (layer, norm)
 
 
-def fold(layer: Layer, norm: BatchNorm) -> Layer:
+def fold(layer: Fused, norm: BatchNorm) -> Fused:
     """`x -> norm(layer(x))` in evaluation."""
     factor, shift = _affine(norm)
     return _like(layer, _host(layer.kernel) * factor, _bias(layer) * factor + shift)
@@ -71,13 +72,13 @@ def fold_behind(norm: BatchNorm, layer: Linear) -> Linear:
     return _like(layer, factor[:, None] * kernel, _bias(layer) + shift @ kernel)
 
 
-def scale(layer: Layer, factor: jax.Array | np.ndarray) -> Layer:
+def scale(layer: Fused, factor: jax.Array | np.ndarray) -> Fused:
     """`x -> factor * layer(x)`, one factor for each output channel."""
     factor = np.asarray(factor, np.float64).reshape(-1)
     return _like(layer, _host(layer.kernel) * factor, _bias(layer) * factor)
 
 
-def identity(like: Conv, norm: BatchNorm | None = None) -> Conv:
+def identity(like: Fused, norm: BatchNorm | None = None) -> Conv:
     """`x -> x`, or `norm(x)` in evaluation, as a 1x1 convolution with the channels and groups of `like`."""
     inputs, outputs = like.kernel.shape[2:]
     kernel = np.zeros((1, 1, inputs, outputs))
@@ -87,18 +88,19 @@ def identity(like: Conv, norm: BatchNorm | None = None) -> Conv:
     return layer if norm is None else fold(layer, norm)
 
 
-def parallel(*branches: Conv) -> Conv:
+def parallel(*branches: Fused) -> Conv:
     """`x -> sum of branch(x)`: convolutions of odd sizes and one stride that keep the size of the map.
 
     The smaller kernels are padded with zeros to the size of the largest.
     """
     largest = max(branches, key=lambda branch: branch.kernel.shape[0])
     size = largest.kernel.shape[0]
-    kernel = sum(
-        np.pad(_host(branch.kernel), [((size - len(branch.kernel[...])) // 2,) * 2] * 2 + [(0, 0)] * 2)
-        for branch in branches
-    )
-    return _like(largest, kernel, sum(_bias(branch) for branch in branches))
+    kernel, bias = np.zeros(largest.kernel.shape), np.zeros(largest.kernel.shape[-1])
+    for branch in branches:
+        border = (size - branch.kernel.shape[0]) // 2
+        kernel[border : size - border, border : size - border] += _host(branch.kernel)
+        bias += _bias(branch)
+    return _like(largest, kernel, bias)
 
 
 def _affine(norm: BatchNorm) -> tuple[np.ndarray, np.ndarray]:
@@ -115,7 +117,7 @@ def _bias(layer: Conv | Linear) -> np.ndarray:
     return np.zeros(layer.kernel.shape[-1]) if layer.bias is None else _host(layer.bias)
 
 
-def _like(layer: Layer, kernel: np.ndarray, bias: np.ndarray) -> Layer:
+def _like(layer: Fused, kernel: np.ndarray, bias: np.ndarray) -> Fused:
     """A copy of `layer` (its stride, padding and groups) with other weights."""
     copy = nnx.clone(layer)
     copy.kernel = nnx.Param(jnp.asarray(kernel, jnp.float32))
