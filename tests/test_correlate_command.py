@@ -61,7 +61,13 @@ def test_command_writes_three_files_that_agree(paths):
     assert [entry["file_path"] for entry in annotations] == identified["file_path"][kept].tolist()
     assert [entry["id"] for entry in annotations] == identified["identity"][kept].tolist()
     report = json.loads((out / "report.json").read_text())
-    assert report["settings"] == {"sigma_cst": 0.2, "sigma_drm": 0.15, "half_width": "all", "levels": 3}
+    assert report["settings"] == {
+        "sigma_cst": 0.2,
+        "sigma_drm": 0.15,
+        "half_width": "all",
+        "levels": 3,
+        "forbid_covisible": False,
+    }
     assert [entry["level"] for entry in report["levels"]] == [0, 1, 2, 3]
     last = report["levels"][-1]
     assert last["identities"] == found.identities.max() + 1 == 3

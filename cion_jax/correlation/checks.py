@@ -44,6 +44,14 @@ def check_tracklets(videos: np.ndarray, tracklets: np.ndarray, rows: int) -> Non
         )
 
 
+def check_frames(frames: np.ndarray | None, rows: int, needed: bool) -> None:
+    """Frames, where they are known, are integers `[n]`."""
+    if frames is not None:
+        _check_integers("frames", frames, rows)
+    elif needed:
+        raise ValueError("forbid_covisible needs to know the frame of each image; add a column frame, or leave it out")
+
+
 def check_identities(identities: np.ndarray, rows: int) -> None:
     """Identities are integers `[n]`, not all of them -1 (discarded)."""
     _check_integers("identities", identities, rows)

@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from cion_jax import samples as tables
+from cion_jax.correlation import chaining, covisible
 from cion_jax.correlation.noise import noise
 from cion_jax.correlation.pipeline import LevelResult, correlate
 from cion_jax.correlation.scoring import pairwise_scores
 from cion_jax.runtime.files import write_json
 from cion_jax.runtime.progress import progress
 
+# Of more identities than this, the pairs of Eq. 2 are counted for a sample of so many.
+NOISE_ROWS = 4000
 IDENTITIES, ANNOTATIONS, REPORT = "identities.parquet", "annotations.json", "report.json"
 
 
@@ -26,6 +29,7 @@ def correlate_to(
     sigma_drm: float = 0.18,
     half_width: int | str | None = 1000,
     levels: int = 3,
+    forbid_covisible: bool = False,
     overwrite: bool = False,
 ) -> dict:
     """Correlates a sample table; writes `identities.parquet`, `annotations.json`, `report.json` into `out`.
@@ -43,6 +47,7 @@ def correlate_to(
     features = open_features(features_path, len(table))
     reach = "all" if half_width is None else half_width
     settings = {"sigma_cst": sigma_cst, "sigma_drm": sigma_drm, "half_width": reach, "levels": levels}
+    settings["forbid_covisible"] = forbid_covisible
     identities, entries = _correlate(table, features, settings)
     report_path.unlink(missing_ok=True)  # from here on, what it reports is being replaced
     identified = table.with_columns(identity=identities)
@@ -60,15 +65,15 @@ def correlate_to(
 
 def _correlate(table: tables.SampleTable, features: np.ndarray, settings: dict) -> tuple[np.ndarray, list[dict]]:
     """The identities, and what the report says about each level."""
-    persons = table["person"] if "person" in table.columns else None
     entries: list[dict] = []
-    with progress("correlate", settings["levels"] + 1, unit="levels") as advance:
+    frames = table["frame"] if "frame" in table.columns else None
 
-        def on_level(result: LevelResult) -> None:
-            entries.append(_entry(result, features, persons, settings["sigma_cst"], settings["sigma_drm"]))
-            advance(1, f"{entries[-1]['identities']:,} identities")
+    def on_level(result: LevelResult) -> None:
+        entries.append(_entry(result, table, features, frames, settings))
 
-        found = correlate(features, table.videos, table.tracklets, **settings, on_level=on_level)
+    found = correlate(
+        features, table.videos, table.tracklets, **settings, frames=frames, on_level=on_level, progress=progress
+    )
     return found.identities, entries
 
 
@@ -101,11 +106,12 @@ def open_features(path: str | os.PathLike, rows: int) -> np.ndarray:
 
 
 def _entry(
-    result: LevelResult, features: np.ndarray, persons: np.ndarray | None, sigma_cst: float, sigma_drm: float
+    result: LevelResult, table: tables.SampleTable, features: np.ndarray, frames: np.ndarray | None, settings: dict
 ) -> dict:
     """What the report says about one level."""
     started = time.perf_counter()
-    measured = noise(features, result.identities, sigma_cst=sigma_cst, sigma_drm=sigma_drm)
+    sigmas = {name: settings[name] for name in ("sigma_cst", "sigma_drm")}
+    measured = noise(features, result.identities, **sigmas, most_rows=NOISE_ROWS, progress=progress)
     discarded = int((result.identities < 0).sum())
     entry = {
         "level": result.level,
@@ -116,9 +122,25 @@ def _entry(
         "noise": measured.total,
         "noise_consistency": measured.consistency,
         "noise_discrimination": measured.discrimination,
+        "noise_standard_error": measured.standard_error,
+        "images_per_identity": chaining.sizes(result.identities),
+        "largest": [_described(large, table) for large in result.largest],
         "seconds": round(result.seconds, 3),
         "seconds_noise": round(time.perf_counter() - started, 3),
     }
-    if persons is not None:
-        entry["pairwise"] = dataclasses.asdict(pairwise_scores(result.identities, persons))
+    if warning := chaining.swallows(result.identities):
+        entry["warning"] = warning
+    if frames is not None:
+        moment = covisible.moments(table.videos, frames)
+        entry["covisible_links"] = 0 if result.covisible is None else int(result.covisible.sum())
+        entry["covisible_identities"] = covisible.conflicts(moment, table.tracklets, result.identities)
+    if "person" in table.columns:
+        entry["pairwise"] = dataclasses.asdict(pairwise_scores(result.identities, table["person"]))
     return entry
+
+
+def _described(large: chaining.LargeIdentity, table: tables.SampleTable) -> dict:
+    """One of the largest identities, with an image to look it up by."""
+    weakest = [{"identities": [a, b], "distance": away} for a, b, away in large.weakest]
+    first = str(table["file_path"][large.row])
+    return {"images": large.images, "joined": large.groups, "first_image": first, "weakest_links": weakest}
