@@ -18,6 +18,7 @@ from flax import nnx
 
 from cion_jax.conversion import compare, load_state_dict, reidzoo_prefix, write_weights
 from cion_jax.conversion.candidates import misfit_hint
+from cion_jax.conversion.card import training_of
 from cion_jax.conversion.imagenet import initialise
 from cion_jax.conversion.loaders import LOADERS, loader_defects, loader_prefix
 from cion_jax.conversion.runs import read_run
@@ -107,6 +108,8 @@ def _read(source: str | os.PathLike, which: str, with_head: bool) -> Weights:
     weights = read(source, which=which, with_head=with_head)
     if with_head and not weights.head:
         raise ValueError(f"{source} ({weights.where}) has no projection head; leave --head out")
+    if not os.path.isdir(source):
+        weights = dataclasses.replace(weights, about=training_of(source))
     return weights
 
 
@@ -114,10 +117,10 @@ def _write(model: nnx.Module, model_name: str, weights: Weights, target: Target)
     prefix = None  # as the released training has it
     if target.loader != "reidzoo":
         prefix = loader_prefix(target.loader, model_name, reidzoo_prefix(model))
-    about = {"model": model_name, "weights": weights.where, **weights.about}
+    about = {"weights": weights.where, **weights.about, "model": model_name}
     write_weights(model, target.path, prefix=prefix, head=weights.head, about=about)
-    lines = [f"wrote {target.path} and its card, {target.path}.json"]
-    return "\n".join(lines + [f"note: {defect}" for defect in loader_defects(target.loader, model_name)])
+    notes = [f"note: {defect}" for defect in loader_defects(target.loader, model_name)]
+    return "\n".join([f"wrote {target.path} and its card, {target.path}.json", *notes])
 
 
 def main(argv: list[str]) -> None:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 from flax import nnx
 
 from cion_jax.conversion import load_weights, write_weights
+from cion_jax.conversion.card import training_of
+from cion_jax.conversion.imagenet import initialise
 from cion_jax.correlation import correlate_to
 from cion_jax.evaluate import evaluate
 from cion_jax.evaluation import read_market1501
@@ -152,7 +154,10 @@ def remember_config(config: Config, workdir: Workdir) -> None:
 
 def untrained(config: Config) -> nnx.Module:
     """The backbone that pre-training starts from."""
-    return create_model(config.model, rngs=nnx.Rngs(config.seed))
+    model = create_model(config.model, rngs=nnx.Rngs(config.seed))
+    if config.pretrain.init is not None:
+        initialise(model, config.pretrain.init)
+    return model
 
 
 def _street(config: Config, workdir: Workdir) -> None:
@@ -212,10 +217,10 @@ def _evaluate(config: Config, workdir: Workdir) -> None:
 
 
 def _export(config: Config, workdir: Workdir) -> None:
-    """The teacher of the last grouping, as ReIDZoo has it."""
-    model = create_model(config.model)
-    load_weights(model, workdir.runs / config.pretrain.group_by[-1] / "teacher.pth")
-    write_weights(model, workdir.checkpoint)
+    """The teacher of the last grouping, as ReIDZoo has it; its card tells the same as in the run."""
+    teacher = workdir.runs / config.pretrain.group_by[-1] / "teacher.pth"
+    model = create_model(config.model, weights=teacher)
+    write_weights(model, workdir.checkpoint, about=training_of(teacher))
 
 
 def _flat(tree: dict, prefix: str = "") -> dict:

@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import functools
 import pickle
 import subprocess
 import sys
@@ -38,6 +39,11 @@ def assert_same(got, expected):
 
 def changed_state_dict(name):
     """A state dict unlike any initialisation, counters included; constants stay."""
+    return {key: value.copy() for key, value in _changed_state_dict(name).items()}
+
+
+@functools.cache
+def _changed_state_dict(name):
     arrays = state_dict(create_model(name))
     for key, value in arrays.items():
         if key.endswith("num_batches_tracked"):

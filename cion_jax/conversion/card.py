@@ -11,7 +11,7 @@ from typing import Any
 from flax import nnx
 
 import cion_jax
-from cion_jax.runtime.files import write_json
+from cion_jax.runtime.files import read_json, write_json
 from cion_jax.samples.images import IMAGENET_MEAN, IMAGENET_STD
 
 # The terms of ReIDZoo and CION-AL, in short: appendix A.3 of the paper.
@@ -41,8 +41,6 @@ def write_card(path: str | os.PathLike, model: nnx.Module, about: Mapping[str, A
         model: says the number of parameters and the width of the embedding.
         about: what else is known, such as model, config and data; replaces the fields of these names.
     """
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     card = {
         "model": type(model).__name__,
         "input_size": [256, 128],  # height and width that all of ReIDZoo is trained with
@@ -50,15 +48,31 @@ def write_card(path: str | os.PathLike, model: nnx.Module, about: Mapping[str, A
         "std": list(IMAGENET_STD),
         "embed_dim": model.embed_dim,  # pyright: ignore[reportAttributeAccessIssue]
         "parameters": sum(math.prod(parameter.shape) for parameter in _parameters(model)),
+        "weights": None,
         "data": None,
         "config": None,
         **about,
         "licence": LICENCE,
         "intended_use": INTENDED_USE,
         "versions": {"cion_jax": cion_jax.__version__} | {name: metadata.version(name) for name in ("jax", "flax")},
-        "sha256": digest,
+        "sha256": _sha256(path),
     }
     write_json(card_path(path), card)
+
+
+def training_of(path: str | os.PathLike) -> dict[str, Any]:
+    """The fields of a weight file's card that tell of its training; none without a card, or if it is another file's."""
+    if not card_path(path).exists():
+        return {}
+    card = read_json(card_path(path))
+    if card.get("sha256") != _sha256(path):
+        return {}
+    return {name: card[name] for name in ("model", "weights", "input_size", "mean", "std", "data", "config")}
+
+
+def _sha256(path: str | os.PathLike) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _parameters(model: nnx.Module) -> list[nnx.Param]:

@@ -34,8 +34,7 @@ def read_run(folder: str | os.PathLike, *, which: str = "teacher", with_head: bo
     _fill(backbone, [part.get("backbone", {}) for part in parts], folder)
     head = {}
     if with_head:
-        settings = config["pretrain"]["head"]
-        projection = nnx.eval_shape(lambda: Head(backbone.embed_dim, rngs=nnx.Rngs(0), **settings))
+        projection = nnx.eval_shape(lambda: _create_head(backbone.embed_dim, config["pretrain"]["head"]))
         _fill(projection, [part.get("head", {}) for part in parts], folder)
         head = head_state_dict(projection)
     return Weights(
@@ -57,9 +56,14 @@ def head_state_dict(head: Head) -> dict[str, np.ndarray]:
     return arrays | {"last_layer.weight_g": weight_g, "last_layer.weight_v": weight_v}
 
 
+def _create_head(embed_dim: int, settings: Mapping[str, Any]) -> Head:
+    head = Head(embed_dim, rngs=nnx.Rngs(0), **settings)
+    remember_order(head)
+    return head
+
+
 def _fill(module: nnx.Module, parts: list[Mapping[str, Any]], folder: str | os.PathLike) -> None:
     """Sets every variable of a module from trees of arrays with the module's own names."""
-    remember_order(module)
     arrays: dict[tuple, np.ndarray] = {}
     for part in parts:
         arrays |= flatten_dict(part)

@@ -1,6 +1,7 @@
 """The training run: curriculum, batches, steps, checkpoints. Everything is a function of (config, data, step)."""
 
 import hashlib
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from cion_jax.conversion import write_weights
+from cion_jax.conversion.imagenet import initialise
 from cion_jax.distillation.augmentation import Augmentation, make_views, sample_keys
 from cion_jax.distillation.head import Head
 from cion_jax.distillation.loader import Batch, load_batches
@@ -49,8 +51,9 @@ def pretrain(config: Config, table: SampleTable, images: Path, workdir: Path) ->
         first_step = int(state.step)
         with MetricsLog(workdir / "metrics.jsonl", first_step=first_step) as log:
             state = run.train(state, checkpoints, log)
-    write_weights(run.network(state.student, state.student_stats).backbone, workdir / "student.pth")
-    write_weights(run.network(state.teacher, state.teacher_stats).backbone, workdir / "teacher.pth")
+    student, teacher = ((state.student, state.student_stats), (state.teacher, state.teacher_stats))
+    write_weights(run.network(*student).backbone, workdir / "student.pth", about=run.about("student"))
+    write_weights(run.network(*teacher).backbone, workdir / "teacher.pth", about=run.about("teacher"))
 
 
 def plan(config: Config, identities: Any, *, devices: int) -> Curriculum:
@@ -67,10 +70,14 @@ def plan(config: Config, identities: Any, *, devices: int) -> Curriculum:
 
 
 def make_network(config: Config) -> Network:
-    """Backbone and head of a config, freshly initialised from its seed."""
+    """Backbone and head of a config, freshly initialised from its seed or the ImageNet weights it names."""
     rngs = nnx.Rngs(config.seed)
     dtype = jnp.dtype(config.pretrain.compute_dtype)
     backbone = create_model(config.model, dtype=dtype, rngs=rngs)
+    if config.pretrain.init is not None:
+        console.print(
+            f"{config.model} starts from {config.pretrain.init}: {initialise(backbone, config.pretrain.init)}"
+        )
     return Network(backbone, Head(backbone.embed_dim, rngs=rngs, **config.pretrain.head))
 
 
@@ -107,6 +114,11 @@ class _Run:
 
     def network(self, params: Any, stats: Any) -> Network:
         return nnx.merge(self._structure, params, stats)
+
+    def about(self, which: str) -> dict[str, Any]:
+        """What the card beside the weights tells of the run."""
+        config = json.loads(self._meta["config"])
+        return self._meta | {"weights": which, "config": config, "input_size": list(self._settings.views.global_size)}
 
     def start(self, checkpoints: Checkpoints) -> TrainState:
         """The latest checkpoint, or the initial state."""
