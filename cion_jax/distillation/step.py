@@ -111,7 +111,8 @@ def make_train_step(
       momentum: of the teacher: teacher = m teacher + (1 - m) student, parameters only, after the student's update.
       images_per_identity: K of this stage.
       loss: form and temperatures.
-      seed: of stochastic depth, which the student alone has; views have their own randomness.
+      seed: of stochastic depth, which the student alone has (the released code leaves the teacher in training mode,
+        so that it drops too); views have their own randomness.
     """
 
     def distill(state: TrainState, batch: Tree) -> tuple[TrainState, dict[str, jax.Array]]:
