@@ -21,6 +21,7 @@ REFERENCE = Path(__file__).parent / "reference"
 TEST_MODELS = list_models("*_test")
 ZOO_MODELS = [name for name in list_models() if name not in TEST_MODELS]
 QUICK = ("resnet18_ibn", "vit_tiny")
+QUICK_TO_TRAIN = ("resnet_test", "resnet_ibn_test", "convnext_test", "vit_test")
 every_zoo_model = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ZOO_MODELS]
 )
@@ -99,7 +100,9 @@ def test_parameters_are_those_the_paper_counts(name):
     assert millions == pytest.approx(model_info(name).params_m, abs=0.011)
 
 
-@pytest.mark.parametrize("name", TEST_MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK_TO_TRAIN else pytest.mark.slow) for name in TEST_MODELS]
+)
 def test_every_parameter_has_a_gradient_and_jit_equals_eager(name):
     graph, params, statistics = nnx.split(create_model(name), nnx.Param, nnx.BatchStat)
     # RepViT's residual branches end in a scale that starts at zero, which no gradient passes

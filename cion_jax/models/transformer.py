@@ -1,6 +1,7 @@
 """What families of vision transformers share: the block, the convolutional stem, the position embedding's size."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +49,7 @@ class Stem(nnx.Module):
     `norm` normalises after the first two convolutions, batch normalisation after the third.
     """
 
-    def __init__(self, norm: type[nnx.Module], stem_width: int, width: int, patch: int, *, rngs: nnx.Rngs):
+    def __init__(self, norm: Callable[[int], nnx.Module], stem_width: int, width: int, patch: int, *, rngs: nnx.Rngs):
         def conv(in_features: int, kernel_size: int, stride: int) -> Conv:
             padding = kernel_size // 2
             return Conv(in_features, stem_width, kernel_size, stride=stride, padding=padding, use_bias=False, rngs=rngs)

@@ -159,8 +159,8 @@ class VOLO(Backbone):
             return _block(2 * width, attention, rngs)
 
         outlookers, *transformers = settings.depths
-        self.network = nnx.List([nnx.Sequential(*[outlooker() for _ in range(outlookers)])])
-        self.network.append(Downsample(width, rngs=rngs))
+        first = nnx.Sequential(*[outlooker() for _ in range(outlookers)])
+        self.network = nnx.List([first, Downsample(width, rngs=rngs)])
         for depth in transformers:
             self.network.append(nnx.Sequential(*[transformer() for _ in range(depth)]))
         self.post_network = nnx.List(
