@@ -223,9 +223,9 @@ def test_models_that_a_loader_has_not_are_refused():
 
 def test_what_cannot_be_written_is_refused_before_anything_is_read(tmp_path):
     missing = tmp_path / "missing.pth"
-    with pytest.raises(ValueError, match="that code reads .pth files"):
+    with pytest.raises(ValueError, match=r"that code reads \.pth files"):
         convert("resnet_test", missing, tmp_path / "to.safetensors", loader="transreid")
-    with pytest.raises(ValueError, match="written as .pth or .safetensors"):
+    with pytest.raises(ValueError, match=r"written as \.pth or \.safetensors"):
         convert("resnet_test", missing, tmp_path / "to.bin")
     with pytest.raises(ValueError, match=r"missing\.pth: no such file"):
         convert("resnet_test", missing, tmp_path / "to.pth")
