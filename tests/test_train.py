@@ -9,6 +9,7 @@ from cion_jax.convert import convert
 from cion_jax.distillation import train
 from cion_jax.models import create_model
 from cion_jax.runtime.checkpoints import read_checkpoint
+from cion_jax.runtime.files import read_json
 from cion_jax.runtime.metrics import read_metrics
 from cion_jax.samples import SampleTable
 from configs import base
@@ -117,12 +118,15 @@ def test_a_run_leaves_weights_that_fit_the_model_and_a_checkpoint(finished):
     assert list(arrays) == list(signature(model)) and "module.backbone." in where
     tree, meta = read_checkpoint(workdir / "checkpoints")
     assert meta["model"] == "resnet_test" and int(tree["step"]) == 9
+    cards = [read_json(workdir / f"{name}.pth.json") for name in ("teacher", "student")]
+    assert [card["weights"] for card in cards] == ["teacher", "student"]
+    assert all(card["data"] == meta["data"] and card["input_size"] == [32, 16] for card in cards)
     report = convert("resnet_test", workdir / "checkpoints", workdir / "converted.pth")
     assert "teacher of step 9" in report
     converted, _ = read_weights(workdir / "converted.pth")
     for key, value in arrays.items():
         np.testing.assert_array_equal(converted[key], value, err_msg=key)
-    with pytest.raises(ValueError, match="--model=resnet_test"):
+    with pytest.raises(ValueError, match="the keys and shapes of resnet_test"):
         convert("resnet_ibn_test", workdir / "checkpoints", workdir / "wrong.pth")
 
 
