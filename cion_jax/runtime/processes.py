@@ -1,0 +1,100 @@
+"""Several processes, on one host or many, that run the same command and share its work.
+
+Every process is started with the same command. Each is told where process 0 listens, how many there are and which
+it is: by flags, by environment variables (`launch/local.sh` and `launch/multihost.sh` set them), or by Slurm, whose
+job steps JAX recognises. A process told nothing runs alone.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+
+import jax
+
+from cion_jax.runtime.progress import console
+
+# A process that is silent for this long counts as dead, and JAX then ends all others: enough for a host that is
+# busy decoding, and with the time that detection takes still well below a minute. JAX's own default is 100.
+HEARTBEAT_SECONDS = 30
+# How long a process waits for the others to start: nodes of a large job come up minutes apart.
+START_SECONDS = 300
+# How long a process that is done waits for the others at its end: process 0 may still be writing weights.
+SHUTDOWN_SECONDS = 300
+
+COORDINATOR, COUNT, INDEX = "CION_COORDINATOR_ADDRESS", "CION_NUM_PROCESSES", "CION_PROCESS_ID"
+# Set inside a Slurm job step (`srun`) only; `SLURM_NTASKS` is there in a batch script too, which runs alone.
+_SLURM_TASKS = "SLURM_STEP_NUM_TASKS"
+
+
+def start_up(
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    environment: Mapping[str, str] = os.environ,
+) -> None:
+    """Joins the other processes of this command; must come before anything touches a device.
+
+    Afterwards `jax.devices()` are those of all processes, and only process 0 shows progress. On CPU, JAX's
+    collectives between processes are gloo's, its default.
+
+    Args:
+      coordinator_address: host and port of process 0, `host:port`; or `CION_COORDINATOR_ADDRESS`.
+      num_processes: how many processes there are; or `CION_NUM_PROCESSES`.
+      process_id: which one this is, from 0; or `CION_PROCESS_ID`.
+      environment: where the variables are looked up.
+
+    Raises:
+      ValueError: some of the three are given but not all, or they contradict each other.
+    """
+    address = coordinator_address or environment.get(COORDINATOR)
+    count = _number(num_processes, COUNT, environment)
+    index = _number(process_id, INDEX, environment)
+    if (address, count, index) == (None, None, None):
+        if int(environment.get(_SLURM_TASKS, 1)) > 1:
+            _initialize()  # one task per GPU: each takes the device of its local id
+        return
+    if address is None or count is None or index is None:
+        raise ValueError(
+            f"several processes need --coordinator_address, --num_processes and --process_id (or {COORDINATOR}, "
+            f"{COUNT} and {INDEX}), got {address}, {count} and {index}; give all three, or none to run alone"
+        )
+    if not 0 <= index < count:
+        raise ValueError(f"--process_id {index} of --num_processes {count}: ids go from 0 to {count - 1}")
+    if not address.rpartition(":")[2].isdecimal():
+        raise ValueError(f"--coordinator_address {address!r} has no port; give it as host:port, such as node0:9731")
+    if count > 1:
+        _initialize(address, count, index, cluster_detection_method="deactivate")
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes files and talks to people."""
+    return jax.process_index() == 0
+
+
+def leave(code: int) -> None:
+    """Ends this process. With others running it ends at once, so that they are told instead of waiting for it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if jax.distributed.is_initialized():
+        os._exit(code)  # a normal exit would wait for the others, which wait for this one in their next collective
+    sys.exit(code)
+
+
+def _number(given: int | None, variable: str, environment: Mapping[str, str]) -> int | None:
+    if given is not None or variable not in environment:
+        return given
+    if not environment[variable].isdecimal():
+        raise ValueError(f"{variable}={environment[variable]!r} is not a number")
+    return int(environment[variable])
+
+
+def _initialize(*process: object, **options: object) -> None:
+    jax.distributed.initialize(
+        *process,
+        **options,
+        initialization_timeout=START_SECONDS,
+        heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+    )
+    console.quiet = not is_first()

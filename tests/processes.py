@@ -1,0 +1,52 @@
+"""Commands run by several processes of this machine, as `launch/local.sh` runs them, but each within reach."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def start(count, folder, *arguments, devices=1):
+    """Starts `python *arguments` in `count` processes of `devices` CPU devices; process i prints to folder/i.log."""
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "PYTHONPATH": str(ROOT),
+        "CION_COORDINATOR_ADDRESS": f"localhost:{free_port()}",
+        "CION_NUM_PROCESSES": str(count),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    started = []
+    for index in range(count):
+        with (folder / f"{index}.log").open("wb") as log:
+            own = environment | {"CION_PROCESS_ID": str(index)}
+            command = [sys.executable, *arguments]
+            started.append(subprocess.Popen(command, cwd=ROOT, env=own, stdout=log, stderr=subprocess.STDOUT))
+    return started
+
+
+def finish(started, folder, timeout=150):
+    """Waits for all; their exit codes and what they printed. Those that outlast `timeout` seconds are killed."""
+    try:
+        codes = [process.wait(timeout) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    return codes, [(folder / f"{index}.log").read_text() for index in range(len(started))]
+
+
+def run(count, folder, *arguments, devices=1, timeout=150):
+    """`start` and `finish`; fails with what was printed unless every process succeeds. What each printed."""
+    codes, logs = finish(start(count, folder, *arguments, devices=devices), folder, timeout)
+    assert codes == [0] * count, "\n".join(logs)
+    return logs
