@@ -120,8 +120,6 @@ class GhostBottleneck(nnx.Module):
 
     folds = (("conv_dw", "bn_dw"),)
 
-    folds = (("conv_dw", "bn_dw"),)
-
     def __init__(self, in_features: int, block: Block, *, rngs: nnx.Rngs):
         hidden, out, stride = block.hidden, block.out, block.stride
         self.ghost1 = GhostModule(in_features, hidden, relu=True, rngs=rngs)
@@ -153,8 +151,6 @@ class ConvBnAct(nnx.Module):
 
     folds = (("conv", "bn1"),)
 
-    folds = (("conv", "bn1"),)
-
     def __init__(self, in_features: int, out_features: int, *, rngs: nnx.Rngs):
         self.conv = _conv(in_features, out_features, 1, rngs=rngs)
         self.bn1 = BatchNorm(out_features)
@@ -165,8 +161,6 @@ class ConvBnAct(nnx.Module):
 
 class GhostNet(Backbone):
     """GhostNet: strides 2 to 32; embeds as `ReLU(conv_head(mean over positions))`."""
-
-    folds = (("conv_stem", "bn1"),)
 
     folds = (("conv_stem", "bn1"),)
 
