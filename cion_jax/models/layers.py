@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 
@@ -18,33 +19,38 @@ from cion_jax.models.convolution import convolve
 
 Initializer = Callable[[jax.Array, tuple[int, ...]], jax.Array]
 
-# Weights are drawn in blocks of this size, so that one compiled program serves tensors of every shape:
-# compiling the generator once per shape takes XLA about a second each on a CPU.
+# Weights are drawn in blocks of this size and scaled and shaped by NumPy, so that one compiled program serves tensors
+# of every shape: XLA would take seconds to compile a model's few dozen.
 _BLOCK = 2**18
 
 _uniform_block = jax.jit(lambda key: jax.random.uniform(key, (_BLOCK,), minval=-1.0))
 _normal_block = jax.jit(lambda key: jax.random.normal(key, (_BLOCK,)))
 
 
-def _draw(block: Callable[[jax.Array], jax.Array], key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def _draw(block: Callable[[jax.Array], jax.Array], key: jax.Array, shape: tuple[int, ...]) -> np.ndarray | jax.Array:
     count = math.prod(shape)
     blocks = [block(jax.random.fold_in(key, index)) for index in range(math.ceil(count / _BLOCK))]
-    return jnp.concatenate(blocks)[:count].reshape(shape)
+    numpy = jnp if isinstance(key, jax.core.Tracer) else np
+    return numpy.concatenate(blocks)[:count].reshape(shape)
+
+
+def _uniform(key: jax.Array, shape: tuple[int, ...], fan_in: int) -> jax.Array:
+    return jnp.asarray(_draw(_uniform_block, key, shape) * (1 / np.float32(math.sqrt(fan_in))))
 
 
 def torch_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """PyTorch's default for kernels `[..., in, out]`: uniform within 1 / sqrt(fan_in)."""
-    return _draw(_uniform_block, key, shape) / math.sqrt(math.prod(shape[:-1]))
+    return _uniform(key, shape, fan_in=math.prod(shape[:-1]))
 
 
 def kaiming_normal_fan_out(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Normal with variance 2 / fan_out, for convolution kernels `[size, size, in, out]`."""
-    return _draw(_normal_block, key, shape) * math.sqrt(2 / (shape[0] * shape[1] * shape[3]))
+    return jnp.asarray(_draw(_normal_block, key, shape) * math.sqrt(2 / (shape[0] * shape[1] * shape[3])))
 
 
 def truncated_normal_02(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Normal with standard deviation 0.02; the released ViT cuts it at 2, a hundred deviations away."""
-    return 0.02 * _draw(_normal_block, key, shape)
+    return jnp.asarray(0.02 * _draw(_normal_block, key, shape))
 
 
 def _kernel_and_bias(shape: tuple[int, ...], use_bias: bool, kernel_init: Initializer | None, rngs: nnx.Rngs):
@@ -54,7 +60,7 @@ def _kernel_and_bias(shape: tuple[int, ...], use_bias: bool, kernel_init: Initia
         return kernel, nnx.data(None)
     if kernel_init:
         return kernel, nnx.Param(jnp.zeros(shape[-1]))
-    return kernel, nnx.Param(_draw(_uniform_block, rngs.params(), shape[-1:]) / math.sqrt(math.prod(shape[:-1])))
+    return kernel, nnx.Param(_uniform(rngs.params(), shape[-1:], fan_in=math.prod(shape[:-1])))
 
 
 class Conv(nnx.Module):
