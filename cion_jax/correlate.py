@@ -1,65 +1,116 @@
 """Finds the identities in a sample table (Sec. 3.1-3.2 of the paper).
 
 python -m cion_jax.correlate --samples=S --features=F.npy --out=DIR [--sigma_cst=0.2] [--sigma_drm=0.18]
-                             [--half_width=1000|all] [--levels=0|1|2|3] [--forbid_covisible] [--overwrite]
+                             [--half_width=1000|all] [--levels=0|1|2|3] [--forbid_covisible] [--images=DIR]
+                             [--overwrite]
+python -m cion_jax.correlate --samples=S --features=F.npy --out=DIR --calibrate [--false_link_rate=1e-3]
+
+The second form proposes both thresholds for features of any extractor; the table needs the column `frame`.
 """
 
-import sys
+import os
+import time
+from pathlib import Path
 
 from absl import flags
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from cion_jax.correlation import correlate_to
+from cion_jax.correlation.calibration import Evidence, calibrate
+from cion_jax.correlation.checks import check_rate
+from cion_jax.correlation.results import open_features, read_correlatable
+from cion_jax.correlation_report import calibration_figure, identities_sheet, print_calibration, print_summary
 from cion_jax.runtime.commands import run
+from cion_jax.runtime.files import write_json
+from cion_jax.runtime.processes import is_first
+from cion_jax.runtime.progress import progress
+from cion_jax.samples import read_samples
+
+# Around the stated rate, what a looser and a stricter one would propose.
+_RATES = (10, 3, 1, 1 / 3)
 
 
 def main(argv: list[str]) -> None:
     del argv
     values = flags.FLAGS
+    paths = values.out, values.samples, values.features
+    given = {"sigma_cst": values.sigma_cst, "sigma_drm": values.sigma_drm}
+    if values.calibrate:
+        report = calibrate_to(*paths, false_link_rate=values.false_link_rate, given=given, overwrite=values.overwrite)
+        if is_first():
+            print_calibration(report)
+            print(f"Results: {values.out}")
+        return
     report = correlate_to(
-        values.out,
-        values.samples,
-        values.features,
-        sigma_cst=values.sigma_cst,
-        sigma_drm=values.sigma_drm,
+        *paths,
+        **given,
         half_width=_half_width(values.half_width),
         levels=values.levels,
         forbid_covisible=values.forbid_covisible,
         overwrite=values.overwrite,
     )
-    print_summary(report)
-    print(f"Results: {values.out}")
+    if is_first():
+        print_summary(report)
+        _draw_identities(Path(values.out), values.images)
+        print(f"Results: {values.out}")
 
 
-def print_summary(report: dict) -> None:
-    """Prints a report of `correlate_to` as one table, a row for each level.
+def calibrate_to(
+    out: str | os.PathLike,
+    samples: str | os.PathLike,
+    features_path: str | os.PathLike,
+    *,
+    false_link_rate: float = 1e-3,
+    given: dict[str, float],
+    overwrite: bool = False,
+) -> dict:
+    """Proposes thresholds; writes `calibration.png` and, last, `calibration.json` into `out`. Returns the latter.
 
-    False links join tracklets that one frame shows both of, and so do identities in conflict, where frames are known.
-    P, R and F1 are precision, recall and F1 over pairs of images, where the true persons are known.
+    Each threshold gets a table of what it and others around it would join; so do those `given`. Raises `ValueError`
+    on unusable input, and where there is too little to tell (see `cion_jax.correlation.calibration`).
     """
-    title = f"{report['images']:,} images, {report['seconds']:.1f} s"
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    scored = all("pairwise" in entry for entry in report["levels"])
-    framed = all("covisible_identities" in entry for entry in report["levels"])
-    names = ["level", "identities", "kept", "discarded", "n_S", "n_cst", "n_drm", "s"]
-    for name in names + ["false links", "in conflict"] * framed + ["P", "R", "F1"] * scored:
-        table.add_column(name, justify="right")
-    for entry in report["levels"]:
-        counts = [entry[name] for name in ("level", "identities", "images_kept", "images_discarded")]
-        noises = [entry[name] for name in ("noise", "noise_consistency", "noise_discrimination")]
-        scores = [entry["pairwise"][name] for name in ("precision", "recall", "f1")] if scored else []
-        cells = [f"{count:,}" for count in counts] + [f"{value:.3f}" for value in noises]
-        cells.append(f"{entry['seconds']:.1f}")
-        cells += [f"{entry[name]:,}" for name in ("covisible_links", "covisible_identities") if framed]
-        table.add_row(*cells, *(f"{score:.1%}" for score in scores))
-    wide_enough = None if sys.stdout.isatty() else 120  # a file or pipe has no width
-    console = Console(width=wide_enough)
-    console.print(table)
-    for entry in report["levels"]:
-        if "warning" in entry:
-            console.print(f"[yellow]Level {entry['level']}:[/] {entry['warning']}")
+    started, path = time.perf_counter(), Path(out) / "calibration.json"
+    check_rate(false_link_rate)
+    if is_first() and path.exists() and not overwrite:
+        raise ValueError(f"{path} exists: this calibration is complete; to replace it, set overwrite")
+    table = read_correlatable(samples)
+    if "frame" not in table.columns:
+        raise ValueError(f"{samples}: no column frame; who is in one frame says which distances are between people")
+    features = open_features(features_path, len(table))
+    found = calibrate(features, table.videos, table.tracklets, table["frame"], progress=progress)
+    report: dict = {"false_link_rate": false_link_rate, "tracklets": found.tracklets, "pairs": found.pairs}
+    for name, sigma in given.items():
+        report[name] = _proposal(getattr(found, name), false_link_rate, sigma)
+    report["seconds"] = round(time.perf_counter() - started, 3)
+    if is_first():
+        path.unlink(missing_ok=True)
+        calibration_figure(found, report, path.with_suffix(".png"))
+        write_json(path, report)
+    return report
+
+
+def _proposal(evidence: Evidence, false_link_rate: float, given: float) -> dict:
+    """What the report says about one threshold."""
+    proposed = evidence.threshold(false_link_rate)
+    notes = {given: "given"}
+    for rate in (factor * false_link_rate for factor in _RATES):
+        if 1 / len(evidence.different) <= rate < 1:
+            notes.setdefault(evidence.threshold(rate), "")
+    notes[proposed] = "proposed, given" if proposed == given else "proposed"
+    rows = [evidence.at(sigma) | {"note": notes[sigma]} for sigma in sorted(notes)]
+    counts = {"same": len(evidence.same), "different": len(evidence.different)}
+    return {"proposed": proposed, **counts, "table": rows}
+
+
+def _draw_identities(out: Path, images: str | None) -> None:
+    """Writes `identities.png` where there are images to draw, and removes the one of results that were replaced."""
+    sheet = out / "identities.png"
+    sheet.unlink(missing_ok=True)
+    if images is not None:
+        unreadable = identities_sheet(read_samples(out / "identities.parquet"), images, sheet)
+        if unreadable is None:
+            print("No identity is in several videos: no contact sheet.")
+        elif unreadable:
+            print(f"Contact sheet: {unreadable} images are missing or cannot be decoded.")
 
 
 def _half_width(text: str) -> int | str:
@@ -75,5 +126,8 @@ if __name__ == "__main__":
     flags.DEFINE_string("half_width", "1000", "Half width of the Sliding Range (Eq. 7), or: all.")
     flags.DEFINE_integer("levels", 3, "Last level: 0 tracklets, 1 Eq. 4, 2 Eq. 5-6, 3 Eq. 7.")
     flags.DEFINE_bool("forbid_covisible", False, "Leave out links of tracklets that share a frame.")
+    flags.DEFINE_string("images", None, "Image root: draws some identities found across videos.")
+    flags.DEFINE_bool("calibrate", False, "Propose sigma_cst and sigma_drm instead, from tracklets and frames.")
+    flags.DEFINE_float("false_link_rate", 1e-3, "With --calibrate: share of pairs of different people that may join.")
     flags.DEFINE_bool("overwrite", False, "Replace results that are in the folder already.")
     run(main)

@@ -7,8 +7,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from cion_jax.correlate import print_summary
-from cion_jax.evaluation.figures import contact_sheet, curve
+from cion_jax.correlation_report import identities_sheet, print_summary
+from cion_jax.evaluation.figures import curve
 from cion_jax.pipeline import Workdir
 from cion_jax.runtime.config import Config
 from cion_jax.runtime.files import read_json, write_json
@@ -24,7 +24,6 @@ _NETWORKS = {
     "person": "pre-trained on true persons",
     "extractor": "extractor (trained with labels)",
 }
-_SHEET_ROWS, _SHEET_COLUMNS = 12, 14
 
 
 def write_report(config: Config, workdir: Workdir, seconds: dict[str, float]) -> None:
@@ -34,7 +33,8 @@ def write_report(config: Config, workdir: Workdir, seconds: dict[str, float]) ->
     report: dict[str, Any] = {"seconds": earlier | seconds}
     if "correlate" in config.stages:
         report["correlation"] = read_json(workdir.correlation / "report.json")
-        identities_sheet(workdir)
+        identified = read_samples(workdir.correlation / "identities.parquet")
+        identities_sheet(identified, workdir.images, workdir.root / "identities.png")
     if "pretrain" in config.stages:
         loss_curve(config, workdir)
     if "evaluate" in config.stages:
@@ -58,26 +58,6 @@ def print_report(report: dict[str, Any], workdir: Workdir) -> None:
         console.print(f"Checkpoint (PyTorch, as in ReIDZoo): {report['checkpoint']}", highlight=False)
     pictures = ", ".join(sorted(p.name for p in workdir.root.glob("*.png")))
     console.print(f"In {workdir.root}: report.json, {pictures}", highlight=False)
-
-
-def identities_sheet(workdir: Workdir) -> None:
-    """`identities.png`: identities found in several videos, a row each, crops from all of their videos."""
-    table = read_samples(workdir.correlation / "identities.parquet")
-    identities, videos = table["identity"], table.videos
-    pairs = np.unique(np.stack([identities, videos], 1)[identities >= 0], axis=0)
-    across, counts = np.unique(pairs[:, 0], return_counts=True)
-    across = across[counts > 1]
-    if not len(across):
-        return
-    chosen = across[np.linspace(0, len(across) - 1, min(_SHEET_ROWS, len(across))).astype(int)]
-    rows, captions = [], []
-    for identity in chosen:
-        members = np.flatnonzero(identities == identity)
-        members = members[np.argsort(videos[members], kind="stable")]
-        shown = members[np.linspace(0, len(members) - 1, min(_SHEET_COLUMNS, len(members))).astype(int)]
-        rows.append([workdir.images / path for path in table["file_path"][shown]])
-        captions.append(f"identity {identity}: {len(members)} crops in {len(np.unique(videos[members]))} videos")
-    contact_sheet(rows, workdir.root / "identities.png", captions=captions)
 
 
 def loss_curve(config: Config, workdir: Workdir) -> None:

@@ -9,17 +9,31 @@ SHOWN = 5  # rows named in a message
 
 def check_features(features: np.ndarray) -> None:
     """Features are `[n, d]`, float16 or float32, finite, and have a direction."""
+    check_array(features)
+    bad = [_without_direction(block) + rows.start for rows, block in row_blocks(features)]
+    _refuse_rows(np.concatenate(bad), len(features))
+
+
+def check_array(features: np.ndarray) -> None:
+    """Features are an array `[n, d]`, float16 or float32; none of them is looked at."""
     if not isinstance(features, np.ndarray) or features.ndim != 2:
         raise ValueError(f"features are of shape {np.shape(features)}, expected an array [rows, dim]")
     if features.dtype not in (np.float16, np.float32):
         raise ValueError(f"features are {features.dtype}, expected float16 or float32; save them as float32")
     if features.size == 0:
         raise ValueError(f"features are empty (shape {features.shape}); correlation needs at least one image")
-    bad = np.concatenate([_without_direction(block) + rows.start for rows, block in row_blocks(features)])
+
+
+def check_directions(images: np.ndarray, rows: np.ndarray, total: int) -> None:
+    """`images` `[m, d]`, normalised from the features in `rows` `[m]` of `total`, have a direction."""
+    _refuse_rows(np.sort(rows[_without_direction(images)]), total)
+
+
+def _refuse_rows(bad: np.ndarray, total: int) -> None:
     if len(bad):
         more = ", ..." if len(bad) > SHOWN else ""
         raise ValueError(
-            f"features of {len(bad)} of {len(features)} rows are NaN, infinite or all zero: rows "
+            f"features of {len(bad)} of {total} rows are NaN, infinite or all zero: rows "
             f"{', '.join(map(str, bad[:SHOWN]))}{more} (counted from 0); extract them again, or drop "
             f"these rows from table and features"
         )
@@ -69,6 +83,12 @@ def check_threshold(name: str, sigma: float) -> None:
     """Thresholds are cosine distances, hence in [0, 2]."""
     if not 0 <= sigma <= 2:
         raise ValueError(f"{name}={sigma}: expected a cosine distance between 0 and 2")
+
+
+def check_rate(rate: float) -> None:
+    """A false-link rate is a share above 0 and below 1."""
+    if not 0 < rate < 1:
+        raise ValueError(f"false_link_rate={rate}: expected a share above 0 and below 1, such as 1e-3")
 
 
 def reach(half_width: int | str | None) -> int | None:

@@ -12,8 +12,9 @@ _LINKS_AT_ONCE = 2**16
 
 def moments(videos: np.ndarray, frames: np.ndarray) -> np.ndarray:
     """Numbers the frames of all videos: `[n]`, -1 where the frame is unknown (negative)."""
-    _, code = np.unique(np.stack([videos, frames]), axis=1, return_inverse=True)
-    return np.where(frames < 0, -1, code.reshape(-1))
+    video, frame = (np.unique(codes, return_inverse=True)[1] for codes in (videos, frames))
+    code = np.unique(video * (frame.max(initial=0) + 1) + frame, return_inverse=True)[1]
+    return np.where(frames < 0, -1, code)
 
 
 def joined(moment: np.ndarray, assigned: np.ndarray, links: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from cion_jax.correlation.noise import noise
 from cion_jax.correlation.pipeline import LevelResult, correlate
 from cion_jax.correlation.scoring import pairwise_scores
 from cion_jax.runtime.files import write_json
+from cion_jax.runtime.processes import is_first
 from cion_jax.runtime.progress import progress
 
 # Of more identities than this, the pairs of Eq. 2 are counted for a sample of so many.
@@ -36,12 +37,12 @@ def correlate_to(
 
     `features_path` is a `.npy` `[rows, dim]`, row for row as the table; settings are those of `correlate`.
     Each file is written whole or not at all and the report comes last: where it is, the results are complete.
-    Where one is already, `overwrite` must be set. Returns the report. Raises `ValueError` on unusable input
-    before any work.
+    Where one is already, `overwrite` must be set. Of several processes the first writes. Returns the report. Raises
+    `ValueError` on unusable input before any work.
     """
     started = time.perf_counter()
     report_path = Path(out) / REPORT
-    if report_path.exists() and not overwrite:
+    if is_first() and report_path.exists() and not overwrite:
         raise ValueError(f"{report_path} exists: these results are complete; to replace them, set overwrite")
     table = read_correlatable(samples)
     features = open_features(features_path, len(table))
@@ -49,18 +50,22 @@ def correlate_to(
     settings = {"sigma_cst": sigma_cst, "sigma_drm": sigma_drm, "half_width": reach, "levels": levels}
     settings["forbid_covisible"] = forbid_covisible
     identities, entries = _correlate(table, features, settings)
-    report_path.unlink(missing_ok=True)  # from here on, what it reports is being replaced
-    identified = table.with_columns(identity=identities)
-    tables.write_samples(identified, Path(out) / IDENTITIES)
-    tables.write_annotations(identified, Path(out) / ANNOTATIONS)
     report = {
         "images": len(table),
         "settings": settings,
         "levels": entries,
         "seconds": round(time.perf_counter() - started, 3),
     }
-    write_json(report_path, report)
+    if is_first():
+        _write(Path(out), table.with_columns(identity=identities), report)
     return report
+
+
+def _write(out: Path, identified: tables.SampleTable, report: dict) -> None:
+    (out / REPORT).unlink(missing_ok=True)  # from here on, what it reports is being replaced
+    tables.write_samples(identified, out / IDENTITIES)
+    tables.write_annotations(identified, out / ANNOTATIONS)
+    write_json(out / REPORT, report)
 
 
 def _correlate(table: tables.SampleTable, features: np.ndarray, settings: dict) -> tuple[np.ndarray, list[dict]]:

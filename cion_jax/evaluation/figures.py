@@ -75,3 +75,28 @@ def curve(
         axes.legend(frameon=False)
     with atomic_path(out) as temporary:
         FigureCanvasAgg(figure).print_png(str(temporary))
+
+
+def histograms(
+    panels: Mapping[str, Mapping[str, np.ndarray]],
+    out: str | os.PathLike,
+    *,
+    marks: Mapping[str, float],
+    bins: np.ndarray,
+) -> None:
+    """Writes a PNG of panels side by side, each with the histograms of some named samples.
+
+    Bars are shares of their sample, on a logarithmic scale that shows rare values. `panels` are called by their x
+    label, and `marks` has for each where a line is drawn across.
+    """
+    figure = Figure(figsize=(5 * len(panels), 3.6), layout="constrained")
+    for axes, (label, samples) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
+        for name, values in samples.items():
+            weights = np.full(len(values), 1 / max(len(values), 1))
+            axes.hist(values, bins, weights=weights, alpha=0.6, label=f"{name} ({len(values):,})")
+        axes.axvline(marks[label], color="black", linewidth=1, linestyle="--")
+        axes.set(xlabel=label, ylabel="share", yscale="log")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    with atomic_path(out) as temporary:
+        FigureCanvasAgg(figure).print_png(str(temporary))

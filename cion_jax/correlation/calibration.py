@@ -1,0 +1,267 @@
+"""Thresholds for the features at hand, without labels: what tracklets and frames tell about distances.
+
+The paper's thresholds belong to the distances of its extractor. Two things are known of any crawl without a label:
+images of one tracklet mostly show one person, and two tracklets of one video that share a frame show two. So each
+threshold is set between distances of the one kind and of the other, as its equation takes them:
+
+    sigma_cst   same:       an image and the mean of the other images of its tracklet (Eq. 4)
+                different:  an image and the centroid of a tracklet that its frame shows as well (Eq. 5)
+    sigma_drm   same:       the centroids of the first and the second half, in time, of one tracklet
+                different:  the centroids of two tracklets that share a frame (Eq. 6)
+
+The proposal is the largest threshold, in steps of `STEP`, at which at most the stated share of *different* distances
+joins: those < sigma_cst, those <= sigma_drm. That is a rate per pair that is compared: a group which is compared with
+a thousand others runs a thousand times this risk. What it rests on:
+
+- Trackers switch from one person to another, and the few tracklets that share a frame with one of their own person
+  would decide about rare events. So a frame counts only where both tracklets show a *typical* image in it: one in the
+  nearer half of the images of its tracklet, by their distance to the mean of the others. A tracker that draws two
+  boxes around one person still makes a proposal too strict; nothing here makes it too loose.
+- People in one frame share light and camera; strangers in two videos are rather farther apart.
+- Tracklets are taken as they came, before Eq. 4. Halves are means of half as many images, hence noisier than what
+  Eq. 6 compares.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from scipy.special import betaincinv
+
+from cion_jax.correlation import checks, covisible
+from cion_jax.correlation.closure import numbered
+from cion_jax.correlation.distances import SHORTEST_SUM, TIE, directions, distance, exact_unit
+from cion_jax.runtime.progress import Progress, silent
+
+TRACKLETS, PAIRS = 20_000, 50_000  # at most so many are drawn: 50 events at a rate of one in a thousand
+FEWEST_HALVED = 4  # images of a tracklet that is cut into halves
+STEP = 1e-4  # of proposed thresholds
+CONFIDENCE = 0.95
+
+_ROWS_AT_ONCE, _PAIRS_AT_ONCE, _MOMENTS_AT_ONCE = 2**13, 2**12, 2**16
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """Distances that one threshold must tell apart, ascending: `same` `[s]` person, `different` `[d]` people.
+
+    inclusive: whether a distance equal to the threshold joins (sigma_drm) or not (sigma_cst).
+    """
+
+    same: np.ndarray
+    different: np.ndarray
+    inclusive: bool
+
+    def threshold(self, false_link_rate: float) -> float:
+        """The largest multiple of `STEP` at which at most this share of `different` joins.
+
+        Raises `ValueError` where too few were seen to tell, or where none of them can be told apart.
+        """
+        checks.check_rate(false_link_rate)
+        seen = len(self.different)
+        if seen * false_link_rate < 1:
+            raise ValueError(
+                f"{seen:,} distances between tracklets that share a frame, too few for a false-link rate of "
+                f"{false_link_rate:g}: it needs {int(np.ceil(1 / false_link_rate)):,}; give more rows or a higher rate"
+            )
+        excess = self.different[int(seen * false_link_rate)]  # the first that must not join
+        steps = np.floor(excess / STEP)
+        sigma = round(float(STEP * (steps if steps * STEP < excess else steps - 1)), 4)
+        if sigma <= 0:
+            raise ValueError(
+                f"more than {false_link_rate:g} of {seen:,} distances between tracklets that share a frame are below "
+                f"{STEP:g}: the tracker boxed people twice, or features and table are not row for row"
+            )
+        return sigma
+
+    def at(self, sigma: float) -> dict[str, float]:
+        """What joins at a threshold: counts, shares, and the bound that the share of `different` is below.
+
+        The bound is Clopper and Pearson's (Biometrika 26, 1934), one-sided, at `CONFIDENCE`, as if distances were
+        independent: those of one video are less than that, so the truth may lie somewhat beyond.
+        """
+        side = "right" if self.inclusive else "left"
+        same, different = (int(np.searchsorted(one, sigma, side)) for one in (self.same, self.different))
+        seen = len(self.different)
+        bound = float(betaincinv(different + 1, seen - different, CONFIDENCE)) if different < seen else 1.0
+        return {
+            "sigma": sigma,
+            "same_joined": same,
+            "same_share": same / len(self.same),
+            "different_joined": different,
+            "different_share": different / seen,
+            "different_share_below": bound,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """The evidence for both thresholds, and how many tracklets and co-visible pairs of tracklets it is from."""
+
+    sigma_cst: Evidence
+    sigma_drm: Evidence
+    tracklets: int
+    pairs: int
+
+
+def calibrate(
+    features: np.ndarray,
+    videos: np.ndarray,
+    tracklets: np.ndarray,
+    frames: np.ndarray,
+    *,
+    progress: Progress = silent,
+) -> Calibration:
+    """Measures what the thresholds of `correlate` must tell apart; arguments as there.
+
+    Up to `TRACKLETS` tracklets are drawn at random, and up to `PAIRS` of the co-visible pairs that they are part of;
+    images of these are all that is read of `features`, a block at a time. The draw is the same every time. Raises
+    `ValueError` on input that does not fit, and where no tracklet is long enough to have halves.
+    """
+    checks.check_array(features)
+    checks.check_tracklets(videos, tracklets, len(features))
+    checks.check_frames(frames, len(features), needed=True)
+    random = np.random.default_rng(0)
+    tracklets, moment = numbered(tracklets), covisible.moments(videos, frames)
+    drawn = np.sort(random.permutation(tracklets.max() + 1)[:TRACKLETS])
+    if np.bincount(tracklets)[drawn].max() < FEWEST_HALVED:
+        raise ValueError(f"no tracklet has {FEWEST_HALVED} images; calibration compares the halves of tracklets")
+    looked_at = _covisible_pairs(moment, tracklets, drawn, random)
+    looked_at = looked_at[np.sort(random.permutation(len(looked_at))[:PAIRS])]
+    sample = _Sample(features, tracklets, frames, np.union1d(drawn, tracklets[looked_at]))
+    with progress("calibration", len(sample.rows) + 2 * len(looked_at), "images") as advance:
+        sample.read(advance)
+        pairs = _covisible_pairs(np.where(sample.typical(), moment, -1), tracklets, drawn, random)
+        pairs = pairs[_both_in(tracklets[pairs], tracklets[looked_at])]
+        strangers, apart = sample.between(pairs, advance)
+        advance(2 * (len(looked_at) - len(pairs)))  # without a typical image of both in one frame
+    others, halves = sample.within(drawn)
+    return Calibration(
+        Evidence(np.sort(others), np.sort(strangers), inclusive=False),
+        Evidence(np.sort(halves), np.sort(apart), inclusive=True),
+        tracklets=len(drawn),
+        pairs=len(pairs),
+    )
+
+
+def _covisible_pairs(
+    moment: np.ndarray, tracklets: np.ndarray, drawn: np.ndarray, random: np.random.Generator
+) -> np.ndarray:
+    """Pairs of rows `[p, 2]` of one moment, one for each two tracklets that share one and one of which is `drawn`.
+
+    Of the moments that two tracklets share, one is taken at random. `moment` `[n]` is -1 where it does not count.
+    """
+    order = np.argsort(moment, kind="stable")
+    order = order[np.count_nonzero(moment < 0) :]
+    rows = random.permutation(np.flatnonzero(np.isin(tracklets, drawn) & (moment >= 0)))
+    count, found, keys = int(tracklets.max()) + 1, np.zeros((0, 2), np.int64), np.zeros(0, np.int64)
+    for start in range(0, len(rows), _MOMENTS_AT_ONCE):
+        left, right = _beside(rows[start : start + _MOMENTS_AT_ONCE], moment, order)
+        a, b = tracklets[left], tracklets[right]
+        apart = a != b
+        found = np.concatenate([found, np.stack([left, right], 1)[apart]])
+        keys = np.concatenate([keys, (np.minimum(a, b) * count + np.maximum(a, b))[apart]])
+        keys, first = np.unique(keys, return_index=True)  # rows come in random order: the first is a random one
+        found = found[first]
+    return found
+
+
+def _beside(rows: np.ndarray, moment: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs each of the `rows` with every row of its moment; `order` lists rows by moment."""
+    sorted_moments = moment[order]
+    first, last = (np.searchsorted(sorted_moments, moment[rows], side) for side in ("left", "right"))
+    counts = last - first
+    offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.repeat(rows, counts), order[np.repeat(first, counts) + offsets]
+
+
+def _both_in(pairs: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Which of the `pairs` `[p, 2]` are, in either order, among `others` `[q, 2]`."""
+    pairs, others = np.sort(pairs, axis=1), np.sort(others, axis=1)
+    count = max(pairs.max(initial=0), others.max(initial=0)) + 1
+    return np.isin(pairs @ [count, 1], others @ [count, 1])
+
+
+class _Sample:
+    """The images of some tracklets, in float64, and the tracklets' centroids once they have been read."""
+
+    def __init__(self, features: np.ndarray, tracklets: np.ndarray, frames: np.ndarray, present: np.ndarray):
+        rows = np.flatnonzero(np.isin(tracklets, present))
+        self.rows = rows[np.lexsort((frames[rows], tracklets[rows]))]  # by tracklet, then in time
+        self.features, self.present = features, present
+        place = np.full(tracklets.max() + 1, -1)
+        place[present] = np.arange(len(present))
+        self.tracklet = place[tracklets]
+        self.counts = np.bincount(self.tracklet[self.rows])
+        self.centroids = np.zeros((len(present), features.shape[1]), np.float32)
+        self.deviations = np.zeros(len(self.rows))
+        self.halves = np.zeros(len(present))
+
+    def read(self, advance: Callable[[int], None]) -> None:
+        """Sets `centroids`, `deviations` of images from the others of their tracklet, and the distance of `halves`."""
+        ends = np.cumsum(self.counts)
+        for block in self._blocks():
+            counts = self.counts[block]
+            inside = slice(ends[block.start] - counts[0], ends[block.stop - 1])
+            images, starts = self._images(self.rows[inside]), np.cumsum(counts) - counts
+            sums = np.add.reduceat(images, starts)
+            self.centroids[block] = directions(sums)
+            self.deviations[inside] = _to_others(images, np.repeat(sums, counts, axis=0))
+            long = counts >= FEWEST_HALVED
+            self.halves[block][long] = _between_halves(images, starts[long], counts[long], sums[long])
+            advance(len(images))
+
+    def typical(self) -> np.ndarray:
+        """Which images `[n]` are in the nearer half of their tracklet; those not read are not."""
+        own = self.tracklet[self.rows]
+        ascending = self.deviations[np.lexsort((self.deviations, own))]
+        median = ascending[np.cumsum(self.counts) - self.counts + (self.counts - 1) // 2]
+        typical = np.zeros(len(self.features), bool)
+        typical[self.rows] = self.deviations <= median[own] + TIE
+        return typical
+
+    def within(self, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Distances inside the tracklets `drawn`: of images to the others, and of halves."""
+        wanted = np.isin(self.present, drawn)
+        several = (wanted & (self.counts > 1))[self.tracklet[self.rows]]
+        return self.deviations[several], self.halves[wanted & (self.counts >= FEWEST_HALVED)]
+
+    def between(self, pairs: np.ndarray, advance: Callable[[int], None]) -> tuple[np.ndarray, np.ndarray]:
+        """Distances between the tracklets of `pairs` `[p, 2]` of rows: of either image to the other's, of centroids."""
+        strangers, apart = [np.zeros(0)], [np.zeros(0)]
+        for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+            some = pairs[start : start + _PAIRS_AT_ONCE]
+            left, right = (self.centroids[self.tracklet[side]].astype(np.float64) for side in some.T)
+            for images, others in zip(some.T, (right, left), strict=True):
+                strangers.append(distance(np.einsum("pd,pd->p", self._images(images), others)))
+            apart.append(distance(np.einsum("pd,pd->p", left, right)))
+            advance(some.size)
+        return np.concatenate(strangers), np.concatenate(apart)
+
+    def _blocks(self) -> Iterator[slice]:
+        """Whole tracklets, as many as are read at once."""
+        ends, first = np.cumsum(self.counts), 0
+        while first < len(ends):
+            full = ends[first] - self.counts[first] + _ROWS_AT_ONCE
+            last = max(first + 1, int(np.searchsorted(ends, full, side="right")))
+            yield slice(first, last)
+            first = last
+
+    def _images(self, rows: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):
+            images = exact_unit(self.features[rows])
+        checks.check_directions(images, rows, len(self.features))
+        return images
+
+
+def _to_others(images: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    """Distances `[m]` of unit `images` `[m, d]` to the mean of the others in `sums` `[m, d]`; 1 if none are."""
+    others = sums - images
+    return distance(np.einsum("md,md->m", images, others) / np.maximum(np.linalg.norm(others, axis=1), SHORTEST_SUM))
+
+
+def _between_halves(images: np.ndarray, starts: np.ndarray, counts: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    """Distances `[k]` of the centroids of both halves of the `counts` images from `starts` on, which add to `sums`."""
+    cuts = np.stack([starts, starts + counts // 2], 1).reshape(-1)
+    first = np.add.reduceat(images, cuts)[::2]
+    return distance(np.einsum("kd,kd->k", directions(first), directions(sums - first)))

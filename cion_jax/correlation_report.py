@@ -1,0 +1,145 @@
+"""What correlation and calibration have to say: tables for the terminal, and pictures."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from cion_jax.correlation.calibration import CONFIDENCE, Calibration
+from cion_jax.evaluation.figures import contact_sheet, histograms
+from cion_jax.samples import SampleTable, UndecodableImage, load_image
+
+_SHEET_ROWS, _SHEET_COLUMNS, _SHEET_LARGEST = 12, 14, 4
+_BINS = np.linspace(0, 2, 101)
+_SCORES = {"precision": "P", "recall": "R", "f1": "F1", "purity": "purity"}
+
+
+def print_summary(report: dict) -> None:
+    """Prints a report of `correlate_to` as one table, a row for each level.
+
+    False links join tracklets that one frame shows both of, and so do identities in conflict, where frames are known.
+    P, R and F1 are precision, recall and F1 over pairs of images, where the true persons are known, and purity is the
+    share of images that show the most frequent person of their identity.
+    """
+    table = _table(f"{report['images']:,} images, {report['seconds']:.1f} s")
+    scored = all("pairwise" in entry for entry in report["levels"])
+    framed = all("covisible_identities" in entry for entry in report["levels"])
+    names = ["level", "identities", "kept", "discarded", "n_S", "n_cst", "n_drm", "s"]
+    for name in names + ["false links", "in conflict"] * framed + [*_SCORES.values()] * scored:
+        table.add_column(name, justify="right")
+    for entry in report["levels"]:
+        counts = [entry[name] for name in ("level", "identities", "images_kept", "images_discarded")]
+        noises = [entry[name] for name in ("noise", "noise_consistency", "noise_discrimination")]
+        scores = [entry["pairwise"][name] for name in _SCORES] if scored else []
+        cells = [f"{count:,}" for count in counts] + [f"{value:.3f}" for value in noises]
+        cells.append(f"{entry['seconds']:.1f}")
+        cells += [f"{entry[name]:,}" for name in ("covisible_links", "covisible_identities") if framed]
+        table.add_row(*cells, *(f"{score:.1%}" for score in scores))
+    console = _console()
+    console.print(table)
+    for entry in report["levels"]:
+        if "warning" in entry:
+            console.print(f"[yellow]Level {entry['level']}:[/] {entry['warning']}")
+
+
+def print_calibration(report: dict) -> None:
+    """Prints a report of `calibrate_to`: a table for each threshold, the proposal marked."""
+    console = _console()
+    for name in ("sigma_cst", "sigma_drm"):
+        title = f"{name}: {report[name]['proposed']} at a false-link rate of {report['false_link_rate']:g}"
+        table = _table(title)
+        for column in (name, "same joined", "share", "different joined", "share", f"below ({CONFIDENCE:.0%})", ""):
+            table.add_column(column, justify="right")
+        for row in report[name]["table"]:
+            same, different = (
+                (f"{row[f'{kind}_joined']:,} of {report[name][kind]:,}", f"{row[f'{kind}_share']:{digits}}")
+                for kind, digits in (("same", ".1%"), ("different", ".3%"))
+            )
+            bound = f"{row['different_share_below']:.3%}"
+            table.add_row(f"{row['sigma']:.4f}", *same, *different, bound, row["note"])
+        console.print(table)
+    sample = f"{report['tracklets']:,} tracklets and {report['pairs']:,} pairs that share a frame"
+    console.print(f"From {sample}. A group that is compared with N others meets N times the rate.", highlight=False)
+
+
+def calibration_figure(found: Calibration, report: dict, out: str | os.PathLike) -> None:
+    """Writes a PNG of the distances on both sides of each threshold."""
+    panels, marks = {}, {}
+    for name, same, different in (
+        ("sigma_cst", "image to its own tracklet", "image to another in its frame"),
+        ("sigma_drm", "halves of a tracklet", "tracklets that share a frame"),
+    ):
+        evidence, sigma = getattr(found, name), report[name]["proposed"]
+        label = f"distance, and {name} = {sigma}"
+        panels[label], marks[label] = {same: evidence.same, different: evidence.different}, sigma
+    histograms(panels, out, marks=marks, bins=_BINS)
+
+
+def identities_sheet(table: SampleTable, images: str | os.PathLike, out: str | os.PathLike) -> int | None:
+    """Writes a PNG of identities found in several videos: the largest, where false links show, and some others.
+
+    A row each, with crops from as many of its videos as there is room for. Files that cannot be decoded are left out
+    and counted: returns how many. None, and no file, where no identity is in several videos.
+    """
+    identities, videos = table["identity"], table.videos
+    chosen = _across_videos(identities, videos)
+    if not len(chosen):
+        return None
+    rows, captions, unreadable = [], [], 0
+    for identity in chosen.tolist():
+        members = np.flatnonzero(identities == identity)
+        shown = _from_all_videos(members, videos[members])
+        paths = [Path(images) / path for path in table["file_path"][shown]]
+        rows.append([path for path in paths if _readable(path)])
+        unreadable += len(paths) - len(rows[-1])
+        captions.append(f"identity {identity}: {len(members)} crops in {len(np.unique(videos[members]))} videos")
+    if not any(rows):
+        raise ValueError(f"{images}: none of {unreadable} images can be read; is this the table's image root?")
+    contact_sheet(rows, out, captions=captions)
+    return unreadable
+
+
+def _across_videos(identities: np.ndarray, videos: np.ndarray) -> np.ndarray:
+    """Identities in several videos that a sheet has room for: the largest, then others from first to last."""
+    kept = identities >= 0
+    sizes = np.bincount(identities[kept])
+    pairs = np.unique(identities[kept] * (np.int64(videos.max()) + 1) + videos[kept]) // (videos.max() + 1)
+    across = np.flatnonzero(np.bincount(pairs) > 1)
+    largest = across[np.argsort(-sizes[across], kind="stable")][:_SHEET_LARGEST]
+    others = np.setdiff1d(across, largest)
+    return np.concatenate([largest, _spread(others, _SHEET_ROWS - len(largest))])
+
+
+def _from_all_videos(members: np.ndarray, videos: np.ndarray) -> np.ndarray:
+    """Rows of an identity that a sheet has room for, by video: one from each before a second from any."""
+    order = np.argsort(videos, kind="stable")
+    members, videos = members[order], videos[order]
+    turn = np.arange(len(videos)) - np.searchsorted(videos, videos)  # how many of the same video come before
+    if np.count_nonzero(turn == 0) > _SHEET_COLUMNS:  # more videos than columns
+        return _spread(members[turn == 0], _SHEET_COLUMNS)
+    return members[np.sort(np.lexsort((videos, turn))[:_SHEET_COLUMNS])]
+
+
+def _spread(values: np.ndarray, count: int) -> np.ndarray:
+    """Up to `count` of the values, evenly from first to last."""
+    return values[np.linspace(0, len(values) - 1, min(count, len(values))).astype(int)]
+
+
+def _readable(path: Path) -> bool:
+    try:
+        load_image(path)
+    except UndecodableImage:
+        return False
+    return True
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 130)  # a file or pipe has no width
