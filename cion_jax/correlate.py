@@ -17,7 +17,7 @@ from absl import flags
 from cion_jax.correlation import correlate_to
 from cion_jax.correlation.calibration import Evidence, calibrate
 from cion_jax.correlation.checks import check_rate
-from cion_jax.correlation.results import open_features, read_correlatable
+from cion_jax.correlation.results import IDENTITIES, open_features, read_correlatable
 from cion_jax.correlation_report import calibration_figure, identities_sheet, print_calibration, print_summary
 from cion_jax.runtime.commands import run
 from cion_jax.runtime.files import write_json
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
     )
     if is_first():
         print_summary(report)
-        _draw_identities(Path(values.out), values.images)
+        draw_identities(values.out, values.images)
         print(f"Results: {values.out}")
 
 
@@ -101,12 +101,12 @@ def _proposal(evidence: Evidence, false_link_rate: float, given: float) -> dict:
     return {"proposed": proposed, **counts, "table": rows}
 
 
-def _draw_identities(out: Path, images: str | None) -> None:
+def draw_identities(out: str | os.PathLike, images: str | os.PathLike | None) -> None:
     """Writes `identities.png` where there are images to draw, and removes the one of results that were replaced."""
-    sheet = out / "identities.png"
+    sheet = Path(out) / "identities.png"
     sheet.unlink(missing_ok=True)
     if images is not None:
-        unreadable = identities_sheet(read_samples(out / "identities.parquet"), images, sheet)
+        unreadable = identities_sheet(read_samples(Path(out) / IDENTITIES), images, sheet)
         if unreadable is None:
             print("No identity is in several videos: no contact sheet.")
         elif unreadable:

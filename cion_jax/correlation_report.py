@@ -15,35 +15,41 @@ from cion_jax.samples import SampleTable, UndecodableImage, load_image
 
 _SHEET_ROWS, _SHEET_COLUMNS, _SHEET_LARGEST = 12, 14, 4
 _BINS = np.linspace(0, 2, 101)
+_LEFT = "level", "identities", "kept", "discarded", "n_S", "n_cst", "n_drm", "s"
+_COUNTS = "level", "identities", "images_kept", "images_discarded"
+_FRAMES = {"covisible_links": "false links", "covisible_identities": "in conflict"}
 _SCORES = {"precision": "P", "recall": "R", "f1": "F1", "purity": "purity"}
 
 
 def print_summary(report: dict) -> None:
-    """Prints a report of `correlate_to` as one table, a row for each level.
+    """Prints a report of `correlate_to`: what each level left, and where frames or persons are known, how right it is.
 
-    False links join tracklets that one frame shows both of, and so do identities in conflict, where frames are known.
-    P, R and F1 are precision, recall and F1 over pairs of images, where the true persons are known, and purity is the
-    share of images that show the most frequent person of their identity.
+    False links join tracklets that one frame shows both of, and so do identities in conflict. P, R and F1 are
+    precision, recall and F1 over pairs of images, and purity is the share of images that show the most frequent
+    person of their identity.
     """
-    table = _table(f"{report['images']:,} images, {report['seconds']:.1f} s")
-    scored = all("pairwise" in entry for entry in report["levels"])
-    framed = all("covisible_identities" in entry for entry in report["levels"])
-    names = ["level", "identities", "kept", "discarded", "n_S", "n_cst", "n_drm", "s"]
-    for name in names + ["false links", "in conflict"] * framed + [*_SCORES.values()] * scored:
-        table.add_column(name, justify="right")
-    for entry in report["levels"]:
-        counts = [entry[name] for name in ("level", "identities", "images_kept", "images_discarded")]
-        noises = [entry[name] for name in ("noise", "noise_consistency", "noise_discrimination")]
-        scores = [entry["pairwise"][name] for name in _SCORES] if scored else []
-        cells = [f"{count:,}" for count in counts] + [f"{value:.3f}" for value in noises]
-        cells.append(f"{entry['seconds']:.1f}")
-        cells += [f"{entry[name]:,}" for name in ("covisible_links", "covisible_identities") if framed]
-        table.add_row(*cells, *(f"{score:.1%}" for score in scores))
     console = _console()
+    table = _table(f"{report['images']:,} images, {report['seconds']:,.1f} s", *_LEFT)
+    for entry in report["levels"]:
+        noises = (f"{entry[name]:.3f}" for name in ("noise", "noise_consistency", "noise_discrimination"))
+        table.add_row(*(f"{entry[name]:,}" for name in _COUNTS), *noises, f"{entry['seconds']:,.1f}")
     console.print(table)
+    framed, scored = (all(name in entry for entry in report["levels"]) for name in ("covisible_links", "pairwise"))
+    if framed or scored:
+        console.print(_quality(report["levels"], framed, scored))
     for entry in report["levels"]:
         if "warning" in entry:
             console.print(f"[yellow]Level {entry['level']}:[/] {entry['warning']}")
+
+
+def _quality(levels: list[dict], framed: bool, scored: bool) -> Table:
+    """How right the levels are: by what one frame shows, and by true persons."""
+    frames, scores = _FRAMES if framed else {}, _SCORES if scored else {}
+    table = _table("How right it is", "level", *frames.values(), *scores.values())
+    for entry in levels:
+        counts = (f"{entry[name]:,}" for name in ("level", *frames))
+        table.add_row(*counts, *(f"{entry['pairwise'][name]:.1%}" for name in scores))
+    return table
 
 
 def print_calibration(report: dict) -> None:
@@ -51,9 +57,8 @@ def print_calibration(report: dict) -> None:
     console = _console()
     for name in ("sigma_cst", "sigma_drm"):
         title = f"{name}: {report[name]['proposed']} at a false-link rate of {report['false_link_rate']:g}"
-        table = _table(title)
-        for column in (name, "same joined", "share", "different joined", "share", f"below ({CONFIDENCE:.0%})", ""):
-            table.add_column(column, justify="right")
+        bounded = f"below ({CONFIDENCE:.0%})"
+        table = _table(title, name, "same joined", "share", "different joined", "share", bounded, "")
         for row in report[name]["table"]:
             same, different = (
                 (f"{row[f'{kind}_joined']:,} of {report[name][kind]:,}", f"{row[f'{kind}_share']:{digits}}")
@@ -137,9 +142,12 @@ def _readable(path: Path) -> bool:
     return True
 
 
-def _table(title: str) -> Table:
-    return Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
 
 
 def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 130)  # a file or pipe has no width
+    return Console(width=None if sys.stdout.isatty() else 120)  # a file or pipe has no width

@@ -6,9 +6,11 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cion_jax import correlate as command
 from cion_jax.correlation import correlate, correlate_to, pairwise_scores, results
+from cion_jax.correlation_report import print_summary
 from cion_jax.samples import SampleTable, read_samples, write_samples
 
 IMAGES = 40
@@ -33,9 +35,11 @@ def paths(tmp_path):
 
 
 def run_command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "cion_jax.correlate", *arguments], capture_output=True, text=True, check=False
-    )
+    return run_python("-m", "cion_jax.correlate", *arguments)
+
+
+def run_python(*arguments):
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
 
 
 def flags(paths):
@@ -113,12 +117,22 @@ def test_a_killed_run_leaves_no_result_and_is_simply_run_again(paths, monkeypatc
 
 
 def test_summary_has_a_row_for_each_level(paths, capsys):
-    report = correlate_to(*paths, levels=2)
-    report["levels"][0].update(images_kept=12_345_678, identities=1_234_567)
-    command.print_summary(report)
+    print_summary(correlate_to(*paths, levels=2))
     printed = capsys.readouterr().out
-    assert "12,345,678" in printed and "1,234,567" in printed and "…" not in printed
-    assert [line.split()[0] for line in printed.splitlines()[4:] if line.strip()] == ["0", "1", "2"]
+    rows = [line.split()[0] for line in printed.splitlines() if line.strip()[:1].isdigit()]
+    assert rows == ["40", "0", "1", "2", "0", "1", "2"]  # images in all, what is left, how right it is
+
+
+def test_a_picture_does_not_outlive_its_results(paths):
+    out, images = paths[0], paths[0].parent
+    for row in range(IMAGES):
+        Image.new("RGB", (8, 16)).save(images / f"{row:03d}.jpg")
+    correlate_to(*paths, sigma_drm=0.3)
+    command.draw_identities(out, images)
+    assert (out / "identities.png").exists()
+    correlate_to(*paths, levels=0, overwrite=True)
+    command.draw_identities(out, None)
+    assert not (out / "identities.png").exists()
 
 
 def refused(paths, message, **settings):
@@ -148,6 +162,32 @@ def test_input_that_does_not_fit_is_refused_and_nothing_is_written(paths):
 
     write_samples(SampleTable.from_columns(file_path=["a.jpg"], tracklet=[1]), samples)
     refused(paths, "no column video .it has file_path, tracklet.")
+    write_samples(SampleTable.from_columns(file_path=["a.jpg"], video=[1]), samples)
+    refused(paths, "no column tracklet .it has file_path, video.")
+
+
+def test_tables_that_say_nothing_or_say_it_twice_are_refused(paths):
+    out, samples, features = paths
+    csv = samples.with_suffix(".csv")
+    csv.write_text("file_path,video,tracklet\n")
+    refused((out, csv, features), r"samples\.csv: no rows")
+    csv.write_text("file_path,video,tracklet\na.jpg,v,1\nb.jpg,v,1\n./a.jpg,w,1\n")
+    refused(
+        (out, csv, features), r"file_path appears more than once in 2 of 3 rows .* row 0: 'a.jpg', row 2: './a.jpg'"
+    )
+
+
+WITH_LITTLE_ROOM = """
+import resource, runpy
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # what a full disk does, to files of this process only
+runpy.run_module("cion_jax.correlate", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_a_full_disk_is_an_error_that_leaves_nothing(paths):
+    done = run_python("-c", WITH_LITTLE_ROOM, *flags(paths), "--levels=0")
+    assert done.returncode == 2 and "File too large" in done.stderr and "Traceback" not in done.stderr
+    assert not list(paths[0].iterdir())
 
 
 def test_a_bad_half_width_is_an_error_without_traceback(paths):
