@@ -101,7 +101,9 @@ def get_config() -> ConfigDict:
             blur_sigma=(0.1, 2.0),  # in pixels
         )
     )
-    pretrain.checkpoint = ConfigDict(dict(every_steps=1000, keep=3))
+    # Steps between checkpoints; the last `keep` stay, and those of every `keep_every`-th step (0: none of these).
+    pretrain.checkpoint = ConfigDict(dict(every_steps=1000, keep=3, keep_every=50_000))
+    pretrain.allow_changed_data = False  # continue a run on other samples than it was started on
 
     # Market-1501 layout; the evaluate stage is run if a root is given.
     config.evaluate = ConfigDict()

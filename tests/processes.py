@@ -1,10 +1,16 @@
-"""Commands run by several processes of this machine, as `launch/local.sh` runs them, but each within reach."""
+"""Commands run by several processes of this machine, as `launch/local.sh` runs them, but each within reach.
+
+As a program, `python -m tests.processes MODULE ARGUMENTS` runs a command that notices dead peers in seconds.
+"""
 
 import os
+import runpy
 import socket
 import subprocess
 import sys
 from pathlib import Path
+
+from cion_jax.runtime import processes
 
 ROOT = Path(__file__).parent.parent
 
@@ -34,7 +40,7 @@ def start(count, folder, *arguments, devices=1):
     return started
 
 
-def finish(started, folder, timeout=150):
+def finish(started, folder, timeout=200):
     """Waits for all; their exit codes and what they printed. Those that outlast `timeout` seconds are killed."""
     try:
         codes = [process.wait(timeout) for process in started]
@@ -45,8 +51,14 @@ def finish(started, folder, timeout=150):
     return codes, [(folder / f"{index}.log").read_text() for index in range(len(started))]
 
 
-def run(count, folder, *arguments, devices=1, timeout=150):
+def run(count, folder, *arguments, devices=1, timeout=200):
     """`start` and `finish`; fails with what was printed unless every process succeeds. What each printed."""
     codes, logs = finish(start(count, folder, *arguments, devices=devices), folder, timeout)
     assert codes == [0] * count, "\n".join(logs)
     return logs
+
+
+if __name__ == "__main__":
+    processes.HEARTBEAT_SECONDS = 5
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from cion_jax.conversion import read_weights, signature
 from cion_jax.convert import convert
@@ -11,33 +10,13 @@ from cion_jax.models import create_model
 from cion_jax.runtime.checkpoints import read_checkpoint
 from cion_jax.runtime.files import read_json
 from cion_jax.runtime.metrics import read_metrics
-from cion_jax.samples import SampleTable
-from configs import base
-
-IDENTITIES = np.repeat(np.arange(8), 6)
-
-
-def small_config():
-    config = base.get_config()
-    config.model = "resnet_test"
-    settings = config.pretrain
-    settings.update(batch_size=16, epochs=3, compute_dtype="float32", canvas=(40, 20), log_every=1, loader_threads=1)
-    settings.curriculum.update(stage_epochs=(0, 2), images_per_identity=(1, 2))
-    settings.head.update(prototypes=32, hidden_dim=16, bottleneck_dim=8)
-    settings.optimizer.warmup_epochs = 1
-    settings.views.update(global_size=(32, 16), local_size=(16, 16), local_views=1)
-    settings.checkpoint.every_steps = 2
-    return config
+from tests.tiny import IDENTITIES, get_config, table_of, write_crops
 
 
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory):
-    """48 crops of 8 identities, each a colour with noise."""
-    folder = tmp_path_factory.mktemp("crops")
-    rng = np.random.default_rng(0)
-    for row, identity in enumerate(IDENTITIES):
-        color = 40 + 25 * np.asarray([identity % 2, identity // 2 % 2, identity // 4]) + rng.normal(0, 20, (40, 20, 3))
-        Image.fromarray(np.clip(color, 0, 255).astype(np.uint8)).save(folder / f"{row:02d}.jpg")
+    folder = tmp_path_factory.mktemp("data") / "crops"
+    write_crops(folder)
     return folder
 
 
@@ -47,10 +26,6 @@ def one_device(monkeypatch):
 
     make_mesh = train.make_mesh
     monkeypatch.setattr(train, "make_mesh", lambda: make_mesh(jax.devices()[:1]))
-
-
-def table_of(folder):
-    return SampleTable.from_columns(file_path=sorted(p.name for p in folder.iterdir()), identity=IDENTITIES)
 
 
 def interrupted_after(batches, step):
@@ -68,7 +43,7 @@ def interrupted_after(batches, step):
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [3, 7])  # in the first stage, and after the change of K
 def test_an_interrupted_run_ends_as_an_undisturbed_one(stop, crops, tmp_path, monkeypatch, one_device):
-    config, table = small_config(), table_of(crops)
+    config, table = get_config(), table_of(crops)
     train.pretrain(config, table, crops, tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(train, "load_batches", interrupted_after(train.load_batches, stop))
@@ -98,7 +73,7 @@ def finished(crops, tmp_path_factory):
     for row in (0, 1, *np.flatnonzero(IDENTITIES == 5)):
         (folder / f"{row:02d}.jpg").write_bytes(b"no picture")
     workdir = tmp_path_factory.mktemp("run")
-    train.pretrain(small_config(), table_of(folder), folder, workdir)
+    train.pretrain(get_config(), table_of(folder), folder, workdir)
     return folder, workdir
 
 
@@ -135,11 +110,11 @@ def test_other_data_are_refused(finished):
     folder, workdir = finished
     table = table_of(folder).with_columns(identity=np.roll(IDENTITIES, 1))
     with pytest.raises(ValueError, match="samples differ"):
-        train.pretrain(small_config(), table, folder, workdir)
+        train.pretrain(get_config(), table, folder, workdir)
 
 
 def test_a_batch_that_devices_cannot_share_is_refused_at_once(crops, tmp_path):
-    config = small_config()
+    config = get_config()
     config.pretrain.batch_size = 24  # 8 devices of 3 images can't hold pairs
     with pytest.raises(ValueError, match=r"8 device.*use 16 or 32"):
         train.pretrain(config, table_of(crops), crops, tmp_path)
@@ -148,7 +123,7 @@ def test_a_batch_that_devices_cannot_share_is_refused_at_once(crops, tmp_path):
 
 @pytest.mark.slow
 def test_a_teacher_updated_once_an_epoch_stays_until_then(crops, tmp_path, one_device, monkeypatch):
-    config, table = small_config(), table_of(crops)
+    config, table = get_config(), table_of(crops)
     config.pretrain.teacher.update(update_every="epoch", momentum=0.5)
     stored = {}
     save = train.Checkpoints.save

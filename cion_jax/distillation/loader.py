@@ -39,15 +39,16 @@ def load_batches(
 ) -> Iterator[Batch]:
     """Batches from `first_step` to the end of training, decoded ahead by `threads` threads.
 
-    With several processes each loads its own contiguous share of the groups of every global batch.
+    With several processes each loads its own contiguous share of the groups of every global batch. What a global
+    batch holds depends on neither processes nor threads, also where images can't be decoded.
     """
     load = _LoadGroups(paths, root, canvas)
-    dataset = grain.MapDataset.source(_ProcessGroups(sampler)).slice(slice(first_step, None)).map(load)
+    dataset = grain.MapDataset.source(_Steps(sampler)).slice(slice(first_step, None)).map(load)
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
 
 
-class _ProcessGroups(grain.sources.RandomAccessDataSource):
-    """Rows `[groups, K]` of every step for this process, as a grain source."""
+class _Steps(grain.sources.RandomAccessDataSource):
+    """Rows `[groups, K]` of the global batch of every step, as a grain source."""
 
     def __init__(self, sampler: IdentitySampler):
         self._sampler = sampler
@@ -56,38 +57,48 @@ class _ProcessGroups(grain.sources.RandomAccessDataSource):
         return len(self._sampler)
 
     def __getitem__(self, step: int) -> np.ndarray:
-        return np.array_split(self._sampler[step], jax.process_count())[jax.process_index()]
+        return self._sampler[step]
 
 
 class _LoadGroups(grain.transforms.Map):
+    """Decodes this process's share of a global batch."""
+
     def __init__(self, paths: Paths, root: Path, canvas: tuple[int, int]):
         self._paths, self._root, self._canvas = paths, root, canvas
 
     def map(self, groups: np.ndarray) -> Batch:
-        decoded = [[self._decode(row) for row in group] for group in groups]
-        replaced = sum(image is None for group in decoded for image in group)
-        images = [image for group in _fill(decoded, groups, self._paths) for image in group]
+        own = np.array_split(np.arange(len(groups)), jax.process_count())[jax.process_index()]
+        images, replaced = [], 0
+        for number in own:
+            good = self._decode_group(groups[number])
+            replaced += groups.shape[1] - len(good)
+            good = good or self._stand_in(groups, number)
+            images += [good[place % len(good)] for place in range(groups.shape[1])]
         batch = np.zeros((len(images), *self._canvas, 3), np.uint8)
         for slot, image in zip(batch, images):
             slot[: image.shape[0], : image.shape[1]] = image
         sizes = np.asarray([image.shape[:2] for image in images], np.int32)
         return Batch(batch, sizes, replaced)
 
+    def _decode_group(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Those images of a group that can be decoded; they take the places of those that can't."""
+        decoded = (self._decode(row) for row in rows)
+        return [image for image in decoded if image is not None]
+
+    def _stand_in(self, groups: np.ndarray, number: int) -> list[np.ndarray]:
+        """The images of the next group of the global batch that has any, for a group that has none."""
+        for other in range(number + 1, number + len(groups)):
+            if good := self._decode_group(groups[other % len(groups)]):
+                return good
+        raise ValueError(
+            f"no image of a batch can be decoded, {self._paths[groups[0, 0]]} among them; check data.images"
+        )
+
     def _decode(self, row: int) -> np.ndarray | None:
         try:
             return fit(load_image(self._root / self._paths[row]), self._canvas)
         except UndecodableImage:
             return None
-
-
-def _fill(decoded: list, groups: np.ndarray, paths: Paths) -> list:
-    """Replaces images that failed by others of their group, and groups that failed whole by another group."""
-    good = [[image for image in group if image is not None] for group in decoded]
-    whole = next((images for images in good if images), None)
-    if whole is None:
-        raise ValueError(f"no image of a batch can be decoded, {paths[groups[0, 0]]} among them; check data.images")
-    k = groups.shape[1]
-    return [[(images or whole)[i % len(images or whole)] for i in range(k)] for images in good]
 
 
 def fit(image: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:

@@ -1,8 +1,6 @@
 """The training run: curriculum, batches, steps, checkpoints. Everything is a function of (config, data, step)."""
 
-import hashlib
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,15 +16,19 @@ from cion_jax.distillation.augmentation import Augmentation, make_views, sample_
 from cion_jax.distillation.head import Head
 from cion_jax.distillation.loader import Batch, load_batches
 from cion_jax.distillation.optimizer import make_optimizer
+from cion_jax.distillation.provenance import check_continuation, provenance
 from cion_jax.distillation.sampler import IdentitySampler, identity_sizes
 from cion_jax.distillation.schedules import Curriculum, Schedule, Stage, cosine_schedule, make_curriculum
 from cion_jax.distillation.step import LossSettings, Network, TrainState, create_state, make_train_step
+from cion_jax.distillation.watch import Watch
 from cion_jax.models import create_model
 from cion_jax.runtime.checkpoints import Checkpoints
 from cion_jax.runtime.config import Config
 from cion_jax.runtime.mesh import DATA_AXIS, make_mesh, replicate, shard_batch
 from cion_jax.runtime.metrics import MetricsLog
+from cion_jax.runtime.processes import is_first
 from cion_jax.runtime.progress import console, progress
+from cion_jax.runtime.termination import Terminated, Termination
 from cion_jax.samples import SampleTable
 
 
@@ -43,17 +45,22 @@ def pretrain(config: Config, table: SampleTable, images: Path, workdir: Path) ->
       workdir: where the run lives.
 
     Raises:
-      ValueError: settings that can't work, data that differ from those the run was started on, or divergence.
+      ValueError: settings that can't work, data that differ from those the run was started on, a checkpoint that
+        cannot be read, or divergence.
+      OSError: a checkpoint could not be written.
+      Terminated: SIGTERM came; where the run was is saved, and calling this again continues.
     """
     run = _Run(config, table, images, make_mesh())
-    with Checkpoints(workdir / "checkpoints", keep=config.pretrain.checkpoint.keep) as checkpoints:
+    settings = config.pretrain.checkpoint
+    with Checkpoints(workdir / "checkpoints", keep=settings.keep, keep_every=settings.keep_every) as checkpoints:
         state = run.start(checkpoints)
         first_step = int(state.step)
-        with MetricsLog(workdir / "metrics.jsonl", first_step=first_step) as log:
-            state = run.train(state, checkpoints, log)
-    student, teacher = ((state.student, state.student_stats), (state.teacher, state.teacher_stats))
-    write_weights(run.network(*student).backbone, workdir / "student.pth", about=run.about("student"))
-    write_weights(run.network(*teacher).backbone, workdir / "teacher.pth", about=run.about("teacher"))
+        with MetricsLog(workdir / "metrics.jsonl", first_step=first_step) as log, Termination() as termination:
+            state = run.train(state, checkpoints, log, termination)
+    if is_first():
+        student, teacher = ((state.student, state.student_stats), (state.teacher, state.teacher_stats))
+        write_weights(run.network(*student).backbone, workdir / "student.pth", about=run.about("student"))
+        write_weights(run.network(*teacher).backbone, workdir / "teacher.pth", about=run.about("teacher"))
 
 
 def plan(config: Config, identities: Any, *, devices: int) -> Curriculum:
@@ -92,10 +99,12 @@ class _Run:
         self._plan = plan(config, identities, devices=mesh.size)
         self._sampler = IdentitySampler(identities, self._plan, batch_size=self._settings.batch_size, seed=self._seed)
         self._paths, self._images = table["file_path"], images
-        self._meta = {"model": config.model, "config": config.to_json(), "data": fingerprint(table)}
+        self._meta = provenance(config, table)
         self._augmentation = Augmentation(**self._settings.views)
         self._optimizer, self._momentum = self._schedule()
-        self._structure, self._initial = create_state(make_network(config), self._optimizer)
+        network = make_network(config)
+        self._embed_dim = network.backbone.embed_dim
+        self._structure, self._initial = create_state(network, self._optimizer)
 
     def _schedule(self):
         s, total = self._settings, self._plan.total_steps
@@ -125,37 +134,44 @@ class _Run:
         initial = replicate(self._initial, self._mesh)
         if checkpoints.latest_step is None:
             return initial
-        saved = checkpoints.meta()
-        if saved["data"] != self._meta["data"]:
-            raise ValueError(
-                f"the samples differ from those this run was started on (fingerprint {self._meta['data'][:12]}, "
-                f"expected {saved['data'][:12]}); give the same samples, or another --workdir for a new run"
-            )
+        check_continuation(checkpoints.meta(), self._meta, allow_changed_data=self._settings.allow_changed_data)
+        state = TrainState(**checkpoints.restore(vars(initial)))
         console.print(f"Continuing from step {checkpoints.latest_step}.")
-        return TrainState(**checkpoints.restore(vars(initial)))
+        return state
 
-    def train(self, state: TrainState, checkpoints: Checkpoints, log: MetricsLog) -> TrainState:
-        step, total = int(state.step), self._plan.total_steps
-        settings = self._settings
-        batches = self._batches(step)
-        watch = _Watch(log, settings.batch_size)
+    def train(
+        self, state: TrainState, checkpoints: Checkpoints, log: MetricsLog, termination: Termination
+    ) -> TrainState:
+        step, total, settings = int(state.step), self._plan.total_steps, self._settings
+        batches, watch = self._batches(step), self._watch(log)
         with progress("Pre-training", total, "steps") as advance:
             advance(step)
             for stage in self._plan.stages:
                 step_function = self._step_function(stage)  # compiled when it is first called
                 while step < stage.end_step:
-                    waiting = time.perf_counter()
-                    batch = next(batches)
-                    watch.count(batch.replaced, time.perf_counter() - waiting)
-                    state, metrics = step_function(state, self._ship(batch))
+                    state, metrics = step_function(state, self._ship(watch.next_batch(batches)))
                     step += 1
-                    last = step == total
-                    if last or step % settings.log_every == 0 or step % settings.checkpoint.every_steps == 0:
-                        advance(0, note=watch.log(step - 1, metrics))
-                    if last or step % settings.checkpoint.every_steps == 0:
+                    asked = termination.asked(step)
+                    save = asked or step == total or step % settings.checkpoint.every_steps == 0
+                    if save or step % settings.log_every == 0:
+                        advance(0, note=watch.report(step - 1, metrics))
+                    if save:
                         checkpoints.save(step, vars(state), self._meta)
                     advance(1)
+                    if asked and step < total:
+                        raise Terminated(f"step {step} of {total} is saved; the same command continues from it")
         return state
+
+    def _watch(self, log: MetricsLog) -> Watch:
+        settings = self._settings
+        return Watch(
+            log,
+            batch_size=settings.batch_size,
+            total_steps=self._plan.total_steps,
+            learning_from=self._plan.first_step(settings.optimizer.warmup_epochs),
+            prototypes=self._initial.center.shape[-1],
+            embed_dim=self._embed_dim,
+        )
 
     def _batches(self, first_step: int) -> Iterator[Batch]:
         return load_batches(
@@ -198,38 +214,3 @@ class _Run:
             loss=LossSettings(**self._settings.loss),
             seed=self._seed,
         )
-
-
-class _Watch:
-    """Collects what happens between two log lines."""
-
-    def __init__(self, log: MetricsLog, batch_size: int):
-        self._log, self._batch_size = log, batch_size
-        self._reset()
-
-    def _reset(self) -> None:
-        self._steps, self._replaced, self._waited, self._since = 0, 0, 0.0, time.perf_counter()
-
-    def count(self, replaced: int, waited: float) -> None:
-        self._steps += 1
-        self._replaced += replaced
-        self._waited += waited
-
-    def log(self, step: int, metrics: dict[str, jax.Array]) -> str:
-        """Writes a line and returns a short note for the progress bar."""
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        elapsed = time.perf_counter() - self._since
-        values["images_per_second"] = self._steps * self._batch_size / elapsed
-        values["input_wait"] = self._waited / elapsed
-        values["undecodable_images"] = self._replaced
-        self._log.write(step, values)
-        self._reset()
-        return f"loss {values['loss']:.3f}, {values['images_per_second']:.0f} images/s"
-
-
-def fingerprint(table: SampleTable) -> str:
-    """SHA-256 of the paths and identities that training uses, in order."""
-    digest = hashlib.sha256()
-    digest.update("\n".join(table["file_path"]).encode())
-    digest.update(table["identity"].astype("<i8").tobytes())
-    return digest.hexdigest()

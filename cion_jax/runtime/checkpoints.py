@@ -1,48 +1,90 @@
-"""Training checkpoints: Orbax, by step, atomic, saved in the background."""
+"""Training checkpoints: Orbax, by step, atomic, saved in the background, shared by all processes of a run."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN
 
 
 class Checkpoints:
-    """The checkpoints of one run in `folder`; the last `keep` stay. Use it in a `with` statement.
+    """The checkpoints of one run in `folder`. Use it in a `with` statement.
 
     A checkpoint is a tree of arrays and a small JSON-able dictionary. A save that was interrupted is never listed.
+    The last `keep` stay, and those of every `keep_every`-th step. All processes save and restore together; `folder`
+    is one that all of them see.
     """
 
-    def __init__(self, folder: str | os.PathLike, *, keep: int = 3):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
-        self._manager = ocp.CheckpointManager(Path(folder).resolve(), options=options)
+    def __init__(self, folder: str | os.PathLike, *, keep: int = 3, keep_every: int | None = None):
+        self._folder = Path(folder).resolve()
+        policies = [LatestN(keep)] + ([EveryNSteps(keep_every)] if keep_every else [])
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=AnyPreservationPolicy(policies), cleanup_tmp_directories=True
+        )
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._manager.close()
+        with self._saving():
+            self._manager.close()
 
     @property
     def latest_step(self) -> int | None:
         return self._manager.latest_step()
 
     def save(self, step: int, tree: Any, meta: dict[str, Any]) -> None:
-        """Starts saving; returns before it is on disk. `close` (the end of `with`) waits for it."""
+        """Starts saving; returns before it is on disk. `close` (the end of `with`) waits for it.
+
+        A step that is saved already is left as it is.
+
+        Raises:
+          OSError: this save or the one before it could not be written.
+        """
+        if step == self.latest_step:
+            return
         parts = ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
-        self._manager.save(step, args=parts)
+        with self._saving():
+            self._manager.save(step, args=parts)
 
     def restore(self, like: Any) -> Any:
         """The latest tree, with the structure, dtypes and shardings of `like` (arrays or shapes of arrays)."""
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        parts = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-        return self._manager.restore(self.latest_step, args=parts)["state"]
+        return self._restore(state=ocp.args.StandardRestore(target))["state"]
 
     def meta(self) -> dict[str, Any]:
         """The latest dictionary."""
-        return self._manager.restore(self.latest_step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+        return self._restore(meta=ocp.args.JsonRestore())["meta"]
+
+    def _restore(self, **parts: Any) -> Any:
+        step = self.latest_step
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**parts))
+        except Exception as error:  # Orbax and TensorStore raise many kinds; what to do is the same for all
+            older = [saved for saved in self._manager.all_steps() if saved != step]
+            instead = f"continue from step {max(older)}" if older else "start from the beginning"
+            raise ValueError(
+                f"the checkpoint {self._folder / str(step)} cannot be read ({_first_line(error)}). If it was damaged, "
+                f"bring back a copy, or remove that folder to {instead}; if settings of the model or optimizer were "
+                f"changed, change them back or give another --workdir"
+            ) from error
+
+    @contextlib.contextmanager
+    def _saving(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # as above; errors of writing in the background come out here too
+            raise OSError(
+                f"a checkpoint cannot be written to {self._folder} ({_first_line(error)}). What was saved before is "
+                f"whole; make room or give write permission, and the same command continues from step "
+                f"{self.latest_step or 0}"
+            ) from error
 
 
 def read_checkpoint(folder: str | os.PathLike) -> tuple[Any, dict[str, Any]]:
@@ -63,3 +105,7 @@ def read_checkpoint(folder: str | os.PathLike) -> tuple[Any, dict[str, Any]]:
         shapes = reader.metadata(path).item_metadata.tree
         arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
         return reader.restore(path, args=ocp.args.PyTreeRestore(restore_args=arguments)), meta
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no details'}"

@@ -11,14 +11,19 @@ DATA_AXIS = "data"
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """All devices of all processes (or the `jax.Device`s given) along `DATA_AXIS`."""
-    devices = jax.devices() if devices is None else devices
+    """All devices of all processes, process by process, or the `jax.Device`s given, along `DATA_AXIS`."""
+    if devices is None:
+        devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     return Mesh(np.asarray(devices), (DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """The same values on every device of the mesh."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    """The same values on every device of the mesh; all processes must bring the same."""
+    sharding = NamedSharding(mesh, PartitionSpec())
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+    # `device_put` would compare every array across processes, a compilation and a round trip each.
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
 
 
 def shard_batch(batch: Any, mesh: Mesh) -> Any:

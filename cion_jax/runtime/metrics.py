@@ -1,30 +1,37 @@
-"""A run's metrics as JSON lines, one object per logged step."""
+"""A run's metrics as JSON lines, one object per logged step, and in TensorBoard where that is installed."""
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from cion_jax.runtime.files import atomic_path
+from cion_jax.runtime.processes import is_first
 
 
 class MetricsLog:
-    """Appends to `path`; on a restart, lines of steps that will be done again are dropped first."""
+    """Appends to `path`; on a restart, lines of steps that will be done again are dropped first.
+
+    With tensorboardX installed, the folder `tensorboard` beside `path` gets the same numbers. Of several processes
+    the first one writes; all of them check.
+    """
 
     def __init__(self, path: str | Path, *, first_step: int):
-        self._path = Path(path)
-        kept = [line for line in read_metrics(self._path) if line["step"] < first_step]
-        with atomic_path(self._path) as temporary:
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self._file = self._path.open("a")
+        self._file, self._board = None, None
+        if is_first():
+            self._file = _continued(Path(path), first_step)
+            self._board = _tensorboard(Path(path).parent / "tensorboard", first_step)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        for writer in (self._file, self._board):
+            if writer is not None:
+                writer.close()
 
-    def write(self, step: int, metrics: dict[str, float]) -> None:
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Logs one line. A value that is not finite is a `ValueError` that names the metric and the step."""
         for name, value in metrics.items():
             if not math.isfinite(value):
@@ -32,8 +39,12 @@ class MetricsLog:
                     f"{name} is {value} at step {step}: training diverged. The last checkpoint is intact; continue "
                     f"from it with a lower learning rate, a longer warm-up or a smaller teacher temperature"
                 )
-        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
-        self._file.flush()
+        if self._file is not None:
+            self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+            self._file.flush()
+        if self._board is not None:
+            for name, value in metrics.items():
+                self._board.add_scalar(name, value, step)
 
 
 def read_metrics(path: str | Path) -> list[dict[str, float]]:
@@ -42,3 +53,20 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
         return []
     lines = Path(path).read_text().split("\n")[:-1]
     return [json.loads(line) for line in lines]
+
+
+def _continued(path: Path, first_step: int) -> Any:
+    """The file, open for appending, with only the lines of steps before `first_step` in it."""
+    kept = [line for line in read_metrics(path) if line["step"] < first_step]
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    return path.open("a")
+
+
+def _tensorboard(folder: Path, first_step: int) -> Any:
+    """A writer that hides what earlier ones wrote from `first_step` on; None without tensorboardX."""
+    try:
+        from tensorboardX import SummaryWriter  # optional, and slow to import: it looks for PyTorch
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=first_step)

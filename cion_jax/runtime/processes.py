@@ -7,9 +7,11 @@ job steps JAX recognises. A process told nothing runs alone.
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from cion_jax.runtime.progress import console
 
@@ -70,6 +72,12 @@ def start_up(
 def is_first() -> bool:
     """Whether this is the process that writes files and talks to people."""
     return jax.process_index() == 0
+
+
+def from_each(values: Sequence[float]) -> np.ndarray:
+    """What every process measured, `[processes, values]`; all processes must call this together."""
+    own = np.asarray(values, np.float32)
+    return multihost_utils.process_allgather(own) if jax.process_count() > 1 else own[None]
 
 
 def leave(code: int) -> None:

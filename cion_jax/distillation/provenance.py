@@ -1,0 +1,64 @@
+"""Where a run comes from, stored with every checkpoint: settings, versions and data; and whether it may go on."""
+
+import hashlib
+import json
+import platform
+from importlib.metadata import version
+from typing import Any
+
+from cion_jax.runtime.config import Config
+from cion_jax.runtime.progress import console
+from cion_jax.samples import SampleTable
+
+_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def provenance(config: Config, table: SampleTable) -> dict[str, Any]:
+    """What a checkpoint says of its run: `model`, `config` (JSON), `data` (fingerprint) and `versions`."""
+    return {
+        "model": config.model,
+        "config": config.to_json(),
+        "data": fingerprint(table),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES},
+    }
+
+
+def fingerprint(table: SampleTable) -> str:
+    """SHA-256 of the paths and identities that training uses, in order."""
+    digest = hashlib.sha256()
+    digest.update("\n".join(table["file_path"]).encode())
+    digest.update(table["identity"].astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def check_continuation(saved: dict[str, Any], now: dict[str, Any], *, allow_changed_data: bool) -> None:
+    """Refuses to continue a run on other data unless told to; says which settings and versions have changed."""
+    if saved["data"] != now["data"]:
+        changed = f"the samples differ from those this run was started on (fingerprint {now['data'][:12]}, expected "
+        changed += f"{saved['data'][:12]})"
+        if not allow_changed_data:
+            raise ValueError(
+                f"{changed}; give the same samples, another --workdir for a new run, or "
+                f"--config.pretrain.allow_changed_data=True to go on with these"
+            )
+        console.print(f"[yellow]Going on although {changed}.[/]", highlight=False, soft_wrap=True)
+    before, after = _flat(saved), _flat(now)
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name):
+            console.print(
+                f"[yellow]{name}[/] was {before.get(name)} when this run was saved, and is {after.get(name)} now.",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+def _flat(about: dict[str, Any]) -> dict[str, Any]:
+    """Settings and versions by dotted names."""
+
+    def walk(tree: dict[str, Any], prefix: str) -> dict[str, Any]:
+        flat = {}
+        for name, value in tree.items():
+            flat |= walk(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        return flat
+
+    return walk({"config": json.loads(about["config"]), "versions": about.get("versions", {})}, "")

@@ -1,0 +1,95 @@
+"""What a run tells while it goes: metrics, speed, how long devices waited for input, and what is wrong."""
+
+import time
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+
+import jax
+
+from cion_jax.distillation.health import concerns
+from cion_jax.distillation.loader import Batch
+from cion_jax.runtime.metrics import MetricsLog
+from cion_jax.runtime.processes import from_each
+from cion_jax.runtime.progress import console
+
+# Off a terminal there is no bar to look at; a job's output gets a line at most this often.
+_LINE_SECONDS = 60.0
+
+
+class Watch:
+    """Collects what happens between two log lines.
+
+    Args:
+      log: where lines go.
+      batch_size: images of a global batch.
+      total_steps: of the whole run.
+      learning_from: first step at which a sign of collapse counts, the end of the warm-up.
+      prototypes: outputs of the head.
+      embed_dim: dimension of the embeddings.
+    """
+
+    def __init__(
+        self,
+        log: MetricsLog,
+        *,
+        batch_size: int,
+        total_steps: int,
+        learning_from: int,
+        prototypes: int,
+        embed_dim: int,
+    ):
+        self._log, self._batch_size, self._total_steps = log, batch_size, total_steps
+        self._learning_from, self._sizes = learning_from, {"prototypes": prototypes, "embed_dim": embed_dim}
+        self._known: set[str] = set()
+        self._line_at = time.perf_counter()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._steps, self._replaced, self._waited, self._since = 0, 0, 0.0, time.perf_counter()
+
+    def next_batch(self, batches: Iterator[Batch]) -> Batch:
+        """The next batch; the time it takes is time that the devices may have to wait."""
+        started = time.perf_counter()
+        batch = next(batches)
+        self._waited += time.perf_counter() - started
+        self._steps += 1
+        self._replaced += batch.replaced
+        return batch
+
+    def report(self, step: int, metrics: Mapping[str, jax.Array]) -> str:
+        """Writes a line of metrics, says what is wrong, and returns a note for the progress bar.
+
+        `images_per_second` is of all processes; `input_wait` is the fraction of time that the process whose input
+        is slowest waited for it; `kl` is the loss beyond the teacher's own entropy, KL(teacher || student).
+        """
+        values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
+        elapsed = time.perf_counter() - self._since
+        each = from_each((self._replaced, self._waited / elapsed))
+        values["kl"] = values["loss"] - values["teacher_entropy"]
+        values["images_per_second"] = self._steps * self._batch_size / elapsed
+        values["input_wait"] = float(each[:, 1].max())
+        values["undecodable_images"] = float(each[:, 0].sum())
+        self._log.write(step, values)
+        self._warn(step, values)
+        note = (
+            f"loss {values['loss']:.3f}, {values['images_per_second']:,.0f} images/s, "
+            f"input wait {values['input_wait']:.0%}"
+        )
+        self._line(step, elapsed / max(self._steps, 1), note)
+        self._reset()
+        return note
+
+    def _warn(self, step: int, values: Mapping[str, float]) -> None:
+        """A concern is told when it comes up, not again while it lasts."""
+        found = concerns(values, **self._sizes) if step >= self._learning_from else {}
+        for name in found.keys() - self._known:
+            console.print(f"[yellow]Step {step}, {name}:[/] {found[name]}.", highlight=False, soft_wrap=True)
+        self._known = set(found)
+
+    def _line(self, step: int, seconds_per_step: float, note: str) -> None:
+        now = time.perf_counter()
+        if console.is_terminal or now - self._line_at < _LINE_SECONDS:
+            return
+        left = timedelta(seconds=round((self._total_steps - step - 1) * seconds_per_step))
+        console.print(f"step {step + 1:,} of {self._total_steps:,}, {note}, {left} left", highlight=False)
+        self._line_at = now

@@ -1,0 +1,88 @@
+"""Checkpoints that stay, checkpoints that are damaged, disks that are full."""
+
+import contextlib
+import resource
+import signal
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cion_jax.runtime.checkpoints import Checkpoints
+from cion_jax.runtime.termination import Termination
+
+
+def state(step, size=1000):
+    return {"step": jnp.asarray(step), "values": jnp.arange(size) * step}
+
+
+def save(folder, steps, **options):
+    with Checkpoints(folder, **options) as checkpoints:
+        for step in steps:
+            checkpoints.save(step, state(step), {"about": f"step {step}"})
+
+
+def test_the_last_ones_and_every_so_many_th_stay(tmp_path):
+    save(tmp_path, range(1, 12), keep=2, keep_every=4)
+    assert sorted(int(p.name) for p in tmp_path.iterdir()) == [4, 8, 10, 11]
+
+
+def test_a_step_that_is_saved_already_stays_as_it_is(tmp_path):
+    save(tmp_path, [3])
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(3, state(7), {"about": "another"})
+        assert checkpoints.meta() == {"about": "step 3"}
+        np.testing.assert_array_equal(checkpoints.restore(state(0))["values"], np.arange(1000) * 3)
+
+
+def test_a_damaged_checkpoint_is_an_error_that_names_the_way_out(tmp_path):
+    save(tmp_path, [1, 2])
+    files = [p for p in (tmp_path / "2/state").rglob("*") if p.is_file() and p.stat().st_size > 100]
+    for path in files:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(ValueError, match=r"/2 cannot be read .*remove that folder to continue from step 1"):
+            checkpoints.restore(state(0))
+        assert checkpoints.latest_step == 2  # nothing was done about it
+
+
+def test_settings_that_changed_the_state_are_named_as_a_reason(tmp_path):
+    save(tmp_path, [1])
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(ValueError, match="give another --workdir"):
+        checkpoints.restore({"step": jnp.asarray(0), "weights": jnp.zeros(5)})
+
+
+@contextlib.contextmanager
+def no_file_larger_than(size):
+    """What a full disk does, to this process only."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_disk_without_room_is_an_error_and_what_was_saved_stays(tmp_path):
+    save(tmp_path, [1])
+    random = jnp.asarray(np.random.default_rng(0).normal(size=200_000))  # does not compress
+    with (
+        pytest.raises(OSError, match=r"cannot be written.*make room.*continues from step 1"),
+        Checkpoints(tmp_path) as checkpoints,
+        no_file_larger_than(50_000),
+    ):
+        checkpoints.save(2, {"step": jnp.asarray(2), "values": random}, {})
+        checkpoints.save(3, {"step": jnp.asarray(3), "values": random}, {})
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step == 1
+        np.testing.assert_array_equal(checkpoints.restore(state(0))["values"], np.arange(1000))
+
+
+def test_sigterm_is_noted_and_the_old_handler_comes_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with Termination() as termination:
+        assert not termination.asked(1)
+        signal.raise_signal(signal.SIGTERM)
+        assert termination.asked(2)
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -1,0 +1,114 @@
+"""Warnings of a run that does not learn, from made metrics; whether a run may continue on what it is given."""
+
+import math
+
+import numpy as np
+import pytest
+
+from cion_jax.distillation import watch as watching
+from cion_jax.distillation.health import concerns
+from cion_jax.distillation.loader import Batch
+from cion_jax.distillation.provenance import check_continuation, fingerprint
+from cion_jax.distillation.watch import Watch
+from cion_jax.runtime.metrics import MetricsLog, read_metrics
+from cion_jax.samples import SampleTable
+
+PROTOTYPES, DIM = 1024, 64
+CHANCE = math.log(PROTOTYPES)
+# A run in good order: a peaked teacher, all prototypes in use, a student not yet there.
+GOOD = {
+    "loss": 4.0,
+    "teacher_entropy": 2.5,
+    "mean_entropy": 0.9 * CHANCE,
+    "kl": 1.5,
+    "feature_std": 0.7 / math.sqrt(DIM),
+    "gradient_norm": 1.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "names", "advice"),
+    [
+        ({}, [], ""),
+        ({"mean_entropy": 0.01, "teacher_entropy": 0.01}, ["collapse to one prototype"], "Raise"),
+        ({"teacher_entropy": CHANCE - 1e-3, "kl": 1e-3}, ["collapse to uniform"], "Lower loss.teacher_temperature"),
+        ({"kl": 0.001}, ["nothing left to learn"], "views"),
+        ({"loss": CHANCE + 0.01}, ["loss at chance"], "learning_rate"),
+        ({"feature_std": 1e-4}, ["features collapsed"], "Lower optimizer.learning_rate"),
+        ({"mean_entropy": 0.0, "feature_std": 0.0}, ["collapse to one prototype", "features collapsed"], "Raise"),
+    ],
+)
+def test_concerns_are_named_with_what_to_change(metrics, names, advice):
+    found = concerns(GOOD | metrics, prototypes=PROTOTYPES, embed_dim=DIM)
+    assert list(found) == names
+    assert advice in "".join(found.values())
+
+
+@pytest.fixture
+def said(monkeypatch):
+    lines = []
+    monkeypatch.setattr("cion_jax.runtime.metrics._tensorboard", lambda *_: None)  # seconds to import
+    monkeypatch.setattr(watching.console, "print", lambda text, **_: lines.append(text))
+    return lines
+
+
+def reports(folder, rows, **options):
+    """Reports made metrics at steps 0, 1, ... after a batch each; what the log holds then."""
+    settings = dict(batch_size=8, total_steps=10, learning_from=1, prototypes=PROTOTYPES, embed_dim=DIM) | options
+    with MetricsLog(folder / "metrics.jsonl", first_step=0) as log:
+        watch = Watch(log, **settings)
+        batch = Batch(np.zeros((8, 2, 2, 3), np.uint8), np.ones((8, 2), np.int32), 3)
+        for step, metrics in enumerate(rows):
+            watch.next_batch(iter([batch]))
+            given = {name: np.float32(value) for name, value in metrics.items() if name != "kl"}
+            watch.report(step, given)
+    return read_metrics(folder / "metrics.jsonl")
+
+
+def test_a_warning_comes_once_after_the_warm_up_and_again_when_it_comes_back(tmp_path, said):
+    flat = GOOD | {"feature_std": 0.0}
+    reports(tmp_path, [flat, flat, flat, GOOD, flat])
+    assert [line.split(":")[0].removeprefix("[yellow]") for line in said] == [
+        "Step 1, features collapsed",
+        "Step 4, features collapsed",
+    ]
+
+
+def test_a_line_holds_what_happened_since_the_last(tmp_path, said):
+    (line,) = reports(tmp_path, [GOOD])
+    assert line["step"] == 0 and line["undecodable_images"] == 3
+    assert line["kl"] == pytest.approx(GOOD["loss"] - GOOD["teacher_entropy"])
+    assert line["images_per_second"] > 0 and 0 <= line["input_wait"] <= 1
+
+
+def test_a_number_that_is_none_stops_with_its_name_and_step(tmp_path, said):
+    with pytest.raises(ValueError, match=r"gradient_norm is nan at step 2: .*last checkpoint is intact"):
+        reports(tmp_path, [GOOD, GOOD, GOOD | {"gradient_norm": float("nan")}])
+    assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [0, 1]
+
+
+def test_off_a_terminal_a_line_a_minute_says_how_far_it_is(tmp_path, said, monkeypatch):
+    monkeypatch.setattr(watching, "_LINE_SECONDS", 0.0)
+    reports(tmp_path, [GOOD, GOOD])
+    assert [line.split(",")[0] for line in said] == ["step 1 of 10", "step 2 of 10"]
+    assert "images/s" in said[0] and "input wait" in said[0] and said[0].endswith("left")
+
+
+def about(identities, **changes):
+    table = SampleTable.from_columns(file_path=["a.jpg", "b.jpg"], identity=identities)
+    return {"config": '{"epochs": 3, "views": {"size": 2}}', "data": fingerprint(table), "versions": {}} | changes
+
+
+def test_other_data_are_refused_unless_told(said):
+    saved, now = about([0, 1]), about([0, 0])
+    with pytest.raises(ValueError, match="allow_changed_data=True"):
+        check_continuation(saved, now, allow_changed_data=False)
+    check_continuation(saved, now, allow_changed_data=True)
+    assert len(said) == 1 and "Going on although the samples differ" in said[0]
+
+
+def test_settings_and_versions_that_changed_are_told(said):
+    saved, now = about([0, 1], versions={"jax": "1"}), about([0, 1], versions={"jax": "2"})
+    now["config"] = '{"epochs": 3, "views": {"size": 4}}'
+    check_continuation(saved, now, allow_changed_data=False)
+    assert [line.split("[/]")[0] for line in said] == ["[yellow]config.views.size", "[yellow]versions.jax"]

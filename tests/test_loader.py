@@ -1,0 +1,77 @@
+"""Batches: the same whatever the threads and processes that load them, also where images are broken."""
+
+import numpy as np
+import pytest
+
+from cion_jax.distillation import loader
+from cion_jax.distillation.sampler import IdentitySampler, identity_sizes
+from cion_jax.distillation.schedules import make_curriculum
+from tests.tiny import IDENTITIES, write_crops
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory):
+    """The crops, one of identity 2 and all of identity 5 broken."""
+    folder = tmp_path_factory.mktemp("loader") / "crops"
+    table = write_crops(folder)
+    for row in (12, *np.flatnonzero(IDENTITIES == 5)):
+        (folder / table["file_path"][row]).write_bytes(b"no picture")
+    return folder, table["file_path"]
+
+
+@pytest.fixture(scope="module")
+def sampler():
+    plan = make_curriculum(
+        identity_sizes(IDENTITIES), batch_size=16, epochs=2, stage_epochs=(0,), images_per_identity=(2,)
+    )
+    return IdentitySampler(IDENTITIES, plan, batch_size=16, seed=0)
+
+
+def load(sampler, crops, **options):
+    folder, paths = crops
+    return list(loader.load_batches(sampler, paths, folder, canvas=(40, 20), **options))
+
+
+def equal(ours, theirs):
+    np.testing.assert_array_equal(ours.images, theirs.images)
+    np.testing.assert_array_equal(ours.sizes, theirs.sizes)
+    assert ours.replaced == theirs.replaced
+
+
+def test_threads_and_a_later_start_change_nothing(sampler, crops):
+    batches = load(sampler, crops, threads=1)
+    assert len(batches) == len(sampler) == 6
+    for ours, theirs in zip(load(sampler, crops, threads=3), batches, strict=True):
+        equal(ours, theirs)
+    for ours, theirs in zip(load(sampler, crops, threads=2, first_step=4), batches[4:], strict=True):
+        equal(ours, theirs)
+
+
+@pytest.mark.parametrize("processes", [2, 4, 8])
+def test_the_parts_of_processes_are_the_whole_batch(sampler, crops, processes, monkeypatch):
+    whole = load(sampler, crops, threads=1)
+    parts = []
+    monkeypatch.setattr(loader.jax, "process_count", lambda: processes)
+    for index in range(processes):
+        monkeypatch.setattr(loader.jax, "process_index", lambda index=index: index)
+        parts.append(load(sampler, crops, threads=1))
+    for step, batch in enumerate(whole):
+        together = loader.Batch(
+            np.concatenate([part[step].images for part in parts]),
+            np.concatenate([part[step].sizes for part in parts]),
+            sum(part[step].replaced for part in parts),
+        )
+        equal(together, batch)
+
+
+def test_broken_images_are_replaced_within_their_identity_and_counted(sampler, crops):
+    folder, paths = crops
+    pictures = {row: loader.load_image(folder / paths[row]) for row in range(48) if row != 12 and IDENTITIES[row] != 5}
+    batches = load(sampler, crops, threads=1)
+    assert sum(batch.replaced for batch in batches) == 2 * 7  # each of the seven once in each of two epochs
+    for step, batch in enumerate(batches):
+        for group, images in zip(sampler[step], batch.images.reshape(8, 2, 40, 20, 3), strict=True):
+            whole = [row for row in group if row in pictures]
+            own = [pictures[row] for row in whole] or list(pictures.values())
+            for image in images:
+                assert any(np.array_equal(image, picture) for picture in own)

@@ -1,0 +1,105 @@
+"""Training by two processes of four devices: the same as by one of eight; what one dies of ends the other."""
+
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from cion_jax.runtime.checkpoints import read_checkpoint
+from cion_jax.runtime.metrics import read_metrics
+from tests import processes, tiny
+
+pytestmark = pytest.mark.slow
+STEPS = 30
+# One stage, so that one program is compiled; restarts take it from the cache.
+SETTINGS = {
+    "epochs": 10,
+    "curriculum__stage_epochs": "(0,)",
+    "curriculum__images_per_identity": "(2,)",
+    "views__local_views": 0,
+    "optimizer__freeze_last_layer_epochs": 0.0,
+}
+PATIENT, IMPATIENT = ("-m", "cion_jax.pretrain"), ("-m", "tests.processes", "cion_jax.pretrain")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("many")
+    tiny.write_crops(folder / "crops")
+    return folder
+
+
+def command(folder, name, module=PATIENT):
+    cache = f"--compile_cache={folder / 'cache'}"
+    return [*tiny.arguments(folder / "crops", folder / name, module=module, **SETTINGS), cache]
+
+
+def result(folder, name):
+    """Losses by step, and the last checkpoint."""
+    losses = [line["loss"] for line in read_metrics(folder / name / "identity/metrics.jsonl")]
+    return np.asarray(losses), read_checkpoint(folder / name / "identity/checkpoints")[0]
+
+
+def flat(tree, prefix=""):
+    if isinstance(tree, dict):
+        return {k: v for name, part in tree.items() for k, v in flat(part, f"{prefix}/{name}").items()}
+    if isinstance(tree, list | tuple):
+        return flat(dict(enumerate(tree)), prefix)
+    return {} if tree is None else {prefix: np.asarray(tree)}
+
+
+@pytest.fixture(scope="module")
+def together(folder):
+    """Two processes of four devices, undisturbed."""
+    logs = processes.run(2, folder / "logs", *command(folder, "together"), devices=4)
+    assert "Pre-training" in logs[0] and "Pre-training" not in logs[1]
+    return result(folder, "together")
+
+
+def test_two_processes_of_four_devices_train_as_one_of_eight(folder, together):
+    processes.run(1, folder / "logs alone", *command(folder, "alone"), devices=8)
+    losses, state = result(folder, "alone")
+    assert len(losses) == STEPS
+    np.testing.assert_allclose(together[0], losses, rtol=2e-4)
+    np.testing.assert_allclose(together[0][:3], losses[:3], rtol=1e-5)
+    ours, theirs = flat(together[1]), flat(state)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        if name.startswith(("/teacher", "/student", "/center")):
+            np.testing.assert_allclose(ours[name], theirs[name], atol=2e-4, err_msg=name)
+
+
+def wait_for_lines(path, count, started):
+    while len(read_metrics(path)) < count:
+        assert all(process.poll() is None for process in started)
+        time.sleep(0.02)
+
+
+def test_a_process_that_is_killed_ends_the_other_and_a_restart_continues(folder, together):
+    started = processes.start(2, folder / "logs killed", *command(folder, "killed", IMPATIENT), devices=4)
+    wait_for_lines(folder / "killed/identity/metrics.jsonl", 7, started)
+    started[1].kill()
+    killed_at = time.monotonic()
+    codes, logs = processes.finish(started, folder / "logs killed", timeout=60)
+    assert codes[1] == -signal.SIGKILL and codes[0] not in (0, None)
+    assert time.monotonic() - killed_at < 40
+    assert "another" in logs[0]  # JAX's message or ours: another task or process died
+    logs = processes.run(2, folder / "logs restarted", *command(folder, "killed"), devices=4)
+    assert "Continuing from step" in logs[0]
+    losses, state = result(folder, "killed")
+    np.testing.assert_array_equal(losses, together[0])
+    expected = flat(together[1])
+    for name, value in flat(state).items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
+def test_sigterm_to_one_process_saves_and_stops_all(folder, together):
+    started = processes.start(2, folder / "logs asked", *command(folder, "asked"), devices=4)
+    wait_for_lines(folder / "asked/identity/metrics.jsonl", 3, started)
+    started[1].terminate()
+    codes, logs = processes.finish(started, folder / "logs asked", timeout=60)
+    assert codes == [143, 143], logs
+    losses, state = result(folder, "asked")
+    assert f"Stopped by SIGTERM: step {int(state['step'])} of {STEPS} is saved" in logs[0]
+    np.testing.assert_array_equal(losses, together[0][: len(losses)])
