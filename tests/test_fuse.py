@@ -12,6 +12,7 @@ from cion_jax.models.fuse import fold, fold_behind, fuse, identity, parallel, sc
 from cion_jax.models.layers import IBN, BatchNorm, Conv, InstanceNorm, Linear
 from cion_jax.models.neck import BNNeck
 from tests.refweights import image, weight
+from tests.test_models import compiled
 
 TEST_MODELS = list_models("*_test")
 WITHOUT_BATCH_NORM = [name for name in TEST_MODELS if name.startswith(("convnext", "edgenext", "swin"))]
@@ -31,8 +32,9 @@ def trained(name):
 
 
 def embed(model, height=64, width=32):
+    graph, state = nnx.split(model)
     images = jnp.asarray(image("fuse", (2, height, width, 3)), jnp.float32)
-    return np.asarray(nnx.jit(lambda model, images: model(images))(model, images))
+    return np.asarray(compiled(lambda state, images: nnx.merge(graph, state)(images))(state, images))
 
 
 def parameters(model):

@@ -42,20 +42,24 @@ class ModelInfo:
         name: name in this registry.
         file: file stem in ReIDZoo.
         params_m: millions of parameters. The ViTs' counts include a classifier that the backbone has not.
-        gflops: billions of multiply-adds for one 256x128 image.
+        gflops: billions of multiply-adds for one 256x128 image, as the paper counts them.
+        xla_gflops: the same as XLA counts them, see `cost.gflops`.
         market_map, market_rank1, msmt_map, msmt_rank1: percent, fine-tuned on Market-1501 and on MSMT17.
         prefix: what precedes a key of the backbone in ReIDZoo's files.
+        parity: how far embeddings may be from the released model's, in standard deviations of its embeddings.
     """
 
     name: str
     file: str
     params_m: float
     gflops: float
+    xla_gflops: float
     market_map: float
     market_rank1: float
     msmt_map: float
     msmt_rank1: float
     prefix: str
+    parity: float
 
 
 def create_model(
