@@ -6,6 +6,7 @@ import pytest
 from cion_jax.distillation import loader
 from cion_jax.distillation.sampler import IdentitySampler, identity_sizes
 from cion_jax.distillation.schedules import make_curriculum
+from cion_jax.samples import load_image
 from tests.tiny import IDENTITIES, write_crops
 
 
@@ -66,7 +67,7 @@ def test_the_parts_of_processes_are_the_whole_batch(sampler, crops, processes, m
 
 def test_broken_images_are_replaced_within_their_identity_and_counted(sampler, crops):
     folder, paths = crops
-    pictures = {row: loader.load_image(folder / paths[row]) for row in range(48) if row != 12 and IDENTITIES[row] != 5}
+    pictures = {row: load_image(folder / paths[row]) for row in range(48) if row != 12 and IDENTITIES[row] != 5}
     batches = load(sampler, crops, threads=1)
     assert sum(batch.replaced for batch in batches) == 2 * 7  # each of the seven once in each of two epochs
     for step, batch in enumerate(batches):

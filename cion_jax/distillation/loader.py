@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from cion_jax.distillation.sampler import IdentitySampler
-from cion_jax.samples import UndecodableImage, load_image
+from cion_jax.samples import UndecodableImage, open_images
 
 Paths = Sequence[str] | np.ndarray
 
@@ -64,7 +64,7 @@ class _LoadGroups(grain.transforms.Map):
     """Decodes this process's share of a global batch."""
 
     def __init__(self, paths: Paths, root: Path, canvas: tuple[int, int]):
-        self._paths, self._root, self._canvas = paths, root, canvas
+        self._paths, self._images, self._canvas = paths, open_images(root), canvas
 
     def map(self, groups: np.ndarray) -> Batch:
         own = np.array_split(np.arange(len(groups)), jax.process_count())[jax.process_index()]
@@ -96,7 +96,7 @@ class _LoadGroups(grain.transforms.Map):
 
     def _decode(self, row: int) -> np.ndarray | None:
         try:
-            return fit(load_image(self._root / self._paths[row]), self._canvas)
+            return fit(self._images.load(self._paths[row]), self._canvas)
         except UndecodableImage:
             return None
 

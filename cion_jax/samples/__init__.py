@@ -1,4 +1,4 @@
-"""Samples: the table of person crops, its readers and writers, and image decoding."""
+"""Samples: the table of person crops, its readers and writers, image decoding and packed image stores."""
 
 from cion_jax.samples.batches import ImageBatch, load_batches
 from cion_jax.samples.formats import read_samples, write_annotations, write_samples
@@ -6,11 +6,11 @@ from cion_jax.samples.images import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     UndecodableImage,
-    check_images,
     decode_image,
     load_image,
     resize,
 )
+from cion_jax.samples.sources import check_images, open_images
 from cion_jax.samples.table import SampleTable
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "decode_image",
     "load_batches",
     "load_image",
+    "open_images",
     "read_samples",
     "resize",
     "write_annotations",

@@ -1,4 +1,4 @@
-"""Decoding image files, and finding out beforehand whether they are there."""
+"""Decoding image files."""
 
 import io
 import os
@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-
-from cion_jax.samples.table import EXAMPLES, SampleTable
 
 try:
     import simplejpeg
@@ -59,28 +57,3 @@ def resize(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
     if image.shape[:2] == (height, width):
         return image
     return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-
-
-def check_images(table: SampleTable, root: str | os.PathLike, *, sample: int = 1000, seed: int = 0) -> None:
-    """Looks for the files of `sample` random rows under the image root `root`.
-
-    Where one of them is missing, all rows are looked up, and the number of missing files is reported with the
-    first few as a `ValueError`.
-    """
-    if not os.path.isdir(root):
-        raise ValueError(f"image root {root}: no such folder")
-    rows = np.random.default_rng(seed).permutation(len(table))[:sample]
-    if not _missing(table, root, rows).size:
-        return
-    missing = _missing(table, root, np.arange(len(table)))
-    paths = table["file_path"][missing[:EXAMPLES]]
-    examples = ", ".join(f"row {row}: {path!r}" for row, path in zip(missing.tolist(), paths))
-    raise ValueError(
-        f"{len(missing)} of {len(table)} images are not under the image root {root}: {examples}"
-        f"{', ...' if len(missing) > EXAMPLES else ''}; check the root and the table's file_path column"
-    )
-
-
-def _missing(table: SampleTable, root: str | os.PathLike, rows: np.ndarray) -> np.ndarray:
-    paths = table.select(rows)["file_path"]
-    return rows[[not os.path.isfile(os.path.join(root, path)) for path in paths]]

@@ -1,0 +1,67 @@
+"""Where the images of a table are: a folder of files or a packed store; and whether they are there."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from cion_jax.samples.images import load_image
+from cion_jax.samples.packed import PackedImages, is_packed
+from cion_jax.samples.table import EXAMPLES, SampleTable
+
+
+class Images(Protocol):
+    """Images by the `file_path` of a sample table."""
+
+    def load(self, path: str) -> np.ndarray:
+        """`[height, width, 3]` uint8 RGB; `UndecodableImage` if there is none or it is broken."""
+        ...
+
+    def missing(self, paths: Sequence[str]) -> np.ndarray:
+        """Which of these are not there, as a mask."""
+        ...
+
+
+class ImageFolder:
+    """Image files below `root`."""
+
+    def __init__(self, root: str | os.PathLike):
+        self._root = Path(root)
+
+    def load(self, path: str) -> np.ndarray:
+        return load_image(self._root / path)
+
+    def missing(self, paths: Sequence[str]) -> np.ndarray:
+        return np.array([not (self._root / path).is_file() for path in paths], bool)
+
+
+def open_images(root: str | os.PathLike) -> Images:
+    """The images of a folder, or of a store that `cion_jax.pack` made.
+
+    Raises:
+      ValueError: there is no such folder.
+    """
+    if not os.path.isdir(root):
+        raise ValueError(f"image root {root}: no such folder")
+    return PackedImages(root) if is_packed(root) else ImageFolder(root)
+
+
+def check_images(table: SampleTable, root: str | os.PathLike, *, sample: int = 1000, seed: int = 0) -> None:
+    """Looks for `sample` random rows under the image root `root`, a folder or a packed store.
+
+    Where one of them is missing, all rows are looked up, and the number of missing files is reported with the
+    first few as a `ValueError`.
+    """
+    images = open_images(root)
+    rows = np.random.default_rng(seed).permutation(len(table))[:sample]
+    if not images.missing(table.select(rows)["file_path"]).any():
+        return
+    missing = np.flatnonzero(images.missing(table["file_path"]))
+    paths = table["file_path"][missing[:EXAMPLES]]
+    examples = ", ".join(f"row {row}: {path!r}" for row, path in zip(missing.tolist(), paths))
+    raise ValueError(
+        f"{len(missing)} of {len(table)} images are not under the image root {root}: {examples}"
+        f"{', ...' if len(missing) > EXAMPLES else ''}; check the root and the table's file_path column"
+    )

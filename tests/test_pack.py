@@ -1,0 +1,91 @@
+"""Packed stores: what is in them is what was packed, after interruptions too; training takes them like folders."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cion_jax.distillation.loader import load_batches
+from cion_jax.distillation.sampler import IdentitySampler, identity_sizes
+from cion_jax.distillation.schedules import make_curriculum
+from cion_jax.samples import UndecodableImage, check_images, load_image, open_images
+from cion_jax.samples.packed import damaged_shards, is_packed, pack
+from tests.tiny import IDENTITIES, write_crops
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pack") / "crops"
+    return folder, write_crops(folder)
+
+
+@pytest.fixture
+def store(crops, tmp_path):
+    """48 images in shards of 10."""
+    folder, table = crops
+    pack(table["file_path"], folder, tmp_path / "store", shard_images=10)
+    return tmp_path / "store"
+
+
+def test_every_image_is_what_its_file_was(crops, store):
+    folder, table = crops
+    images = open_images(store)
+    for path in table["file_path"]:
+        np.testing.assert_array_equal(images.load(path), load_image(folder / path))
+    assert len(list(store.glob("*.array_record"))) == 5
+    assert damaged_shards(store) == []
+    with pytest.raises(UndecodableImage, match=r"nobody\.jpg: not in"):
+        images.load("nobody.jpg")
+    check_images(table, store)
+    with pytest.raises(ValueError, match=r"48 of 48 images are not under"):
+        check_images(table.with_columns(file_path=[f"x{path}" for path in table["file_path"]]), store)
+
+
+def test_training_reads_a_store_as_it_reads_a_folder(crops, store):
+    folder, table = crops
+    plan = make_curriculum(
+        identity_sizes(IDENTITIES), batch_size=16, epochs=1, stage_epochs=(0,), images_per_identity=(2,)
+    )
+    sampler = IdentitySampler(IDENTITIES, plan, batch_size=16, seed=0)
+    sources = [list(load_batches(sampler, table["file_path"], root, canvas=(40, 20))) for root in (folder, store)]
+    for ours, theirs in zip(*sources, strict=True):
+        np.testing.assert_array_equal(ours.images, theirs.images)
+
+
+def test_an_interrupted_pack_continues_where_it_was(crops, tmp_path):
+    folder, table = crops
+    copy, out = tmp_path / "copy", tmp_path / "store"
+    copy.mkdir()
+    for path in table["file_path"][:30]:
+        (copy / path).write_bytes((folder / path).read_bytes())
+    with pytest.raises(FileNotFoundError):
+        pack(table["file_path"], copy, out, shard_images=10)
+    done = {path: path.stat().st_mtime_ns for path in out.glob("*.sha256")}
+    assert len(done) == 3 and not is_packed(out)
+    with pytest.raises(ValueError, match="give another --out"):
+        pack(table["file_path"][:47], folder, out, shard_images=10)
+    pack(table["file_path"], folder, out, shard_images=10)
+    assert is_packed(out) and all(path.stat().st_mtime_ns == before for path, before in done.items())
+    assert not list(out.glob(".*"))
+    np.testing.assert_array_equal(open_images(out).load("47.jpg"), load_image(folder / "47.jpg"))
+
+
+@pytest.mark.parametrize("harm", ["changed", "cut off"])
+def test_a_damaged_shard_is_found(store, harm):
+    shard = store / "shard-00002.array_record"
+    data = bytearray(shard.read_bytes())
+    if harm == "changed":
+        data[len(data) // 2] ^= 0xFF
+    shard.write_bytes(data if harm == "changed" else data[: len(data) // 2])
+    assert damaged_shards(store) == [shard]
+
+
+@pytest.mark.slow
+def test_the_command(crops, tmp_path):
+    folder, _ = crops
+    command = [sys.executable, "-m", "cion_jax.pack", f"--samples={folder.parent / 'crops.parquet'}"]
+    command += [f"--images={folder}", f"--out={tmp_path / 'store'}", "--verify"]
+    for _ in range(2):
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert "is complete and as it was packed" in done.stdout
