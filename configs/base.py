@@ -70,6 +70,11 @@ def get_config() -> ConfigDict:
     pretrain.curriculum.stage_epochs = (0, 40, 60, 80)
     pretrain.curriculum.images_per_identity = (2, 4, 6, 8)
     pretrain.compute_dtype = "bfloat16"  # parameters, statistics and loss stay float32
+    # What to do when a batch does not fit a device's memory. `remat` keeps the results of convolutions and matrix
+    # products only and computes what lies between them again. `accumulate` goes through a device's images in so many
+    # micro-batches, whose gradients are averaged: the same step, but BatchNorm sees a micro-batch at a time.
+    pretrain.remat = False
+    pretrain.accumulate = 1
     pretrain.canvas = (256, 128)  # larger images are shrunk to fit it when they are read
     pretrain.loader_threads = 8
     pretrain.log_every = 50

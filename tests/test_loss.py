@@ -1,5 +1,6 @@
-"""The loss against values of the authors' code and Eq. 9 in float64, and against Eq. 9 written as loops."""
+"""The loss against values of the authors' code and Eq. 9 in float64, against Eq. 9 written as loops, and in blocks."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cion_jax.distillation.loss import identity_distillation_loss
+from cion_jax.distillation import identity_distillation_loss, prototypes
+from cion_jax.distillation.loss import FORMS, Projection, distillation_loss, move_center
 from tests.refweights import uniform
 
 CASES = json.loads((Path(__file__).parent / "reference/loss_cases.json").read_text())
@@ -46,16 +48,30 @@ def eq9_by_loops(student, teacher, center, k, tau_s=0.1, tau_t=0.04):
     return np.mean(terms)
 
 
+OPTIONS = ("images_per_identity", "form")
+from_logits = jax.jit(identity_distillation_loss, static_argnames=OPTIONS)
+
+
+@functools.partial(jax.jit, static_argnames=OPTIONS)
+def from_vectors(student, teacher, center, **options):
+    """Vectors that are logits already: their prototypes are the unit vectors."""
+    axes = jnp.eye(student.shape[-1])
+    loss, statistics = distillation_loss(Projection(student, axes), Projection(teacher, axes), center, **options)
+    return loss, move_center(center, statistics.logits, 0.9)
+
+
+@pytest.mark.parametrize("loss_of", [from_logits, from_vectors])
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"K{c['images_per_identity']}V{c['views']}")
-def test_both_forms_match_the_stored_values(case):
+def test_both_forms_match_the_stored_values(case, loss_of, monkeypatch):
     student, teacher, center = logits(case)
+    monkeypatch.setattr(prototypes, "_BLOCK_LOGITS", 256 * (student.shape[0] + 2) * student.shape[1])
     k = case["images_per_identity"]
-    paper, _ = identity_distillation_loss(student, teacher, center, images_per_identity=k)
+    paper, _ = loss_of(student, teacher, center, images_per_identity=k)
     np.testing.assert_allclose(paper, case["eq9_mean"], rtol=1e-5)
     if "released_code" not in case:
         return
     released = jax.value_and_grad(
-        lambda s: identity_distillation_loss(s, teacher, center, images_per_identity=k, form="released"), has_aux=True
+        lambda s: loss_of(s, teacher, center, images_per_identity=k, form="released"), has_aux=True
     )
     (value, new_center), gradient = released(student)
     np.testing.assert_allclose(value, case["released_code"], rtol=1e-5)
@@ -104,3 +120,86 @@ def test_no_gradient_reaches_the_teacher():
 def test_wrong_input_is_named(shapes, options, message):
     with pytest.raises(ValueError, match=message):
         identity_distillation_loss(*(jnp.zeros(s) for s in shapes), **options)
+
+
+def projections(views, batch, count, dim=24, dtype=jnp.float32):
+    """Random unit vectors and prototypes of a student and a teacher, and a center."""
+    rng = np.random.default_rng(count)
+
+    def unit(*shape):
+        x = rng.normal(size=shape)
+        return jnp.asarray(x / np.linalg.norm(x, axis=-1, keepdims=True), jnp.float32)
+
+    student, teacher = (Projection(unit(n, batch, dim).astype(dtype), unit(count, dim)) for n in (views, 2))
+    return student, teacher, jnp.asarray(0.1 * rng.normal(size=(1, count)), jnp.float32)
+
+
+def plain_loss(student, teacher, center, **options):
+    return identity_distillation_loss(student.logits(), teacher.logits(), center, **options)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("views", "k", "count"), [(2, 1, 300), (5, 4, 1024), (10, 2, 1000)])
+def test_blocks_give_the_loss_and_gradients_of_whole_logits(views, k, count, form, monkeypatch):
+    """Blocks of 128 to 256 prototypes, whether or not they divide the number of prototypes."""
+    arguments = projections(views, 8, count)
+    monkeypatch.setattr(prototypes, "_BLOCK_LOGITS", 256 * (views + 2) * 8)
+    (loss, statistics), gradient, (whole, center), expected = (
+        result
+        for function in (distillation_loss, plain_loss)
+        for result in jax.jit(
+            jax.value_and_grad(functools.partial(function, images_per_identity=k, form=form), has_aux=True)
+        )(*arguments)
+    )
+    np.testing.assert_allclose(loss, whole, rtol=1e-6)
+    for ours, theirs in zip(gradient, expected):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
+    np.testing.assert_allclose(move_center(arguments[2], statistics.logits, 0.9), center, atol=1e-6)
+
+
+def test_statistics_of_the_teacher_are_those_of_its_softmax(monkeypatch):
+    _, teacher, center = arguments = projections(3, 8, 700)
+    monkeypatch.setattr(prototypes, "_BLOCK_LOGITS", 256 * 5 * 8)
+    loss_of = jax.jit(functools.partial(distillation_loss, images_per_identity=2, teacher_temperature=0.07))
+    _, statistics = loss_of(*arguments)
+    vectors, weights = (np.asarray(x, np.float64) for x in teacher)
+    q = np.exp((vectors @ weights.T - np.asarray(center)) / 0.07)
+    q /= q.sum(-1, keepdims=True)
+    np.testing.assert_allclose(statistics.targets, q.mean((0, 1)), rtol=1e-4)
+    np.testing.assert_allclose(statistics.entropy, -(q * np.log(q)).sum(-1).mean(), rtol=1e-5)
+
+
+def test_no_gradient_reaches_the_teacher_in_blocks():
+    student, teacher, center = projections(3, 4, 300)
+    loss_of = lambda t, c: distillation_loss(student, t, c, images_per_identity=2)[0]  # noqa: E731
+    gradient = jax.jit(jax.grad(loss_of, argnums=(0, 1)))(teacher, center)
+    assert not any(np.any(x) for x in jax.tree.leaves(gradient))
+
+
+def test_low_precision_vectors_still_give_a_float32_loss():
+    loss_of = jax.jit(jax.value_and_grad(lambda s, *a: distillation_loss(s, *a, images_per_identity=2)[0]))
+    exact, low = (loss_of(*projections(4, 8, 512, dtype=dtype)) for dtype in (jnp.float32, jnp.bfloat16))
+    assert low[0].dtype == low[1].prototypes.dtype == jnp.float32 and low[1].vectors.dtype == jnp.bfloat16
+    np.testing.assert_allclose(low[0], exact[0], rtol=2e-3)  # the vectors themselves are rounded to 8 bits
+
+
+def compiled(batch, k, count=65_536, views=10, dim=256):
+    """The loss and its gradients, compiled for the sizes of the released recipe."""
+    described = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)  # noqa: E731
+    student, teacher = (Projection(described(n, batch, dim), described(count, dim)) for n in (views, 2))
+    gradient = jax.value_and_grad(lambda s, t, c: distillation_loss(s, t, c, images_per_identity=k), has_aux=True)
+    return jax.jit(gradient).lower(student, teacher, described(1, count)).compile()
+
+
+def test_memory_does_not_grow_with_the_logits():
+    half, whole = (compiled(batch, 8).memory_analysis().temp_size_in_bytes for batch in (64, 128))
+    logits_added = (10 + 2) * 64 * 65_536 * 4
+    assert whole - half < logits_added / 10
+    assert whole < logits_added  # not even half of the logits of the smaller batch exist beside its gradient
+
+
+def test_the_loss_costs_the_same_for_every_number_of_images():
+    # XLA counts the body of a loop once: 4,096 prototypes are one block, without a loop, and all is counted.
+    two, eight = (compiled(64, k, count=4096).cost_analysis()["flops"] for k in (2, 8))
+    products = 2 * 64 * 4096 * 256 * (3 * 10 + 3 * 2)  # logits, and their gradients to vectors and prototypes
+    assert products < min(two, eight) < max(two, eight) < 1.05 * min(two, eight) < 1.25 * products

@@ -31,7 +31,7 @@ def network(model="resnet_ibn_test", batch_norm=True, **settings):
     )
 
 
-def views_of(batch, step):
+def views_of(batch, step, positions):
     """Two global and two local views from one array per image, `[b, 64, 32, 3]`."""
     x = batch["images"] * (1 + 0.1 * step)
     return jnp.stack([x, x[:, :, ::-1]]), jnp.stack([x[:, :32, :16], x[:, 32:, 16:]])
@@ -75,13 +75,13 @@ def test_eight_devices_equal_one():
 def stochastic_depth_keys(devices, seed, step):
     """Keys of 8 images in 3 views, `[3, 8]`, as numbers."""
 
-    def keys(_):
-        return jax.random.key_data(view_keys(image_keys(seed, step, 8 // devices), 0, 3)).reshape(3, 8 // devices, -1)
+    def keys(positions):
+        return jax.random.key_data(view_keys(image_keys(seed, step, positions), 0, 3)).reshape(3, 8 // devices, -1)
 
     mesh = make_mesh(jax.devices()[:devices])
     spread = PartitionSpec(None, DATA_AXIS)
-    sharded = jax.shard_map(keys, mesh=mesh, in_specs=PartitionSpec(), out_specs=spread, check_vma=False)
-    return np.asarray(sharded(jnp.zeros(())))
+    sharded = jax.shard_map(keys, mesh=mesh, in_specs=PartitionSpec(DATA_AXIS), out_specs=spread)
+    return np.asarray(sharded(jnp.arange(8)))
 
 
 def test_stochastic_depth_has_a_key_per_image_view_step_and_seed_on_any_number_of_devices():
@@ -189,9 +189,10 @@ def test_optimizer_equals_adamw_by_hand_with_a_late_last_layer():
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_head_keys_and_unit_prototypes(batch_norm):
     head = network(batch_norm=batch_norm).head
-    logits = head(
-        jnp.asarray(np.random.default_rng(0).normal(size=(5, head.mlp.layers[0].kernel.shape[0])), jnp.float32)
-    )
-    assert logits.shape == (5, 32) and np.abs(logits).max() <= 1 + 1e-6
+    x = np.random.default_rng(0).normal(size=(5, head.mlp.layers[0].kernel.shape[0]))
+    vectors, prototypes = head(jnp.asarray(x, jnp.float32))
+    assert vectors.shape == (5, 16) and prototypes.shape == (32, 16)
+    for unit in (vectors, prototypes):
+        np.testing.assert_allclose(jnp.linalg.norm(unit, axis=-1), 1, rtol=1e-5)
     linear = [i for i, layer in enumerate(head.mlp.layers) if hasattr(layer, "kernel")]
     assert linear == ([0, 3, 6] if batch_norm else [0, 2, 4])

@@ -81,7 +81,7 @@ def test_vit_tiny_follows_the_released_run():
             structure,
             optimizer,
             mesh=mesh,
-            make_views=lambda batch, _: tuple(jnp.moveaxis(x, 1, 0) for x in batch),
+            make_views=lambda batch, *_: tuple(jnp.moveaxis(x, 1, 0) for x in batch),
             momentum=cosine_schedule(0.996, 1.0, TOTAL_STEPS),
             images_per_identity=k,
             loss=LossSettings(form="released"),

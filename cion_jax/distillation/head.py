@@ -1,14 +1,15 @@
-"""The projection head: from a backbone's embedding to logits over prototypes (DINO's head)."""
+"""The projection head: from a backbone's embedding to unit vectors, to be compared with prototypes (DINO's head)."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from cion_jax.distillation.loss import Projection
 from cion_jax.models.layers import BatchNorm, Linear, gelu, truncated_normal_02
 
 
 class Prototypes(nnx.Module):
-    """Cosine similarity to `prototypes` unit vectors: `[n, dim] -> [n, prototypes]`.
+    """`prototypes` unit vectors, `[prototypes, dim]`; logits are cosine similarities to them.
 
     `weight_v` is `[prototypes, dim]` as in PyTorch's weight norm; the gain (`weight_g`) is one and never trained.
     """
@@ -17,14 +18,13 @@ class Prototypes(nnx.Module):
         bound = dim**-0.5
         self.weight_v = nnx.Param(jax.random.uniform(rngs.params(), (prototypes, dim), jnp.float32, -bound, bound))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self) -> jax.Array:
         weight = self.weight_v[...]
-        weight = weight / jnp.linalg.norm(weight, axis=-1, keepdims=True)
-        return x @ weight.astype(x.dtype).T
+        return weight / jnp.linalg.norm(weight, axis=-1, keepdims=True)
 
 
 class Head(nnx.Module):
-    """Three linear layers with GELU, L2 normalisation, then `Prototypes`: `[n, in_dim] -> [n, prototypes]`.
+    """Three linear layers with GELU and L2 normalisation, beside `Prototypes`: `[n, in_dim] -> Projection`.
 
     Attribute names are the released keys (`mlp.0`, `mlp.2`, `mlp.4`, `last_layer`). With `batch_norm` the two
     hidden layers are normalised over all views of the batch, which small batches need to not collapse.
@@ -49,8 +49,7 @@ class Head(nnx.Module):
         self.mlp = nnx.Sequential(*layers)
         self.last_layer = Prototypes(bottleneck_dim, prototypes, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        bottleneck = self.mlp(x)
-        unit = bottleneck.astype(jnp.float32)
-        unit = unit / jnp.maximum(jnp.linalg.norm(unit, axis=-1, keepdims=True), 1e-12)
-        return self.last_layer(unit.astype(x.dtype))
+    def __call__(self, x: jax.Array) -> Projection:
+        bottleneck = self.mlp(x).astype(jnp.float32)
+        unit = bottleneck / jnp.maximum(jnp.linalg.norm(bottleneck, axis=-1, keepdims=True), 1e-12)
+        return Projection(unit.astype(x.dtype), self.last_layer())

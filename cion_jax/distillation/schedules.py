@@ -63,6 +63,7 @@ def make_curriculum(
     *,
     batch_size: int,
     devices: int = 1,
+    micro_batches: int = 1,
     epochs: int,
     stage_epochs: Sequence[int],
     images_per_identity: Sequence[int],
@@ -71,15 +72,16 @@ def make_curriculum(
 
     Args:
       identity_sizes: images of each identity; an identity of n images gives ceil(n / K) groups of K.
-      batch_size: images of a global batch; whole identities must fit on every device.
+      batch_size: images of a global batch; whole identities must fit on every device, in every micro-batch.
       devices: devices of the mesh.
+      micro_batches: parts that a device goes through one after the other (gradient accumulation).
       epochs: epochs in all.
       stage_epochs: epoch at which each stage begins; the first is 0.
       images_per_identity: K of each stage.
 
     Raises:
-      ValueError: stages out of order, a K that does not divide a device's part of the batch (the nearest batch
-        sizes that do are named), or fewer groups than one batch needs.
+      ValueError: stages out of order, a K that does not divide a device's part of the batch or a micro-batch (the
+        nearest batch sizes that do are named), or fewer groups than one batch needs.
     """
     starts, ks = list(stage_epochs), list(images_per_identity)
     if not starts or len(starts) != len(ks) or starts[0] != 0 or starts != sorted(set(starts)) or min(ks) < 1:
@@ -88,13 +90,15 @@ def make_curriculum(
             f"identity {ks}"
         )
     used = [k for k, start in zip(ks, starts) if start < epochs]
-    step = int(np.lcm.reduce(used)) * devices
+    if micro_batches < 1:
+        raise ValueError(f"a batch can't be cut into {micro_batches} micro-batches; give 1 (no accumulation) or more")
+    step = int(np.lcm.reduce(used)) * devices * micro_batches
     if batch_size % step:
         below, above = batch_size // step * step, (batch_size // step + 1) * step
         near = " or ".join(str(b) for b in (below, above) if b)
+        parts = f"{devices} device(s)" + (f" in each of {micro_batches} micro-batches" if micro_batches > 1 else "")
         raise ValueError(
-            f"batch size {batch_size} does not give each of {devices} device(s) whole identities of {used} images; "
-            f"use {near}"
+            f"batch size {batch_size} does not give each of {parts} whole identities of {used} images; use {near}"
         )
     stages, first_step = [], 0
     for k, start, end in zip(used, starts, [*starts[1:], epochs]):

@@ -1,8 +1,9 @@
 """One step of identity-guided self-distillation (Fig. 3, Eq. 9) on a mesh of devices."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +13,12 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
 from cion_jax.distillation.head import Head
-from cion_jax.distillation.loss import identity_distillation_loss
+from cion_jax.distillation.loss import Projection, TeacherStatistics, distillation_loss, move_center
 from cion_jax.distillation.schedules import Schedule
 from cion_jax.runtime.mesh import DATA_AXIS
 
 Tree = Any
-# (globals [2, b, h, w, 3], locals [v, b, h', w', 3] or None) from a device's part of the batch.
+# (globals [2, b, h, w, 3], locals [v, b, h', w', 3] or None) from some images of the batch.
 Views = tuple[jax.Array, jax.Array | None]
 
 
@@ -28,8 +29,8 @@ class Network(nnx.Module):
         self.backbone = backbone
         self.head = head
 
-    def __call__(self, *resolutions: jax.Array, image_keys: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-        """Embeddings `[views, b, dim]` and logits `[views, b, prototypes]` of `[views, b, h, w, 3]` arrays.
+    def __call__(self, *resolutions: jax.Array, image_keys: jax.Array | None = None) -> tuple[jax.Array, Projection]:
+        """Embeddings `[views, b, dim]` and their projections, vectors `[views, b, dim']`, of `[views, b, h, w, 3]`.
 
         The backbone runs once per resolution, the head once over everything, as BatchNorm in either sees it.
         `image_keys` `[b]` are for stochastic depth in the backbone, where it has any; without them nothing drops.
@@ -41,8 +42,9 @@ class Network(nnx.Module):
             embeddings.append(self.backbone(x.reshape(-1, *x.shape[2:])))
             first_view += len(x)
         embeddings = jnp.concatenate(embeddings)
-        logits = self.head(embeddings)
-        return embeddings.reshape(-1, batch, embeddings.shape[-1]), logits.reshape(-1, batch, logits.shape[-1])
+        vectors, prototypes = self.head(embeddings)
+        by_view = lambda x: x.reshape(-1, batch, x.shape[-1])  # noqa: E731
+        return by_view(embeddings), Projection(by_view(vectors), prototypes)
 
 
 @jax.tree_util.register_dataclass
@@ -61,7 +63,7 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class LossSettings:
-    """Arguments of `identity_distillation_loss` that stay the same over training."""
+    """Arguments of the loss that stay the same over training, as `identity_distillation_loss` has them."""
 
     form: str = "paper"
     student_temperature: float = 0.1
@@ -89,16 +91,31 @@ def create_state(network: Network, optimizer: optax.GradientTransformation) -> t
     return structure, state
 
 
+class Means(NamedTuple):
+    """Of one micro-batch; averaged over micro-batches and devices they are those of the global batch.
+
+    `features` and `squares` are first and second moments of the normalised student embeddings, `[dim]`.
+    """
+
+    loss: jax.Array
+    gradients: Tree
+    teacher: TeacherStatistics
+    features: jax.Array
+    squares: jax.Array
+
+
 def make_train_step(
     structure: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
     *,
     mesh: Mesh,
-    make_views: Callable[[Tree, jax.Array], Views],
+    make_views: Callable[[Tree, jax.Array, jax.Array], Views],
     momentum: Schedule,
     images_per_identity: int,
     loss: LossSettings,
     seed: int = 0,
+    remat: bool = False,
+    accumulate: int = 1,
 ) -> Callable[[TrainState, Tree], tuple[TrainState, dict[str, jax.Array]]]:
     """A jitted `(state, batch) -> (state, metrics)`; the state is donated.
 
@@ -107,55 +124,109 @@ def make_train_step(
       optimizer: of the student's parameters.
       mesh: devices along `DATA_AXIS`; the leading axis of every batch array is split over them. A device's part
         must hold whole identities.
-      make_views: `(device's part of the batch, step) -> views`.
+      make_views: `(images, step, their positions in the global batch [b]) -> views`; `images` is the batch, or the
+        part of it that a device works on.
       momentum: of the teacher: teacher = m teacher + (1 - m) student, parameters only, after the student's update.
       images_per_identity: K of this stage.
       loss: form and temperatures.
       seed: of stochastic depth, which the student alone has (the released code leaves the teacher in training mode,
         so that it drops too); views have their own randomness.
+      remat: keep only the results of convolutions and matrix products for the backward pass, and compute what lies
+        between them (normalisation, activations) again: less memory for a few passes over it.
+      accumulate: micro-batches that a device goes through one after the other, their gradients averaged: memory for
+        one. Each must hold whole identities. Without BatchNorm the step is the same; BatchNorm takes its batch
+        statistics over a micro-batch (on all devices), and moves its running ones once for each.
     """
+    forward = functools.partial(apply, structure)
+    micro_step = functools.partial(
+        _micro_step,
+        make_views=make_views,
+        teacher_forward=forward,
+        student_forward=jax.checkpoint(forward, policy=_keep_products) if remat else forward,
+        images_per_identity=images_per_identity,
+        loss=loss,
+        seed=seed,
+    )
 
     def distill(state: TrainState, batch: Tree) -> tuple[TrainState, dict[str, jax.Array]]:
-        views, local_views = make_views(batch, state.step)
-        all_views = (views,) if local_views is None else (views, local_views)
-        (_, teacher_logits), teacher_stats = apply(structure, state.teacher, state.teacher_stats, views)
-        keys = image_keys(seed, state.step, views.shape[1])
-
-        def loss_of(params: Tree) -> tuple[jax.Array, Tree]:
-            (embeddings, logits), stats = apply(structure, params, state.student_stats, *all_views, image_keys=keys)
-            value, center = identity_distillation_loss(
-                logits,
-                teacher_logits,
-                state.center,
-                images_per_identity=images_per_identity,
-                axis_name=DATA_AXIS,
-                **dataclasses.asdict(loss),
-            )
-            return value, (stats, center, embeddings)
-
-        (value, (stats, center, embeddings)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.student)
-        gradients = lax.pmean(gradients, DATA_AXIS)
-        updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.student)
+        count = len(jax.tree.leaves(batch)[0])
+        positions = lax.axis_index(DATA_AXIS) * count + jnp.arange(count)
+        stats = state.student_stats, state.teacher_stats
+        stats, means = _average(functools.partial(micro_step, state), stats, (batch, positions), accumulate)
+        means = lax.pmean(means, DATA_AXIS)
+        updates, optimizer_state = optimizer.update(means.gradients, state.optimizer, state.student)
         student = optax.apply_updates(state.student, updates)
         m = momentum(state.step)
-        metrics = {
-            "loss": value,
-            "gradient_norm": optax.tree.norm(gradients),
-            **collapse_metrics(teacher_logits, state.center, embeddings[0], loss.teacher_temperature),
-        }
         return TrainState(
             step=state.step + 1,
             student=student,
-            student_stats=stats,
+            student_stats=stats[0],
             teacher=jax.tree.map(lambda t, s: m * t + (1 - m) * s, state.teacher, student),
-            teacher_stats=teacher_stats,
+            teacher_stats=stats[1],
             optimizer=optimizer_state,
-            center=center,
-        ), metrics
+            center=move_center(state.center, means.teacher.logits, loss.center_momentum),
+        ), _metrics(means)
 
     whole, split = PartitionSpec(), PartitionSpec(DATA_AXIS)
     sharded = jax.shard_map(distill, mesh=mesh, in_specs=(whole, split), out_specs=whole, check_vma=False)
     return jax.jit(sharded, donate_argnums=0)
+
+
+def _micro_step(
+    state: TrainState,
+    stats: tuple[Tree, Tree],
+    images: Tree,
+    positions: jax.Array,
+    *,
+    make_views: Callable[[Tree, jax.Array, jax.Array], Views],
+    teacher_forward: Callable[..., Any],
+    student_forward: Callable[..., Any],
+    images_per_identity: int,
+    loss: LossSettings,
+    seed: int,
+) -> tuple[tuple[Tree, Tree], Means]:
+    """New (student's, teacher's) running statistics and the `Means` of some images."""
+    views = [x for x in make_views(images, state.step, positions) if x is not None]
+    keys = image_keys(seed, state.step, positions)
+    (_, teacher), teacher_stats = teacher_forward(state.teacher, stats[1], views[0])
+
+    def loss_of(params: Tree) -> tuple[jax.Array, Tree]:
+        (embeddings, student), student_stats = student_forward(params, stats[0], *views, image_keys=keys)
+        value, of_teacher = distillation_loss(
+            student,
+            teacher,
+            state.center,
+            images_per_identity=images_per_identity,
+            form=loss.form,
+            student_temperature=loss.student_temperature,
+            teacher_temperature=loss.teacher_temperature,
+        )
+        return value, (student_stats, of_teacher, embeddings[0].astype(jnp.float32))
+
+    (value, aux), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.student)
+    student_stats, of_teacher, x = aux
+    x /= jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+    return (student_stats, teacher_stats), Means(value, gradients, of_teacher, x.mean(0), jnp.square(x).mean(0))
+
+
+def _average(step: Callable, stats: Tree, images: tuple[Tree, jax.Array], parts: int) -> tuple[Tree, Means]:
+    """Takes `step(stats, *images) -> (stats, means)` through equal parts of the images; the means are averaged."""
+    if parts == 1:
+        return step(stats, *images)
+    split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), images)
+    _, shapes = jax.eval_shape(step, stats, *jax.tree.map(lambda x: x[0], split))
+
+    def add(carry: tuple[Tree, Means], part: tuple[Tree, jax.Array]) -> tuple[tuple[Tree, Means], None]:
+        stats, means = step(carry[0], *part)
+        return (stats, jax.tree.map(lambda total, x: total + x / parts, carry[1], means)), None
+
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return lax.scan(add, (stats, nothing), split)[0]
+
+
+def _keep_products(primitive: Any, *_: Any, **__: Any) -> bool:
+    """Of `jax.checkpoint`: what the backward pass finds in memory."""
+    return primitive in (lax.conv_general_dilated_p, lax.dot_general_p)
 
 
 def apply(
@@ -171,10 +242,9 @@ def apply(
 _STREAM = 0x64726F70
 
 
-def image_keys(seed: int, step: jax.Array, count: int) -> jax.Array:
-    """A key for each of a device's `count` images, from (seed, step, position in the global batch); in `shard_map`."""
+def image_keys(seed: int, step: jax.Array, positions: jax.Array) -> jax.Array:
+    """A key per image from (seed, step, position in the global batch)."""
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _STREAM), step)
-    positions = lax.axis_index(DATA_AXIS) * count + jnp.arange(count)
     return jax.vmap(lambda position: jax.random.fold_in(key, position))(positions)
 
 
@@ -184,23 +254,21 @@ def view_keys(keys: jax.Array, first: int, views: int) -> jax.Array:
     return jax.vmap(fold, in_axes=(None, 0))(keys, jnp.arange(first, first + views)).reshape(-1)
 
 
-def collapse_metrics(
-    teacher_logits: jax.Array, center: jax.Array, embeddings: jax.Array, temperature: float
-) -> dict[str, jax.Array]:
-    """What tells collapse from learning, over the global batch.
+def _metrics(means: Means) -> dict[str, jax.Array]:
+    """What tells learning from collapse and divergence, over the global batch.
 
     `teacher_entropy`: mean entropy of the teacher's distributions, in nats (ln(prototypes) = uniform, 0 = one
     prototype each). `mean_entropy`: entropy of their mean; near 0 means that all images share one prototype.
-    `feature_std`: mean over dimensions of the standard deviation of the normalised student embeddings.
+    `kl`: what the loss is above the least it could be for this teacher. `feature_std`: mean over dimensions of the
+    standard deviation of the normalised student embeddings. `gradient_norm`: before clipping.
     """
-    log_q = jax.nn.log_softmax((teacher_logits.astype(jnp.float32) - center) / temperature)
-    q = jnp.exp(log_q)
-    mean_q = lax.pmean(q.mean((0, 1)), DATA_AXIS)
-    x = embeddings.astype(jnp.float32)
-    x = x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
-    mean, square = lax.pmean((x.mean(0), jnp.square(x).mean(0)), DATA_AXIS)
+    q = means.teacher.targets
+    variance = jnp.maximum(means.squares - jnp.square(means.features), 0)
     return {
-        "teacher_entropy": lax.pmean(-(q * log_q).sum(-1).mean(), DATA_AXIS),
-        "mean_entropy": -(mean_q * jnp.log(jnp.maximum(mean_q, 1e-30))).sum(),
-        "feature_std": jnp.sqrt(jnp.maximum(square - jnp.square(mean), 0)).mean(),
+        "loss": means.loss,
+        "kl": means.loss - means.teacher.entropy,
+        "gradient_norm": optax.tree.norm(means.gradients),
+        "teacher_entropy": means.teacher.entropy,
+        "mean_entropy": -(q * jnp.log(jnp.maximum(q, 1e-30))).sum(),
+        "feature_std": jnp.sqrt(variance).mean(),
     }

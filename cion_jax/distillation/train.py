@@ -24,7 +24,7 @@ from cion_jax.distillation.watch import Watch
 from cion_jax.models import create_model
 from cion_jax.runtime.checkpoints import Checkpoints
 from cion_jax.runtime.config import Config
-from cion_jax.runtime.mesh import DATA_AXIS, make_mesh, replicate, shard_batch
+from cion_jax.runtime.mesh import make_mesh, replicate, shard_batch
 from cion_jax.runtime.metrics import MetricsLog
 from cion_jax.runtime.processes import is_first
 from cion_jax.runtime.progress import console, progress
@@ -70,6 +70,7 @@ def plan(config: Config, identities: Any, *, devices: int) -> Curriculum:
         identity_sizes(identities),
         batch_size=settings.batch_size,
         devices=devices,
+        micro_batches=settings.accumulate,
         epochs=settings.epochs,
         stage_epochs=settings.curriculum.stage_epochs,
         images_per_identity=settings.curriculum.images_per_identity,
@@ -198,9 +199,7 @@ class _Run:
         return once_an_epoch
 
     def _step_function(self, stage: Stage):
-        def views(batch: dict[str, jax.Array], step: jax.Array):
-            count = batch["images"].shape[0]
-            positions = jax.lax.axis_index(DATA_AXIS) * count + jnp.arange(count)
+        def views(batch: dict[str, jax.Array], step: jax.Array, positions: jax.Array):
             keys = sample_keys(self._seed, step, positions)
             return make_views(batch["images"], batch["sizes"], keys, self._augmentation)
 
