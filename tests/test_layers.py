@@ -23,8 +23,8 @@ from cion_jax.models.layers import (
     LayerNorm,
     Linear,
     max_pool,
-    squeeze_excite,
 )
+from cion_jax.models.squeeze_excite import squeeze_excite
 from cion_jax.models.vit import resize_position_embedding
 from cion_jax.models.volo import fold, unfold
 

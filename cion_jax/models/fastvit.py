@@ -12,7 +12,15 @@ from flax import nnx
 
 from cion_jax.models.backbone import Backbone
 from cion_jax.models.fuse import fold, fold_behind, identity, parallel, scale
-from cion_jax.models.layers import Attention, BatchNorm, Conv, gelu, squeeze_excite, truncated_normal_02
+from cion_jax.models.layers import (
+    Attention,
+    BatchNorm,
+    Conv,
+    conv_before_norm,
+    gelu,
+    truncated_normal_02,
+)
+from cion_jax.models.squeeze_excite import squeeze_excite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,16 +66,8 @@ class ConvNorm(nnx.Module):
         kernel_init=None,
         rngs: nnx.Rngs,
     ):
-        self.conv = Conv(
-            in_features,
-            out_features,
-            size,
-            stride=stride,
-            padding=size // 2,
-            groups=groups,
-            use_bias=False,
-            kernel_init=kernel_init,
-            rngs=rngs,
+        self.conv = conv_before_norm(
+            in_features, out_features, size, stride, groups=groups, kernel_init=kernel_init, rngs=rngs
         )
         self.bn = BatchNorm(out_features)
 
@@ -176,7 +176,7 @@ class MapAttention(Attention):
     """Attention between the positions of a map, `[b, h, w, c] -> [b, h, w, c]`."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return super().__call__(x.reshape(len(x), -1, x.shape[-1])).reshape(x.shape)
+        return super().__call__(x.reshape(x.shape[0], -1, x.shape[-1])).reshape(x.shape)
 
 
 class Residual(nnx.Module):

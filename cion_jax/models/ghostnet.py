@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cion_jax.models.backbone import Backbone
-from cion_jax.models.layers import BatchNorm, Conv, SqueezeExcite, round_channels
+from cion_jax.models.layers import BatchNorm, Conv, conv_before_norm
+from cion_jax.models.squeeze_excite import SqueezeExcite, round_channels
 
 
 class Block(NamedTuple):
@@ -79,16 +80,8 @@ MODELS = {
 }
 
 
-def _conv(in_features: int, out_features: int, kernel_size: int, stride: int = 1, *, rngs: nnx.Rngs) -> Conv:
-    padding = kernel_size // 2
-    return Conv(in_features, out_features, kernel_size, stride=stride, padding=padding, use_bias=False, rngs=rngs)
-
-
 def _depthwise(features: int, kernel_size: int, stride: int = 1, *, rngs: nnx.Rngs) -> Conv:
-    padding = kernel_size // 2
-    return Conv(
-        features, features, kernel_size, stride=stride, padding=padding, groups=features, use_bias=False, rngs=rngs
-    )
+    return conv_before_norm(features, features, kernel_size, stride, groups=features, rngs=rngs)
 
 
 class GhostModule(nnx.Module):
@@ -99,7 +92,7 @@ class GhostModule(nnx.Module):
 
     def __init__(self, in_features: int, out_features: int, relu: bool, *, rngs: nnx.Rngs):
         half = out_features // 2
-        self.primary_conv = nnx.Sequential(_conv(in_features, half, 1, rngs=rngs), BatchNorm(half))
+        self.primary_conv = nnx.Sequential(conv_before_norm(in_features, half, 1, rngs=rngs), BatchNorm(half))
         self.cheap_operation = nnx.Sequential(_depthwise(half, 3, rngs=rngs), BatchNorm(half))
         self.relu = relu
 
@@ -133,7 +126,7 @@ class GhostBottleneck(nnx.Module):
             self.shortcut = nnx.Sequential(
                 _depthwise(in_features, block.kernel_size, stride, rngs=rngs),
                 BatchNorm(in_features),
-                _conv(in_features, out, 1, rngs=rngs),
+                conv_before_norm(in_features, out, 1, rngs=rngs),
                 BatchNorm(out),
             )
 
@@ -152,7 +145,7 @@ class ConvBnAct(nnx.Module):
     folds = (("conv", "bn1"),)
 
     def __init__(self, in_features: int, out_features: int, *, rngs: nnx.Rngs):
-        self.conv = _conv(in_features, out_features, 1, rngs=rngs)
+        self.conv = conv_before_norm(in_features, out_features, 1, rngs=rngs)
         self.bn1 = BatchNorm(out_features)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -166,7 +159,7 @@ class GhostNet(Backbone):
 
     def __init__(self, settings: Settings, *, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32):
         features = settings.channels(16)
-        self.conv_stem = _conv(3, features, 3, 2, rngs=rngs)
+        self.conv_stem = conv_before_norm(3, features, 3, 2, rngs=rngs)
         self.bn1 = BatchNorm(features)
         stages = []
         for stage in settings.stages:

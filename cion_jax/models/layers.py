@@ -91,6 +91,30 @@ class Conv(nnx.Module):
         return x if self.bias is None else x + self.bias[...].astype(x.dtype)
 
 
+def conv_before_norm(
+    in_features: int,
+    out_features: int,
+    kernel_size: int,
+    stride: int = 1,
+    *,
+    groups: int = 1,
+    kernel_init: Initializer | None = None,
+    rngs: nnx.Rngs,
+) -> Conv:
+    """A convolution of odd size that keeps the map's size up to its stride, without the bias that a norm takes away."""
+    return Conv(
+        in_features,
+        out_features,
+        kernel_size,
+        stride=stride,
+        padding=kernel_size // 2,
+        groups=groups,
+        use_bias=False,
+        kernel_init=kernel_init,
+        rngs=rngs,
+    )
+
+
 class Linear(nnx.Module):
     """`y = x W + b`, `[..., in] -> [..., out]`; PyTorch's initialisation, or `kernel_init` and zero bias."""
 
@@ -265,33 +289,6 @@ def max_pool(x: jax.Array, size: int, stride: int, padding: int) -> jax.Array:
     """Largest value of every window, `[b, h, w, c]`; padding never wins."""
     window, steps, edge = (1, size, size, 1), (1, stride, stride, 1), (padding, padding)
     return lax.reduce_window(x, -jnp.inf, lax.max, window, steps, ((0, 0), edge, edge, (0, 0)))
-
-
-def squeeze_excite(x: jax.Array, reduce: Conv, expand: Conv, gate: Callable[[jax.Array], jax.Array]) -> jax.Array:
-    """Channel attention `x * gate(expand(ReLU(reduce(mean of x))))`, `[b, h, w, c]`, the mean over positions.
-
-    "Squeeze-and-Excitation Networks" (CVPR 2018). Families name the two 1x1 convolutions differently, hence no module.
-    """
-    squeezed = jnp.mean(x, axis=(1, 2), keepdims=True)
-    return x * gate(expand(nnx.relu(reduce(squeezed))))
-
-
-def round_channels(features: float) -> int:
-    """The multiple of 4 next to `features` (half-way up), at least 4, and never more than a tenth below it."""
-    rounded = max(4, int(features + 2) // 4 * 4)
-    return rounded + 4 if rounded < 0.9 * features else rounded
-
-
-class SqueezeExcite(nnx.Module):
-    """Channel attention with a quarter of the channels inside and a hard sigmoid, `[b, h, w, c]`."""
-
-    def __init__(self, features: int, *, rngs: nnx.Rngs):
-        hidden = round_channels(features / 4)
-        self.conv_reduce = Conv(features, hidden, 1, rngs=rngs)
-        self.conv_expand = Conv(hidden, features, 1, rngs=rngs)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return squeeze_excite(x, self.conv_reduce, self.conv_expand, jax.nn.hard_sigmoid)
 
 
 class MLP(nnx.Module):

@@ -8,7 +8,8 @@ from flax import nnx
 
 from cion_jax.models.backbone import Backbone
 from cion_jax.models.fuse import fold, identity, parallel
-from cion_jax.models.layers import BatchNorm, Conv, Identity, SqueezeExcite, gelu
+from cion_jax.models.layers import BatchNorm, Conv, Identity, conv_before_norm, gelu
+from cion_jax.models.squeeze_excite import SqueezeExcite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +36,7 @@ class ConvNorm(nnx.Module):
     def __init__(
         self, in_features: int, out_features: int, size: int, *, stride: int = 1, groups: int = 1, rngs: nnx.Rngs
     ):
-        padding = size // 2
-        self.c = Conv(
-            in_features, out_features, size, stride=stride, padding=padding, groups=groups, use_bias=False, rngs=rngs
-        )
+        self.c = conv_before_norm(in_features, out_features, size, stride, groups=groups, rngs=rngs)
         self.bn = BatchNorm(out_features)
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cion_jax.models.backbone import Backbone
-from cion_jax.models.layers import IBN, BatchNorm, Conv, kaiming_normal_fan_out, max_pool
+from cion_jax.models.layers import IBN, BatchNorm, Conv, conv_before_norm, kaiming_normal_fan_out, max_pool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,15 +44,8 @@ MODELS = {
 
 
 def _conv(in_features: int, out_features: int, kernel_size: int, stride: int = 1, *, rngs: nnx.Rngs) -> Conv:
-    return Conv(
-        in_features,
-        out_features,
-        kernel_size,
-        stride=stride,
-        padding=kernel_size // 2,
-        use_bias=False,
-        kernel_init=kaiming_normal_fan_out,
-        rngs=rngs,
+    return conv_before_norm(
+        in_features, out_features, kernel_size, stride, kernel_init=kaiming_normal_fan_out, rngs=rngs
     )
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from cion_jax.models.layers import MLP, BatchNorm, Conv, DropPath, LayerNorm, truncated_normal_02
+from cion_jax.models.layers import MLP, BatchNorm, Conv, DropPath, LayerNorm, conv_before_norm, truncated_normal_02
 
 
 class Block(nnx.Module):
@@ -51,8 +51,7 @@ class Stem(nnx.Module):
 
     def __init__(self, norm: Callable[[int], nnx.Module], stem_width: int, width: int, patch: int, *, rngs: nnx.Rngs):
         def conv(in_features: int, kernel_size: int, stride: int) -> Conv:
-            padding = kernel_size // 2
-            return Conv(in_features, stem_width, kernel_size, stride=stride, padding=padding, use_bias=False, rngs=rngs)
+            return conv_before_norm(in_features, stem_width, kernel_size, stride, rngs=rngs)
 
         self.conv = nnx.Sequential(
             conv(3, 7, 2),
