@@ -30,9 +30,23 @@ def grouped(table: SampleTable, by: str) -> SampleTable:
     return table.with_columns(identity=table[by])
 
 
+def share_of_identities(table: SampleTable, ratio: float, seed: int) -> SampleTable:
+    """The table with only a share `ratio` of its identities, drawn by `seed`; the others are set to -1, not used.
+
+    Identities are kept whole, and those of a smaller ratio are among those of a larger one (Fig. 6 of the paper).
+    """
+    if not 0 < ratio <= 1:
+        raise ValueError(f"pretrain.data_ratio must be above 0 and at most 1 (all identities), got {ratio}")
+    used = np.unique(table["identity"])
+    drawn = np.random.default_rng(seed).permutation(used[used >= 0])
+    kept = np.isin(table["identity"], drawn[: round(ratio * len(drawn))])
+    return table.with_columns(identity=np.where(kept, table["identity"], -1))
+
+
 def pretrain_groupings(config, table: SampleTable, images: Path, workdir: Path) -> None:
     """One run in `workdir/<grouping>` for each of `config.pretrain.group_by`; finished ones are left alone."""
-    tables = {by: grouped(table, by) for by in config.pretrain.group_by}
+    share = config.pretrain.data_ratio
+    tables = {by: share_of_identities(grouped(table, by), share, config.seed) for by in config.pretrain.group_by}
     for by, samples in tables.items():
         if not (workdir / by / "teacher.pth").exists():
             pretrain(config, samples, images, workdir / by)

@@ -63,6 +63,7 @@ def get_config() -> ConfigDict:
     # What counts as one identity, each trained in turn: "identity" (the column, or what correlation found),
     # "tracklet" (Fig. 1b), "image" (Fig. 1a: DINO), "person" (the truth, where the table has it).
     pretrain.group_by = ("identity",)
+    pretrain.data_ratio = 1.0  # share of the identities that is used (Fig. 6)
     pretrain.init = placeholder(str)  # ImageNet weights to start from, as `cion_jax.convert --init` reads them
     pretrain.batch_size = 960  # images of a global batch, over all devices and processes
     pretrain.epochs = 100
