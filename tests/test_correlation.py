@@ -204,11 +204,10 @@ def world():
     return wide_world(42, images=120, videos=3, tracklets=7)
 
 
-@pytest.mark.parametrize("block, budget", [(4, 1), (3, 5000)])
-def test_batches_and_blocks_do_not_matter(world, monkeypatch, block, budget):
+@pytest.mark.parametrize("block, budget, picked", [(4, 1, False), (3, 5000, True)])
+def test_batches_and_blocks_do_not_matter(world, monkeypatch, block, budget, picked):
     inputs, oracle = world
-    monkeypatch.setattr(tiles, "block", lambda: block)
-    monkeypatch.setattr(tiles, "BATCH_BYTES", budget)
+    monkeypatch.setattr(tiles, "scale", lambda: tiles.Scale(block, 2 * block, budget, picked))
     monkeypatch.setattr(tracklet, "BATCH_BYTES", budget)
     assert_same_levels(correlate(*inputs, half_width=None), oracle.identities)
     _, narrow = wide_world(42, 2, images=120, videos=3, tracklets=7)

@@ -9,7 +9,7 @@ import numpy as np
 
 from cion_jax.correlation import rounding
 from cion_jax.correlation.closure import groups
-from cion_jax.correlation.distances import add_rows, directions
+from cion_jax.correlation.distances import directions, sums_by_label
 from cion_jax.correlation.exact import ExactCentroids
 
 
@@ -40,6 +40,7 @@ class Groups:
         """How many images each group has, `[groups]`."""
         return np.bincount(self.assigned[self.assigned >= 0], minlength=len(self.sums))
 
+    @functools.cached_property
     def centroids(self) -> Vectors:
         """The centroids of the groups."""
         lengths = np.linalg.norm(self.sums, axis=1)
@@ -53,6 +54,5 @@ class Groups:
     def merged(self, links: np.ndarray) -> "Groups":
         """Groups after transitive closure of `links` `[l, 2]`, numbered by their lowest member."""
         group = groups(len(self.sums), links)
-        sums = np.zeros((group.max() + 1, self.sums.shape[1]), np.float32)
-        add_rows(sums, group, self.sums)
+        sums = sums_by_label(group, self.sums, group.max() + 1)
         return Groups(np.where(self.assigned >= 0, group[self.assigned], -1), sums)

@@ -45,7 +45,7 @@ def _weakest(groups: Groups, links: np.ndarray) -> list[tuple[int, int, float]]:
     if not len(links):
         return []
     nodes, position = np.unique(links, return_inverse=True)
-    members = groups.centroids()[nodes]
+    members = groups.centroids[nodes]
     pairs = position.reshape(-1, 2)
     away = pair_distances(members, members, pairs) + np.float32(1e-6)  # a sparse graph has no edge of length 0
     graph = sparse.coo_array((away, (pairs[:, 0], pairs[:, 1])), shape=(len(nodes), len(nodes)))

@@ -65,9 +65,13 @@ def row_blocks(features: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         yield rows, np.asarray(unit(features[rows]))
 
 
+def sums_by_label(labels: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    """Sums `[count, d]` of those `rows` `[m, d]` that share a label; `labels` `[m]` are 0 to count - 1."""
+    entries = (np.ones(len(rows), rows.dtype), (labels, np.arange(len(rows))))
+    return sparse.csr_array(entries, shape=(count, len(rows))) @ rows
+
+
 def add_rows(sums: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> None:
     """Adds each of the `rows` `[m, d]` to the row of `sums` `[k, d]` that `labels` `[m]` names, in place."""
     present, position = np.unique(labels, return_inverse=True)
-    entries = (np.ones(len(rows), rows.dtype), (position, np.arange(len(rows))))
-    selection = sparse.csr_array(entries, shape=(len(present), len(rows)))
-    sums[present] += selection @ rows
+    sums[present] += sums_by_label(position, rows, len(present))

@@ -1,5 +1,6 @@
-"""Which pairs of groups are close: fast products first, and where these leave a doubt, the last word."""
+"""Which pairs of groups are close: a screen finds those that may be, float32 looks, float64 has the last word."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from cion_jax.correlation.distances import TIE, distance
 from cion_jax.correlation.tiles import Windows, compare
 from cion_jax.correlation.workers import Track, from_all, padded_to, roomy
 
-_PAIRS_AT_ONCE = 2**14
+_PAIRS_AT_ONCE = 2**12  # in the cache of a CPU
 
 
 def close_pairs(
@@ -27,33 +28,24 @@ def close_pairs(
     The groups come in segments of these `lengths`; `features` are those that they are made of.
     `track` follows the tiles.
     """
-    centroids = groups.centroids()
-    found = compare(centroids, centroids, Windows.within(lengths, half_width), lengths, sigma, track)
-    pairs, doubtful = gathered(found)
-    if doubtful.any():
-        kept = ~doubtful
-        kept[doubtful] = close_after_all(pairs[doubtful], centroids, groups, features, sigma)
-        pairs = pairs[kept]
+    centroids = groups.centroids
+    candidates = pairs_of(compare(centroids, centroids, Windows.within(lengths, half_width), lengths, sigma, track))
+    pairs = from_all(candidates[are_close(candidates, centroids, groups, features, sigma)])
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 
-def gathered(found: Any) -> tuple[np.ndarray, np.ndarray]:
-    """What `compare` yielded, here and in the other processes: (pairs, doubtful)."""
-    pairs, doubtful = [np.zeros((0, 2), np.int32)], [np.zeros(0, bool)]
-    for some, doubt in found:
-        pairs.append(some)
-        doubtful.append(doubt)
-    return from_all(np.concatenate(pairs)), from_all(np.concatenate(doubtful))
+def pairs_of(found: Iterable[np.ndarray]) -> np.ndarray:
+    """All that `compare` yields, `[p, 2]`."""
+    return np.concatenate([np.zeros((0, 2), np.int32), *found])
 
 
-def close_after_all(
-    pairs: np.ndarray, centroids: Vectors, groups: Groups, features: np.ndarray, sigma: float
-) -> np.ndarray:
-    """Decides about pairs `[p, 2]` that fast products left in doubt: in float32, and where need be in float64."""
+def are_close(pairs: np.ndarray, centroids: Vectors, groups: Groups, features: np.ndarray, sigma: float) -> np.ndarray:
+    """Which of the `pairs` `[p, 2]` are close: float32 says, and where it might be wrong, float64."""
     away = pair_distances(centroids, centroids, pairs)
     slack = centroids.slack[pairs].sum(1)
     close, doubtful = away <= sigma, np.abs(away - sigma) <= slack
-    close[doubtful] = groups.exactly(features).distances(pairs[doubtful]) <= sigma + TIE
+    if doubtful.any():
+        close[doubtful] = groups.exactly(features).distances(pairs[doubtful]) <= sigma + TIE
     return close
 
 

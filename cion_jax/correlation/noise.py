@@ -12,7 +12,7 @@ from cion_jax.correlation import rounding
 from cion_jax.correlation.centroids import Groups, Vectors
 from cion_jax.correlation.checks import check_features, check_identities, check_threshold
 from cion_jax.correlation.distances import TIE, add_rows, distance, row_blocks
-from cion_jax.correlation.linking import close_after_all
+from cion_jax.correlation.linking import are_close
 from cion_jax.correlation.tiles import Windows, compare
 from cion_jax.correlation.workers import Track, from_all
 from cion_jax.runtime.progress import Progress, silent
@@ -85,7 +85,7 @@ def _sums(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def _scattered(features: np.ndarray, groups: Groups, sigma_cst: float) -> np.ndarray:
     """n_k^cst of every identity `[k]`."""
-    radii, centroids = np.zeros(len(groups.sums), np.float32), groups.centroids()
+    radii, centroids = np.zeros(len(groups.sums), np.float32), groups.centroids
     for rows, block in row_blocks(features):
         present = np.flatnonzero(groups.assigned[rows] >= 0)
         own = groups.assigned[rows][present]
@@ -101,7 +101,7 @@ def _scattered(features: np.ndarray, groups: Groups, sigma_cst: float) -> np.nda
 
 def _close_to_any(features: np.ndarray, groups: Groups, sigma_drm: float, track: Track) -> float:
     """Pairs at most `sigma_drm` apart, counted both ways, per identity."""
-    centroids, lengths = groups.centroids(), np.array([len(groups.sums)])
+    centroids, lengths = groups.centroids, np.array([len(groups.sums)])
     windows = Windows.within(lengths, len(groups.sums))
     first = _counted(centroids, groups, features, windows, np.arange(len(groups.sums)), sigma_drm, track)
     return 2 * float(first.sum()) / len(groups.sums)
@@ -113,7 +113,7 @@ def _close_to_some(
     """The same, estimated from what the identities in `rows` are close to; and the standard error."""
     first, last = np.zeros(len(rows), np.int32), np.full(len(rows), len(groups.sums), np.int32)
     windows = Windows(first, last, rows.astype(np.int32))
-    close = _counted(groups.centroids(), groups, features, windows, rows, sigma_drm, track)
+    close = _counted(groups.centroids, groups, features, windows, rows, sigma_drm, track)
     return float(close.mean()), float(close.std(ddof=1) / len(rows) ** 0.5)
 
 
@@ -129,10 +129,9 @@ def _counted(
     """How many identities in its window each of the `rows` is close to. Links are counted, not kept."""
     chosen = centroids if len(rows) == len(centroids) else centroids[rows]
     counts = np.zeros(len(rows), np.int64)
-    for pairs, doubtful in compare(chosen, centroids, windows, np.array([len(rows)]), sigma_drm, track):
-        doubts = np.stack([rows[pairs[doubtful, 0]], pairs[doubtful, 1]], 1)
-        close = ~doubtful
-        close[doubtful] = close_after_all(doubts, centroids, groups, features, sigma_drm)
+    for pairs in compare(chosen, centroids, windows, np.array([len(rows)]), sigma_drm, track):
+        identities = np.stack([rows[pairs[:, 0]], pairs[:, 1]], 1)
+        close = are_close(identities, centroids, groups, features, sigma_drm)
         counts += np.bincount(pairs[close, 0], minlength=len(rows))
     return from_all(counts[None]).sum(0)
 

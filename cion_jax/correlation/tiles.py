@@ -1,7 +1,7 @@
 """Comparing long lists of vectors tile by tile, so that no array of all pairs ever exists.
 
-Each row is compared with a *window* of columns. Rows and windows are cut into tiles; a device takes the products
-of a tile, decides about each pair, and goes on to the next. Only pairs that may be close leave the device.
+Each row is compared with a *window* of columns. Rows and windows are cut into tiles; a device bounds the
+similarities of a tile, keeps a bit of each pair, and goes on to the next. Only pairs that may be close leave it.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from cion_jax.correlation import rounding
+from cion_jax.correlation import screen
 from cion_jax.correlation.centroids import Vectors
 from cion_jax.correlation.distances import similarities
 from cion_jax.correlation.padding import padded_batches
@@ -29,15 +29,26 @@ from cion_jax.correlation.workers import (
     split_over_devices,
 )
 
-BATCH_BYTES = 16 * 2**20  # verdicts that leave a device at once
-_APART, _CLOSE, _DOUBTFUL = 0, 1, 2
 _FEWEST_ROWS = 64  # that programs are compiled for
+_FEWEST_WORDS = 2**12  # likewise
+_WORD = 32  # bits of as many pairs
 _FLAT = 2.25  # a tile along a narrow band is at most so many blocks wide
 
 
-def block() -> int:
-    """The longest side of most tiles: their products fit into the cache of a CPU, and fill a GPU."""
-    return 512 if jax.default_backend() == "cpu" else 2048
+class Scale(NamedTuple):
+    """How much is done at a time."""
+
+    block: int  # the longest side of most tiles
+    product: int  # pairs that a device multiplies at once: cached on a CPU, enough to fill a GPU
+    batch: int  # pairs whose bits leave a device at once
+    picked: bool  # on the device, so that only words in which a bit is set cross to the host
+
+
+def scale() -> Scale:
+    """What suits the devices at hand."""
+    if jax.default_backend() == "cpu":
+        return Scale(block=512, product=2**18, batch=2**24, picked=False)
+    return Scale(block=2048, product=2**25, batch=2**30, picked=True)
 
 
 class Windows(NamedTuple):
@@ -89,7 +100,7 @@ def cut(windows: Windows, lengths: np.ndarray) -> Tiles:
         if start == end:
             continue
         low, high = int(windows.low[start]), int(windows.high[end - 1])
-        if max(end - start, high - low) <= block():
+        if max(end - start, high - low) <= scale().block:
             tiles.append((start, end - start, low, high - low))
         else:
             tiles += _cut_segment(windows, start, end)
@@ -99,8 +110,8 @@ def cut(windows: Windows, lengths: np.ndarray) -> Tiles:
 def _cut_segment(windows: Windows, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """Tiles of rows `start` to `end`. Flat ones along a narrow band, of which a square tile would waste much."""
     width = int(windows.high[start] - windows.low[start])
-    rows = min(block(), max(width // 8, 32))
-    columns = rows + width if rows + width <= _widest() else block()
+    rows = min(scale().block, max(width // 8, 32))
+    columns = rows + width if rows + width <= _widest() else scale().block
     for row in range(start, end, rows):
         last = min(row + rows, end)
         high = int(windows.high[last - 1])
@@ -115,115 +126,127 @@ def compare(
     lengths: np.ndarray,
     sigma: float,
     track: Track,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """This process's share of the pairs whose distance is at most `sigma`, as far as fast arithmetic can tell.
+) -> Iterator[np.ndarray]:
+    """Yields, some at a time, this process's share of the pairs that may be as close as `sigma`.
 
-    Yields (pairs `[p, 2]` int32 of row and column, which of them are in doubt `[p]`). A pair that is not in doubt
-    is close, and a pair that is not there is not: the rounding of what devices compute with could not decide
-    otherwise. `lengths` are those of the segments that the rows come in; `track(tiles)` follows the work.
+    They are `[p, 2]` int32, row and column. A pair that is not there is farther apart, whatever rounding does.
+    `lengths` are those of the segments that the rows come in; `track(tiles)` follows the work.
     """
     mesh, tiles = own_devices(), cut(windows, lengths)
     batches = own_share(list(_batches(tiles, mesh.size)))
-    shared = jax.device_put(_on_device(rows, columns, windows, sigma), replicated(mesh))
+    if not batches:
+        return
+    shared = jax.device_put(_on_device(rows, columns, sigma), replicated(mesh))
 
-    def verdicts() -> Iterator[tuple[Tiles, Any]]:
+    def survivors() -> Iterator[tuple[Tiles, jax.Array]]:
         for shape, batch in batches:
             chosen = tiles[batch]
-            padded = padded_to_devices(mesh, *vars(chosen).values())
-            yield chosen, _program(mesh, shape)(shared, Tiles(*padded))
+            places = padded_to_devices(mesh, chosen.row, chosen.column)
+            yield chosen, _program(mesh, shape, scale())(shared, places)
 
     with track(sum(len(batch) for _, batch in batches)) as advance:
-        for chosen, verdict in one_ahead(verdicts()):
-            (tile, row, column), value = _mentioned(verdict)
-            yield np.stack([chosen.row[tile] + row, chosen.column[tile] + column], 1), value == _DOUBTFUL
+        for chosen, words in one_ahead(survivors()):
+            yield _inside(windows, chosen, *_bits(words))
             advance(len(chosen))
+
+
+def _inside(windows: Windows, tiles: Tiles, tile: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """The pairs at these places of the `tiles` that are no padding and inside the windows."""
+    real = tile < len(tiles)
+    tile, row, column = tile[real], row[real], column[real]
+    real = (row < tiles.rows[tile]) & (column < tiles.columns[tile])
+    row, column = (tiles.row[tile] + row)[real], (tiles.column[tile] + column)[real]
+    compared = (windows.low[row] <= column) & (column < windows.high[row]) & (column != windows.skip[row])
+    return np.stack([row, column], 1)[compared].astype(np.int32)
 
 
 class _Shared(NamedTuple):
     """What every device has whole, with a tile of padding at the end that reads may run into."""
 
     bound: Any
-    windows: Windows
-    rows: Vectors
-    columns: Vectors
+    rows: Any
+    columns: Any
 
 
-def _on_device(rows: Vectors, columns: Vectors, windows: Windows, sigma: float) -> _Shared:
-    # Matrix products of bfloat16 are many times faster than float32's where there are tensor cores.
-    dtype, error = jnp.float32, 0.0
-    if jax.default_backend() != "cpu":
-        dtype, error = jnp.bfloat16, rounding.bfloat16_error()
+def _on_device(rows: Vectors, columns: Vectors, sigma: float) -> _Shared:
+    chosen = screen.choose(rows, columns, sigma)
+    first, second = chosen.factors(rows)
+    if columns is not rows:
+        second = chosen.factors(columns)[1]
 
-    def padded(array: Any) -> jax.Array:
-        room = roomy(max(len(array), _FEWEST_ROWS)) - len(array) + _widest()
-        return jnp.pad(array, ((0, room), *[(0, 0)] * (array.ndim - 1)))
+    def padded(factors: jax.Array) -> jax.Array:
+        room = roomy(max(len(factors), _FEWEST_ROWS)) - len(factors) + _widest()
+        return jnp.pad(factors, ((0, room), (0, 0)))
 
-    def prepared(vectors: Vectors) -> Vectors:
-        slack = jnp.asarray(vectors.slack) + np.float32(error / 2)
-        return Vectors(padded(jnp.asarray(vectors.directions, dtype)), padded(slack))
-
-    left = prepared(rows)
-    right = left if columns is rows else prepared(columns)
-    return _Shared(np.float32(1 - sigma), Windows(*map(padded, windows)), left, right)
+    return _Shared(np.float32(1 - sigma), padded(first), padded(second))
 
 
 def _widest() -> int:
-    return _eights(int(_FLAT * block()))
+    return _multiple(int(_FLAT * scale().block), _WORD)
 
 
 def _batches(tiles: Tiles, devices: int) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
     """Batches of tiles that are padded to one shape (rows, columns): yields (shape, numbers of the tiles).
 
-    Sides are multiples of eight, so that verdicts can be looked at a word at a time. Tiles up to a block are
-    padded to squares; the flat ones of a long band all have one shape.
+    Tiles up to a block are padded to squares, or nearly, as their columns come in whole words; the flat ones of a
+    long band all have one shape.
     """
-    small, flat = np.flatnonzero(tiles.longer <= block()), np.flatnonzero(tiles.longer > block())
-    budget = devices * BATCH_BYTES
-    for width, batch in padded_batches(tiles.longer[small], 0, 1, budget, widest=block()):
-        yield (_eights(width), _eights(width)), small[batch]
+    small, flat = np.flatnonzero(tiles.longer <= scale().block), np.flatnonzero(tiles.longer > scale().block)
+    budget = devices * scale().batch
+    for width, batch in padded_batches(tiles.longer[small], 0, 1, budget, widest=scale().block):
+        yield (_multiple(width, 8), _multiple(width, _WORD)), small[batch]
     if len(flat):
-        rows, columns = _eights(tiles.rows[flat].max()), _eights(tiles.columns[flat].max())
+        rows, columns = _multiple(tiles.rows[flat].max(), 8), _multiple(tiles.columns[flat].max(), _WORD)
         for batch in np.array_split(flat, -(-len(flat) * rows * columns // budget)):
             yield (rows, columns), batch
 
 
-def _eights(side: int) -> int:
-    return -(-int(side) // 8) * 8
+def _multiple(side: int, of: int) -> int:
+    return -(-int(side) // of) * of
 
 
 @functools.cache
-def _program(mesh: Mesh, shape: tuple[int, int]) -> Callable[..., Any]:
-    """(shared, tiles) -> verdicts `[t, rows, columns]` uint8, tiles split over `mesh`."""
+def _program(mesh: Mesh, shape: tuple[int, int], scale: Scale) -> Callable[..., jax.Array]:
+    """(shared, (row [t], column [t])) -> which pairs may be close, `[t, rows, columns / 32]` uint32, over `mesh`."""
+    at_once = max(1, scale.product // (shape[0] * shape[1]))
 
-    def verdicts(shared: _Shared, tiles: Tiles) -> jax.Array:
-        return jax.lax.map(functools.partial(_verdicts, shared, shape), tiles)
+    def survivors(shared: _Shared, places: tuple[jax.Array, jax.Array]) -> jax.Array:
+        one = functools.partial(_survivors, shared, shape)
+        return jax.lax.map(one, places, batch_size=at_once)
 
-    return split_over_devices(verdicts, mesh)
-
-
-def _verdicts(shared: _Shared, shape: tuple[int, int], tile: Tiles) -> jax.Array:
-    """What is to be said about the pairs `shape` of one tile."""
-
-    def rows_of(array: Any) -> jax.Array:
-        return jax.lax.dynamic_slice_in_dim(array, tile.row, shape[0])
-
-    def columns_of(array: Any) -> jax.Array:
-        return jax.lax.dynamic_slice_in_dim(array, tile.column, shape[1])
-
-    products = similarities(rows_of(shared.rows.directions), columns_of(shared.columns.directions))
-    low, high, skip = (rows_of(bound)[:, None] for bound in shared.windows)
-    column = tile.column + jnp.arange(shape[1])
-    compared = (column >= low) & (column < high) & (column != skip)
-    compared &= (jnp.arange(shape[0]) < tile.rows)[:, None] & (column < tile.column + tile.columns)
-    slack = rows_of(shared.rows.slack)[:, None] + columns_of(shared.columns.slack)
-    above = products - shared.bound
-    verdict = jnp.where(above >= slack, _CLOSE, jnp.where(above >= -slack, _DOUBTFUL, _APART))
-    return jnp.where(compared, verdict, _APART).astype(jnp.uint8)
+    return split_over_devices(survivors, mesh)
 
 
-def _mentioned(verdicts: jax.Array) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    """Places (tile, row, column) of the verdicts `[t, rows, columns]` that are not `_APART`, and these verdicts."""
-    words = np.asarray(verdicts).reshape(-1, 8)
-    word = np.flatnonzero(words.view(np.uint64))
-    place, offset = np.nonzero(words[word])
-    return np.unravel_index(8 * word[place] + offset, verdicts.shape), words[word][place, offset]
+def _survivors(shared: _Shared, shape: tuple[int, int], place: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """A bit for each pair of one tile."""
+    row, column = place
+    rows = jax.lax.dynamic_slice_in_dim(shared.rows, row, shape[0])
+    columns = jax.lax.dynamic_slice_in_dim(shared.columns, column, shape[1])
+    passed = similarities(rows, columns) >= shared.bound
+    bits = passed.reshape(shape[0], -1, _WORD).astype(jnp.uint32) << jnp.arange(_WORD, dtype=jnp.uint32)
+    return bits.sum(-1, dtype=jnp.uint32)
+
+
+def _bits(words: jax.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Places (tile, row, column) of the bits that are set in `words` `[t, rows, columns / 32]`."""
+    first, found = 0, [np.zeros((3, 0), np.int64)]
+    for shard in sorted(words.addressable_shards, key=lambda shard: shard.index[0].start or 0):
+        place, word = _nonzero(shard.data)
+        bits = np.unpackbits(word.astype("<u4").view(np.uint8).reshape(-1, 4), axis=1, bitorder="little")
+        which, bit = np.nonzero(bits)
+        tile, row, column = np.unravel_index(place[which], shard.data.shape)
+        found.append(np.stack([first + tile, row, _WORD * column + bit]))
+        first += len(shard.data)
+    return tuple(np.concatenate(found, 1))
+
+
+def _nonzero(words: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Places `[p]` in the flat `words` of one device, and the words `[p]` there, of those that are not zero."""
+    if scale().picked:
+        flat = words.reshape(-1)
+        count = int(jnp.count_nonzero(flat))
+        place = jnp.flatnonzero(flat, size=roomy(max(count, _FEWEST_WORDS)), fill_value=0)
+        return np.asarray(place)[:count], np.asarray(flat[place])[:count]
+    flat = np.asarray(words).reshape(-1)
+    place = np.flatnonzero(flat)
+    return place, flat[place]

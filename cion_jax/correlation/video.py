@@ -9,9 +9,9 @@ import numpy as np
 from cion_jax.correlation import rounding
 from cion_jax.correlation.centroids import Groups, Vectors
 from cion_jax.correlation.distances import TIE, add_rows, unit
-from cion_jax.correlation.linking import close_pairs, gathered, pair_distances
+from cion_jax.correlation.linking import close_pairs, pair_distances, pairs_of
 from cion_jax.correlation.tiles import Windows, compare
-from cion_jax.correlation.workers import Track
+from cion_jax.correlation.workers import Track, from_all
 
 
 def reassign(
@@ -58,9 +58,9 @@ def _nearest(
 ) -> np.ndarray:
     """The tracklet each of the `images` `[e, d]` goes to, -1 for none; they are in `rows`, and were in `owners`."""
     vectors = Vectors(images, np.full(len(images), rounding.image_slack(images.shape[1]), np.float32))
-    centroids = denoised.centroids()
+    centroids = denoised.centroids
     windows, lengths = _own_videos(owners, video_lengths)
-    candidates, _ = gathered(compare(vectors, centroids, windows, lengths, sigma_cst, track))
+    candidates = from_all(pairs_of(compare(vectors, centroids, windows, lengths, sigma_cst, track)))
     away = pair_distances(vectors, centroids, candidates)
     slack = vectors.slack[candidates[:, 0]] + centroids.slack[candidates[:, 1]]
 

@@ -1,0 +1,101 @@
+"""Bounds on similarities hold whatever the data, and what they let through is all that is close."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cion_jax.correlation import correlate, linking, screen, tiles
+from cion_jax.correlation.centroids import Vectors
+from cion_jax.correlation.screen import Screen
+from cion_jax.runtime.progress import silent
+from tests.correlation_oracle import wide_world
+
+
+def vectors(rows):
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return Vectors(rows.astype(np.float32), np.full(len(rows), 1e-5, np.float32))
+
+
+def families(random):
+    """Rows whose rest is nothing, almost nothing, parallel (where the bound is tight), or like any other."""
+    alike = np.repeat(random.normal(size=(1, 96)), 40, 0)
+    short = random.normal(size=(40, 96))
+    short[:, 29:] = 0
+    nearly = short + 1e-4 * random.normal(size=(40, 96))
+    tight = np.concatenate([random.normal(size=(40, 29)), alike[:, 29:]], 1)
+    return {"alike": alike, "short": short, "nearly": nearly, "tight": tight, "any": random.normal(size=(40, 96))}
+
+
+@pytest.mark.parametrize("family", ["alike", "short", "nearly", "tight", "any"])
+@pytest.mark.parametrize("kept", [1, 29, 95, 96])
+def test_products_of_the_factors_are_never_below_the_similarity(family, kept):
+    random = np.random.default_rng(0)
+    unit = vectors(families(random)[family])
+    first, second = (np.asarray(f, np.float64) for f in Screen(np.arange(kept)).factors(unit))
+    similarity = unit.directions.astype(np.float64) @ unit.directions.T.astype(np.float64)
+    bound = first @ second.T
+    assert (bound >= similarity + 2e-5).all()  # the slack of both is on top
+    if kept == 96 or (family == "short" and kept >= 29):
+        np.testing.assert_allclose(bound, similarity, atol=1e-3)
+
+
+def test_bfloat16_factors_bound_the_similarity_too(monkeypatch):
+    monkeypatch.setattr(screen.jax, "default_backend", lambda: "gpu")
+    for rows in families(np.random.default_rng(0)).values():
+        unit = vectors(rows)
+        first, second = Screen(np.arange(29)).factors(unit)
+        assert first.dtype == jnp.bfloat16
+        similarity = unit.directions.astype(np.float64) @ unit.directions.T.astype(np.float64)
+        bound = np.asarray(first, np.float64) @ np.asarray(second, np.float64).T
+        assert (bound >= similarity + 2e-5).all()
+
+
+def test_a_vector_of_no_direction_passes_everything():
+    rows = np.zeros((1, 96), np.float32)
+    first, second = Screen(np.arange(29)).factors(Vectors(rows, np.array([np.inf], np.float32)))
+    assert np.isfinite(np.asarray(first)).all() and float((first @ second.T)[0, 0]) > 2
+
+
+def test_the_nearer_vectors_are_the_more_of_their_numbers_are_needed():
+    random = np.random.default_rng(0)
+    sizes = []
+    for similarity in (0, 0.6, 0.8):  # of which 0.82 would be links
+        rows = similarity**0.5 + (1 - similarity) ** 0.5 * random.normal(size=(300, 768))
+        sizes.append(len(screen.choose(vectors(rows), vectors(rows), 0.18).head))
+    assert sizes[0] < 768 / 2 < sizes[1] < sizes[2] == 768
+
+
+def test_the_numbers_with_the_most_energy_are_multiplied():
+    scale = np.ones(768)
+    scale[500:700] = 10
+    spread = vectors(scale * np.random.default_rng(0).normal(size=(300, 768)))
+    assert set(screen.choose(spread, spread, 0.18).head) <= set(range(500, 700))
+
+
+@pytest.mark.parametrize("kept, picked", [(3, False), (11, True)])
+def test_the_screen_decides_nothing(monkeypatch, kept, picked):
+    inputs, oracle = wide_world(7, images=120, videos=3, tracklets=7)
+    dim = inputs[0].shape[1]
+    monkeypatch.setattr(screen, "choose", lambda *_: Screen(np.arange(min(kept, dim))))
+    monkeypatch.setattr(tiles, "scale", lambda: tiles.Scale(32, 64, 4096, picked))
+    found = correlate(*inputs, half_width=None)
+    for level, expected in zip(found.levels, oracle.identities, strict=True):
+        np.testing.assert_array_equal(level.identities, expected)
+
+
+@pytest.mark.parametrize("half_width", [5, 40, 1000])
+def test_compare_yields_every_close_pair_of_the_band_once(half_width):
+    random = np.random.default_rng(half_width)
+    people = random.normal(size=(30, 96))
+    unit = vectors(people[random.integers(0, 30, 700)] + 0.25 * random.normal(size=(700, 96)))
+    lengths = np.array([400, 0, 300])
+    windows = tiles.Windows.within(lengths, half_width)
+    track = lambda total: silent("", total, "")  # noqa: E731
+    pairs = linking.pairs_of(tiles.compare(unit, unit, windows, lengths, 0.18, track))
+    assert len(np.unique(pairs, axis=0)) == len(pairs)
+    similarity = unit.directions.astype(np.float64) @ unit.directions.T.astype(np.float64)
+    i, j = np.nonzero(similarity >= 1 - 0.18)
+    band = (i < j) & (j - i <= half_width) & ((i < 400) == (j < 400))
+    expected = set(zip(i[band].tolist(), j[band].tolist(), strict=True))
+    assert len(expected) > 10 and expected <= set(map(tuple, pairs.tolist()))
+    assert (pairs[:, 1] > pairs[:, 0]).all() and (pairs[:, 1] - pairs[:, 0] <= half_width).all()
