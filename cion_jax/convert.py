@@ -4,7 +4,8 @@ SRC is a PyTorch file (ReIDZoo's, a whole training checkpoint of the released co
 file, or the `checkpoints` folder of a run of `cion_jax.pretrain`. It must fit the model exactly: what is missing,
 unexpected or unfit is listed, and nothing is written. Without `--to`, SRC is only checked.
 
-DST is a `.pth` as ReIDZoo has them, or as `--for` needs it, or a `.safetensors`; its card is written beside it.
+DST is a `.pth` as ReIDZoo has them, or as `--for` needs it, a `.safetensors`, or a `.stablehlo`: the fused model as a
+program for any batch, which `jax.export.deserialize` reads without this package. Its card is written beside it.
 
 With `--init=SRC` instead of `--from`, SRC holds ImageNet weights in the naming of torchvision, timm or IBN-Net; what
 has a counterpart in the model is taken, the rest keeps its initial values, and both are told.
@@ -21,8 +22,10 @@ from cion_jax.conversion.candidates import misfit_hint
 from cion_jax.conversion.card import training_of
 from cion_jax.conversion.imagenet import initialise
 from cion_jax.conversion.loaders import LOADERS, loader_defects, loader_prefix
+from cion_jax.conversion.program import SUFFIX as PROGRAM
+from cion_jax.conversion.program import is_program, write_program
 from cion_jax.conversion.runs import read_run
-from cion_jax.conversion.safetensors_file import SUFFIX, is_safetensors
+from cion_jax.conversion.safetensors_file import SUFFIX as SAFETENSORS
 from cion_jax.conversion.weights import NETWORKS, Weights, read_file
 from cion_jax.models import create_model
 from cion_jax.runtime.commands import run
@@ -33,7 +36,7 @@ class Target:
     """What to write.
 
     Attributes:
-        path: `.pth` or `.safetensors`.
+        path: `.pth`, `.safetensors` or `.stablehlo`.
         loader: the code that is to read a `.pth`, of `LOADERS`.
         with_head: the projection head too.
     """
@@ -44,10 +47,14 @@ class Target:
 
     def check(self, model_name: str) -> None:
         """Raises what is wrong with the target before anything is read."""
-        if not os.fspath(self.path).endswith((".pth", SUFFIX)):
-            raise ValueError(f"--to={self.path}: weights are written as .pth or {SUFFIX}; give it such an ending")
-        if self.loader != "reidzoo" and is_safetensors(self.path):
+        if not os.fspath(self.path).endswith((".pth", SAFETENSORS, PROGRAM)):
+            raise ValueError(
+                f"--to={self.path}: models are written as .pth, {SAFETENSORS} or {PROGRAM}; give it such an ending"
+            )
+        if self.loader != "reidzoo" and not os.fspath(self.path).endswith(".pth"):
             raise ValueError(f"--for={self.loader}: that code reads .pth files; give --to such an ending")
+        if self.with_head and is_program(self.path):
+            raise ValueError(f"--head: a {PROGRAM} computes embeddings and has no projection head; leave it out")
         loader_prefix(self.loader, model_name, "")
 
 
@@ -114,11 +121,14 @@ def _read(source: str | os.PathLike, which: str, with_head: bool) -> Weights:
 
 
 def _write(model: nnx.Module, model_name: str, weights: Weights, target: Target) -> str:
-    prefix = None  # as the released training has it
-    if target.loader != "reidzoo":
-        prefix = loader_prefix(target.loader, model_name, reidzoo_prefix(model))
     about = {"weights": weights.where, **weights.about, "model": model_name}
-    write_weights(model, target.path, prefix=prefix, head=weights.head, about=about)
+    if is_program(target.path):
+        write_program(model, target.path, about=about)
+    else:
+        prefix = None  # as the released training has it
+        if target.loader != "reidzoo":
+            prefix = loader_prefix(target.loader, model_name, reidzoo_prefix(model))
+        write_weights(model, target.path, prefix=prefix, head=weights.head, about=about)
     notes = [f"note: {defect}" for defect in loader_defects(target.loader, model_name)]
     return "\n".join([f"wrote {target.path} and its card, {target.path}.json", *notes])
 
@@ -142,7 +152,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("model", None, "Name of the model, as list_models() gives it.", required=True)
     flags.DEFINE_string("from", None, "Weights to read: .pth, .safetensors, or a run's checkpoints folder.")
     flags.DEFINE_string("init", None, "ImageNet weights to start from, as torchvision, timm or IBN-Net name them.")
-    flags.DEFINE_string("to", None, "The .pth or .safetensors to write; without it, the weights are only checked.")
+    flags.DEFINE_string("to", None, "The .pth, .safetensors or .stablehlo to write; without it, only checks.")
     flags.DEFINE_enum("which", "teacher", NETWORKS, "The network to take, where the source has both.")
     flags.DEFINE_enum("for", "reidzoo", list(LOADERS), "The code that is to read the .pth.")
     flags.DEFINE_bool("head", False, "Write the projection head as well.")

@@ -12,7 +12,7 @@ from flax import nnx
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
-from cion_jax.models.convolution import convolve
+from cion_jax.models.convolution import convolve, traced_for
 from cion_jax.models.layers import (
     IBN,
     MLP,
@@ -98,6 +98,14 @@ def test_convolution_can_be_vmapped_and_computes_in_the_dtype_of_its_input():
     mapped = jax.jit(jax.vmap(lambda x: convolve(x, kernel, 1, 1)))(x)
     np.testing.assert_allclose(mapped[1], convolve(x[1], kernel, 1, 1), atol=1e-5)
     assert Conv(4, 4, 3, padding=1, rngs=nnx.Rngs(0))(x[0].astype(jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(("platform", "standard"), [("cuda", True), ("cpu", False)])
+def test_a_convolution_is_traced_for_the_platform_that_is_named(platform, standard):
+    x, kernel = jnp.zeros((1, 9, 9, 8)), jnp.zeros((3, 3, 1, 8))
+    with traced_for(platform):
+        program = str(jax.make_jaxpr(lambda x, kernel: convolve(x, kernel, 1, 1, 8))(x, kernel))
+    assert ("conv_general_dilated" in program) == standard
 
 
 def test_batch_norm_follows_pytorch_over_training_steps_and_in_evaluation():

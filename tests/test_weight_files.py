@@ -225,7 +225,7 @@ def test_what_cannot_be_written_is_refused_before_anything_is_read(tmp_path):
     missing = tmp_path / "missing.pth"
     with pytest.raises(ValueError, match=r"that code reads \.pth files"):
         convert("resnet_test", missing, tmp_path / "to.safetensors", loader="transreid")
-    with pytest.raises(ValueError, match=r"written as \.pth or \.safetensors"):
+    with pytest.raises(ValueError, match=r"written as \.pth, \.safetensors or \.stablehlo"):
         convert("resnet_test", missing, tmp_path / "to.bin")
     with pytest.raises(ValueError, match=r"missing\.pth: no such file"):
         convert("resnet_test", missing, tmp_path / "to.pth")

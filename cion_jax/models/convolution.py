@@ -9,12 +9,15 @@ and far off at others (times of the standard form against the form used here, tw
 - depthwise, forward and input gradient: 15-40x slower than a sum of shifted products; the kernel gradient is a
   loop over such sums.
 
-The choice is made when a function is traced, from `jax.default_backend()` and static shapes. Every form
-computes the same sums; they differ in rounding only.
+The choice is made when a function is traced, for `jax.default_backend()` or the platform that `traced_for` names,
+from static shapes. Every form computes the same sums; they differ in rounding only.
 """
 
+import contextlib
+import contextvars
 import functools
 import math
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +28,19 @@ from jax import lax
 _SMALL_MAP = 64
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+_platform: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform", default=None)
+
+
+@contextlib.contextmanager
+def traced_for(platform: str) -> Iterator[None]:
+    """What is traced inside is meant for `platform` ("cpu", "cuda", ...), whatever this machine has: for export."""
+    token = _platform.set(platform)
+    try:
+        yield
+    finally:
+        _platform.reset(token)
+
+
 def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0, groups: int = 1) -> jax.Array:
     """2-D cross-correlation, as PyTorch's `Conv2d` without the bias, channels last.
 
@@ -39,7 +54,13 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0,
     Returns:
         `[b, (h + 2 padding - size) // stride + 1, (w + 2 padding - size) // stride + 1, out]`.
     """
-    if jax.default_backend() != "cpu":
+    on_cpu = (_platform.get() or jax.default_backend()) == "cpu"
+    return _convolve(x, kernel, stride, padding, groups, on_cpu)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
+def _convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int, on_cpu: bool) -> jax.Array:
+    if not on_cpu:
         return _standard(x, kernel, stride, padding, groups)
     if groups == 1:
         rows, columns = _output_size(x.shape, kernel.shape, stride, padding)
@@ -75,7 +96,7 @@ def taps(x: jax.Array, kernel_shape: tuple, stride: int, padding: int) -> list[j
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     spans = (rows - 1) * stride + 1, (columns - 1) * stride + 1
     return [
-        lax.slice(x, (0, i, j, 0), (len(x), i + spans[0], j + spans[1], x.shape[-1]), (1, stride, stride, 1))
+        lax.slice(x, (0, i, j, 0), (x.shape[0], i + spans[0], j + spans[1], x.shape[-1]), (1, stride, stride, 1))
         for i, j in np.ndindex(*kernel_shape[:2])
     ]
 
@@ -84,7 +105,7 @@ def _patches(x: jax.Array, size: int, stride: int, padding: int) -> jax.Array:
     """Square windows of `x`, unfolded: `[b, rows, columns, size * size * c]`."""
     if size != stride or padding:
         return jnp.concatenate(taps(x, (size, size), stride, padding), axis=-1)
-    b, rows, columns, c = len(x), x.shape[1] // size, x.shape[2] // size, x.shape[3]
+    b, rows, columns, c = x.shape[0], x.shape[1] // size, x.shape[2] // size, x.shape[3]
     tiles = x[:, : rows * size, : columns * size].reshape(b, rows, size, columns, size, c)
     return tiles.swapaxes(2, 3).reshape(b, rows, columns, size * size * c)
 

@@ -72,7 +72,7 @@ class WindowAttention(Attention):
         if self.shift:
             x = jnp.roll(x, (-self.shift, -self.shift), (1, 2))
         windows = split_windows(x, self.window)
-        windows = super().__call__(windows, self._bias(padded, len(windows)))
+        windows = super().__call__(windows, self._bias(padded, windows.shape[0]))
         x = join_windows(windows, padded)
         if self.shift:
             x = jnp.roll(x, (self.shift, self.shift), (1, 2))
