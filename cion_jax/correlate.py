@@ -130,4 +130,4 @@ if __name__ == "__main__":
     flags.DEFINE_bool("calibrate", False, "Propose sigma_cst and sigma_drm instead, from tracklets and frames.")
     flags.DEFINE_float("false_link_rate", 1e-3, "With --calibrate: share of pairs of different people that may join.")
     flags.DEFINE_bool("overwrite", False, "Replace results that are in the folder already.")
-    run(main)
+    run(main, shares_work=True)

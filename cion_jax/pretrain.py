@@ -67,4 +67,4 @@ if __name__ == "__main__":
     config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
     flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
     flags.mark_flag_as_required("config")
-    run(main)
+    run(main, shares_work=True)

@@ -26,6 +26,7 @@ def start(count, folder, *arguments, devices=1):
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # half the time to compile; a step takes longer, which is nothing here
         "PYTHONPATH": str(ROOT),
         "CION_COORDINATOR_ADDRESS": f"localhost:{free_port()}",
         "CION_NUM_PROCESSES": str(count),

@@ -11,10 +11,10 @@ from cion_jax.runtime.metrics import read_metrics
 from tests import processes, tiny
 
 pytestmark = pytest.mark.slow
-STEPS = 30
+STEPS = 18
 # One stage, so that one program is compiled; restarts take it from the cache.
 SETTINGS = {
-    "epochs": 10,
+    "epochs": 6,
     "curriculum__stage_epochs": "(0,)",
     "curriculum__images_per_identity": "(2,)",
     "views__local_views": 0,
@@ -78,7 +78,7 @@ def wait_for_lines(path, count, started):
 
 def test_a_process_that_is_killed_ends_the_other_and_a_restart_continues(folder, together):
     started = processes.start(2, folder / "logs killed", *command(folder, "killed", IMPATIENT), devices=4)
-    wait_for_lines(folder / "killed/identity/metrics.jsonl", 7, started)
+    wait_for_lines(folder / "killed/identity/metrics.jsonl", 5, started)
     started[1].kill()
     killed_at = time.monotonic()
     codes, logs = processes.finish(started, folder / "logs killed", timeout=60)

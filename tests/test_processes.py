@@ -1,5 +1,10 @@
 """Commands that several processes run together: how they find each other, and how they fail together."""
 
+import signal
+import subprocess
+import time
+
+import jax
 import pytest
 
 from cion_jax.runtime.processes import start_up
@@ -9,6 +14,7 @@ from tests import processes
 COMMAND = """
 import sys
 import jax, numpy as np
+from cion_jax.runtime import processes
 from cion_jax.runtime.commands import run
 from cion_jax.runtime.mesh import make_mesh, shard_batch
 from cion_jax.runtime.progress import console
@@ -23,7 +29,8 @@ def main(argv):
     if "FAULT":
         jax.jit(lambda x: x.sum())(shard_batch(own, mesh)).block_until_ready()
 
-run(main)
+processes.HEARTBEAT_SECONDS = 5
+run(main, shares_work=True)
 """
 
 
@@ -60,9 +67,38 @@ def test_half_a_start_up_is_refused(given, message):
 
 
 def test_a_process_by_itself_starts_nothing():
-    import jax
-
     start_up(environment={})
     start_up(environment={"SLURM_NTASKS": "8", "SLURM_PROCID": "0"})  # a batch script, not a job step
     start_up("localhost:1", 1, 0, environment={})
     assert not jax.distributed.is_initialized()
+
+
+def local(*command):
+    """`launch/local.sh` with two processes of a shell command."""
+    launcher = ["bash", "launch/local.sh", "2", *command]
+    return subprocess.Popen(launcher, cwd=processes.ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def test_the_launcher_tells_processes_who_they_are_and_reports_a_failure():
+    launcher = local("bash", "-c", "echo $CION_PROCESS_ID of $CION_NUM_PROCESSES; exit $((3 * CION_PROCESS_ID))")
+    printed, _ = launcher.communicate(timeout=30)
+    assert sorted(printed.splitlines()) == ["0 of 2", "1 of 2"]
+    assert launcher.returncode == 3
+
+
+def test_the_launcher_passes_sigterm_on_and_waits():
+    launcher = local("bash", "-c", "trap 'echo saved; exit 143' TERM; echo ready; while true; do sleep 0.1; done")
+    assert [launcher.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
+    time.sleep(0.2)  # the launcher has set its own trap by now
+    launcher.send_signal(signal.SIGTERM)
+    printed, _ = launcher.communicate(timeout=30)
+    assert printed.splitlines() == ["saved"] * 2
+    assert launcher.returncode == 143
+
+
+@pytest.mark.slow
+def test_a_command_that_shares_nothing_is_refused(tmp_path):
+    command = COMMAND.replace("run(main, shares_work=True)", "run(main)")
+    codes, logs = processes.finish(processes.start(2, tmp_path, "-c", command), tmp_path, timeout=60)
+    assert codes != [0, 0] and all(code for code in codes)
+    assert any("this command runs in one process" in log for log in logs)

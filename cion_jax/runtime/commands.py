@@ -25,8 +25,10 @@ _COMPILE_CACHE = flags.DEFINE_string(
 )
 
 
-def run(main: Callable[[list[str]], None]) -> None:
+def run(main: Callable[[list[str]], None], *, shares_work: bool = False) -> None:
     """Runs a command's `main` under absl, after this process has joined the others of the command, if any.
+
+    A command that does not say that it `shares_work` with them is refused in several processes.
 
     A `ValueError` (the user's input is wrong) or `OSError` (disk full, no permission) is printed as one message
     and exits with 2; Ctrl-C exits with 130; SIGTERM during training, which saves, with 143. `--traceback` shows
@@ -40,6 +42,8 @@ def run(main: Callable[[list[str]], None]) -> None:
         try:
             _keep_compiled_programs(_COMPILE_CACHE.value)
             processes.start_up(_COORDINATOR.value, _COUNT.value, _INDEX.value)
+            if jax.distributed.is_initialized() and not shares_work:
+                raise ValueError("this command runs in one process; several share cion_jax.pretrain and correlate only")
             main(argv)
         except (ValueError, OSError) as error:
             if _TRACEBACK.value:
