@@ -47,8 +47,8 @@ def _factors(directions: Any, slack: Any, head: Any, dtype: Any) -> tuple[jax.Ar
     rest = jnp.sqrt(1 + lost - jnp.square(multiplied).sum(1))
     slack = slack * (1 + 4 * rounding.BFLOAT16)  # whatever it is rounded to, it is not less
     one = jnp.ones_like(slack)
-    last = (slack, one), (one, slack)
-    return tuple(jnp.column_stack([multiplied, rest, *two]).astype(dtype) for two in last)
+    first, second = ([multiplied, rest, *last] for last in ((slack, one), (one, slack)))
+    return jnp.column_stack(first).astype(dtype), jnp.column_stack(second).astype(dtype)
 
 
 def choose(rows: Vectors, columns: Vectors, sigma: float) -> Screen:
