@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from cion_jax.distillation.schedules import Curriculum, Schedule, Stage, cosine_
 from cion_jax.distillation.step import LossSettings, Network, TrainState, create_state, make_train_step
 from cion_jax.distillation.watch import Watch
 from cion_jax.models import create_model
+from cion_jax.models.backbone import Backbone
 from cion_jax.runtime.checkpoints import Checkpoints
 from cion_jax.runtime.config import Config
 from cion_jax.runtime.mesh import make_mesh, replicate, shard_batch
@@ -104,7 +105,7 @@ class _Run:
         self._augmentation = Augmentation(**self._settings.views)
         self._optimizer, self._momentum = self._schedule()
         network = make_network(config)
-        self._embed_dim = network.backbone.embed_dim
+        self._embed_dim = cast(Backbone, network.backbone).embed_dim
         self._structure, self._initial = create_state(network, self._optimizer)
 
     def _schedule(self):

@@ -74,7 +74,7 @@ def fail(message: str) -> None:
 def _keep_compiled_programs(folder: str | None) -> None:
     """Sets JAX's persistent compilation cache: a restart goes on in seconds instead of minutes."""
     if folder is None:
-        if jax.config.jax_compilation_cache_dir is not None:  # the environment says where
+        if "JAX_COMPILATION_CACHE_DIR" in os.environ:  # JAX takes it from there
             return
         folder = str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cion_jax" / "programs")
     jax.config.update("jax_compilation_cache_dir", folder or None)

@@ -8,6 +8,7 @@ job steps JAX recognises. A process told nothing runs alone.
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -97,7 +98,7 @@ def _number(given: int | None, variable: str, environment: Mapping[str, str]) ->
     return int(environment[variable])
 
 
-def _initialize(*process: object, **options: object) -> None:
+def _initialize(*process: Any, **options: Any) -> None:
     jax.distributed.initialize(
         *process,
         **options,

@@ -24,6 +24,8 @@ from cion_jax.runtime.files import atomic_path, read_json, write_json
 from cion_jax.runtime.progress import Progress, silent
 from cion_jax.samples.images import UndecodableImage, decode_image
 
+Paths = Sequence[str] | np.ndarray  # a column of a sample table
+
 _COMPLETE, _STARTED, _KEYS = "pack.json", "started.json", "keys.npy"
 # JPEGs don't compress, and a group of one record is what random access needs.
 _WRITING, _READING = "group_size:1,uncompressed", "readahead_buffer_size:0"
@@ -59,7 +61,7 @@ class PackedImages:
         shard, position = divmod(int(self._order[place]), self._shard_images)
         return decode_image(self._reader(shard).read([position])[0], name=f"{path} in {self._folder}")
 
-    def missing(self, paths: Sequence[str]) -> np.ndarray:
+    def missing(self, paths: Paths) -> np.ndarray:
         """Which of these were not packed, as a mask."""
         return ~np.isin(_keys(paths), self._sorted)
 
@@ -71,7 +73,7 @@ class PackedImages:
 
 
 def pack(
-    paths: Sequence[str],
+    paths: Paths,
     images: str | os.PathLike,
     out: str | os.PathLike,
     *,
@@ -179,5 +181,5 @@ def _key(path: str) -> np.uint64:
     return np.frombuffer(hashlib.blake2b(path.encode(), digest_size=8).digest(), np.uint64)[0]
 
 
-def _keys(paths: Sequence[str]) -> np.ndarray:
+def _keys(paths: Paths) -> np.ndarray:
     return np.array([_key(path) for path in paths], np.uint64)

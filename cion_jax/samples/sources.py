@@ -1,14 +1,13 @@
 """Where the images of a table are: a folder of files or a packed store; and whether they are there."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from cion_jax.samples.images import load_image
-from cion_jax.samples.packed import PackedImages, is_packed
+from cion_jax.samples.packed import PackedImages, Paths, is_packed
 from cion_jax.samples.table import EXAMPLES, SampleTable
 
 
@@ -19,7 +18,7 @@ class Images(Protocol):
         """`[height, width, 3]` uint8 RGB; `UndecodableImage` if there is none or it is broken."""
         ...
 
-    def missing(self, paths: Sequence[str]) -> np.ndarray:
+    def missing(self, paths: Paths) -> np.ndarray:
         """Which of these are not there, as a mask."""
         ...
 
@@ -33,7 +32,7 @@ class ImageFolder:
     def load(self, path: str) -> np.ndarray:
         return load_image(self._root / path)
 
-    def missing(self, paths: Sequence[str]) -> np.ndarray:
+    def missing(self, paths: Paths) -> np.ndarray:
         return np.array([not (self._root / path).is_file() for path in paths], bool)
 
 
