@@ -55,8 +55,13 @@ def run(main: Callable[[list[str]], None], *, shares_work: bool = False) -> None
         except KeyboardInterrupt:
             console.print("[yellow]Interrupted.[/] What is finished is kept; the same command continues.")
             processes.leave(130)
-        except Exception:
+        except Exception as error:
             traceback.print_exc()
+            if isinstance(error, jax.errors.JaxRuntimeError) and jax.distributed.is_initialized():
+                fail(
+                    "computing together with the other processes failed, most likely because another one died; its "
+                    "output says why. The same command in all of them continues from what was saved"
+                )
             processes.leave(1)
 
     app.run(guarded)
