@@ -25,9 +25,8 @@ def embeddings_of(model, images):
     return np.asarray(nnx.jit(lambda model, images: model(images))(model, images))
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n == "vit_test" else pytest.mark.slow) for n in list_models("*_test")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list_models("*_test"))
 def test_a_program_embeds_batches_of_any_size_as_its_model_does(name):
     model = trained(name)
     program = jax.export.deserialize(export_program(model, SIZE).serialize())
@@ -41,6 +40,7 @@ def test_a_program_embeds_batches_of_any_size_as_its_model_does(name):
         program.call(jnp.zeros((2, 32, 32, 3)))
 
 
+@pytest.mark.slow
 def test_convert_writes_a_program_with_its_card(tmp_path):
     model = trained("resnet_test")
     write_weights(model, tmp_path / "w.pth", about={"model": "resnet_test", "input_size": [96, 32]})
