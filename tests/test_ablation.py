@@ -69,7 +69,7 @@ def test_level_zero_is_the_tracklets():
     features = np.random.default_rng(0).normal(size=(len(CROPS), 8)).astype(np.float32)
     level = ablation.get_config("level0").correlate.levels
     found = correlate(features, CROPS.videos, CROPS.tracklets, levels=level)
-    np.testing.assert_array_equal(found.identity, grouped(CROPS, "tracklet")["identity"])
+    np.testing.assert_array_equal(found.identities, grouped(CROPS, "tracklet")["identity"])
 
 
 def test_wrong_rows_and_ratios_are_named():
