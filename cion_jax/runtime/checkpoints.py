@@ -9,6 +9,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.errors import JaxRuntimeError
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN
 
 
@@ -31,7 +32,9 @@ class Checkpoints:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, JaxRuntimeError):
+            return  # a process died that closing would wait for; this one is about to end
         with self._saving():
             self._manager.close()
 
@@ -79,6 +82,8 @@ class Checkpoints:
     def _saving(self) -> Iterator[None]:
         try:
             yield
+        except JaxRuntimeError:
+            raise  # another process died, which is no matter of the disk
         except Exception as error:  # as above; errors of writing in the background come out here too
             raise OSError(
                 f"a checkpoint cannot be written to {self._folder} ({_first_line(error)}). What was saved before is "
