@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
+from jax.core import Tracer
 
 from cion_jax.models.convolution import convolve
 
@@ -30,7 +31,7 @@ _normal_block = jax.jit(lambda key: jax.random.normal(key, (_BLOCK,)))
 def _draw(block: Callable[[jax.Array], jax.Array], key: jax.Array, shape: tuple[int, ...]) -> np.ndarray | jax.Array:
     count = math.prod(shape)
     blocks = [block(jax.random.fold_in(key, index)) for index in range(math.ceil(count / _BLOCK))]
-    numpy = jnp if isinstance(key, jax.core.Tracer) else np
+    numpy = jnp if isinstance(key, Tracer) else np
     return numpy.concatenate(blocks)[:count].reshape(shape)
 
 
