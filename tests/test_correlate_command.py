@@ -1,5 +1,6 @@
 """`correlate_to` and the command: three whole files or no result, and refusals before any work."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -187,6 +188,17 @@ runpy.run_module("cion_jax.correlate", run_name="__main__", alter_sys=True)
 def test_a_full_disk_is_an_error_that_leaves_nothing(paths):
     done = run_python("-c", WITH_LITTLE_ROOM, *flags(paths), "--levels=0")
     assert done.returncode == 2 and "File too large" in done.stderr and "Traceback" not in done.stderr
+    assert not list(paths[0].iterdir())
+
+
+def test_a_disk_that_is_full_after_the_first_file_is_left_without_any(paths, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    correlate_to(*paths, levels=0)
+    monkeypatch.setattr(results.tables, "write_annotations", full)
+    with pytest.raises(OSError, match=r"out: results cannot be written \(.*No space left on device\); make room"):
+        correlate_to(*paths, levels=0, overwrite=True)
     assert not list(paths[0].iterdir())
 
 

@@ -62,10 +62,16 @@ def correlate_to(
 
 
 def _write(out: Path, identified: tables.SampleTable, report: dict) -> None:
+    """Writes all three files, or, where there is no room for them, none."""
     (out / REPORT).unlink(missing_ok=True)  # from here on, what it reports is being replaced
-    tables.write_samples(identified, out / IDENTITIES)
-    tables.write_annotations(identified, out / ANNOTATIONS)
-    write_json(out / REPORT, report)
+    try:
+        tables.write_samples(identified, out / IDENTITIES)
+        tables.write_annotations(identified, out / ANNOTATIONS)
+        write_json(out / REPORT, report)
+    except OSError as error:
+        for name in (IDENTITIES, ANNOTATIONS):
+            (out / name).unlink(missing_ok=True)
+        raise OSError(f"{out}: results cannot be written ({error}); make room, or choose another --out") from error
 
 
 def _correlate(table: tables.SampleTable, features: np.ndarray, settings: dict) -> tuple[np.ndarray, list[dict]]:
