@@ -51,14 +51,18 @@ def are_close(pairs: np.ndarray, centroids: Vectors, groups: Groups, features: n
 
 def pair_distances(rows: Vectors, columns: Vectors, pairs: np.ndarray) -> np.ndarray:
     """Distances `[p]` of the `pairs` `[p, 2]` of a row and a column, in float32."""
-    away = [np.zeros(0, np.float32)]
-    for start in range(0, len(pairs), _PAIRS_AT_ONCE):
-        some = pairs[start : start + _PAIRS_AT_ONCE]
-        left, right = padded_to(roomy(len(some)), some).T
-        away.append(np.asarray(_paired(rows.directions[left], columns.directions[right]))[: len(some)])
-    return np.concatenate(away)
+    if not len(pairs):
+        return np.zeros(0, np.float32)
+    first = jnp.asarray(rows.directions)
+    second = first if columns is rows else jnp.asarray(columns.directions)
+    size = min(_PAIRS_AT_ONCE, roomy(len(pairs)))
+    found = []
+    for start in range(0, len(pairs), size):
+        some = pairs[start : start + size]
+        found.append(np.asarray(_paired(first, second, padded_to(size, some)))[: len(some)])
+    return np.concatenate(found)
 
 
 @jax.jit
-def _paired(a: Any, b: Any) -> jax.Array:
-    return distance(jnp.sum(a * b, axis=-1))
+def _paired(first: Any, second: Any, pairs: Any) -> jax.Array:
+    return distance(jnp.sum(first[pairs[:, 0]] * second[pairs[:, 1]], axis=-1))
