@@ -11,10 +11,10 @@ from cion_jax.runtime.metrics import read_metrics
 from tests import processes, tiny
 
 pytestmark = pytest.mark.slow
-STEPS = 18
+STEPS = 12
 # One stage, so that one program is compiled; restarts take it from the cache.
 SETTINGS = {
-    "epochs": 6,
+    "epochs": 4,
     "curriculum__stage_epochs": "(0,)",
     "curriculum__images_per_identity": "(2,)",
     "views__local_views": 0,
@@ -59,15 +59,20 @@ def together(folder):
 
 def test_two_processes_of_four_devices_train_as_one_of_eight(folder, together):
     processes.run(1, folder / "logs alone", *command(folder, "alone"), devices=8)
-    losses, state = result(folder, "alone")
-    assert len(losses) == STEPS
-    np.testing.assert_allclose(together[0], losses, rtol=2e-4)
-    np.testing.assert_allclose(together[0][:3], losses[:3], rtol=1e-5)
-    ours, theirs = flat(together[1]), flat(state)
-    assert ours.keys() == theirs.keys()
-    for name in ours:
+    same_to_rounding(result(folder, "alone"), together)
+
+
+def same_to_rounding(run, other):
+    """Whatever adds up in another order differs by rounding, which every step of AdamW then magnifies."""
+    (losses, state), (other_losses, other_state) = run, other
+    assert len(losses) == len(other_losses) == STEPS
+    np.testing.assert_allclose(losses[:3], other_losses[:3], rtol=1e-5)
+    np.testing.assert_allclose(losses, other_losses, rtol=2e-4)
+    values, others = flat(state), flat(other_state)
+    assert values.keys() == others.keys()
+    for name in values:
         if name.startswith(("/teacher", "/student", "/center")):
-            np.testing.assert_allclose(ours[name], theirs[name], atol=2e-4, err_msg=name)
+            np.testing.assert_allclose(values[name], others[name], atol=2e-4, err_msg=name)
 
 
 def wait_for_lines(path, count, started):
@@ -78,13 +83,13 @@ def wait_for_lines(path, count, started):
 
 def test_a_process_that_is_killed_ends_the_other_and_a_restart_continues(folder, together):
     started = processes.start(2, folder / "logs killed", *command(folder, "killed", IMPATIENT), devices=4)
-    wait_for_lines(folder / "killed/identity/metrics.jsonl", 5, started)
+    wait_for_lines(folder / "killed/identity/metrics.jsonl", 4, started)
     started[1].kill()
     killed_at = time.monotonic()
     codes, logs = processes.finish(started, folder / "logs killed", timeout=60)
     assert codes[1] == -signal.SIGKILL and codes[0] not in (0, None)
     assert time.monotonic() - killed_at < 40
-    assert "another" in logs[0]  # JAX's message or ours: another task or process died
+    assert "another one died" in logs[0] or "another task died" in logs[0]  # ours, or JAX's
     logs = processes.run(2, folder / "logs restarted", *command(folder, "killed"), devices=4)
     assert "Continuing from step" in logs[0]
     losses, state = result(folder, "killed")
@@ -94,12 +99,14 @@ def test_a_process_that_is_killed_ends_the_other_and_a_restart_continues(folder,
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
 
 
-def test_sigterm_to_one_process_saves_and_stops_all(folder, together):
+def test_sigterm_to_one_process_saves_and_stops_all_and_other_devices_continue(folder, together):
     started = processes.start(2, folder / "logs asked", *command(folder, "asked"), devices=4)
-    wait_for_lines(folder / "asked/identity/metrics.jsonl", 3, started)
+    wait_for_lines(folder / "asked/identity/metrics.jsonl", 2, started)
     started[1].terminate()
     codes, logs = processes.finish(started, folder / "logs asked", timeout=60)
     assert codes == [143, 143], logs
     losses, state = result(folder, "asked")
     assert f"Stopped by SIGTERM: step {int(state['step'])} of {STEPS} is saved" in logs[0]
     np.testing.assert_array_equal(losses, together[0][: len(losses)])
+    processes.run(1, folder / "logs continued", *command(folder, "asked"), devices=8)
+    same_to_rounding(result(folder, "asked"), together)
