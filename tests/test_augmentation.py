@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from scipy import ndimage
 
 from cion_jax.distillation import augmentation, crop
@@ -77,6 +77,59 @@ def test_hue_equals_colorsys(turns):
     hsv = [colorsys.rgb_to_hsv(*p) for p in pixels]
     theirs = [colorsys.hsv_to_rgb((h + turns) % 1, s, v) for h, s, v in hsv]
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def grey_levels_apart(ours, theirs):
+    """Largest and mean difference of an image in [0, 1] and a PIL image."""
+    apart = np.abs(255 * np.asarray(ours) - np.asarray(theirs, np.float32))
+    return apart.max(), apart.mean()
+
+
+def test_brightness_grayscale_and_solarize_equal_pil():
+    x, pil = jnp.asarray(photo() / 255, jnp.float32), Image.fromarray(photo())
+    still = dict(jitter=1, brightness=0, contrast=0, saturation=0, hue=0)
+    for amount in (-0.4, 0.4):
+        settings = augmentation.Augmentation(**still | {"brightness": abs(amount)})
+        draws = jnp.asarray([0.0, float(amount > 0), 0.5, 0.5, 0.5])  # the ends of the range
+        ours = augmentation.color_jitter(x, draws, settings)
+        assert grey_levels_apart(ours, ImageEnhance.Brightness(pil).enhance(1 + amount))[0] <= 1
+    gray = jnp.broadcast_to(augmentation.luma(x), x.shape)
+    assert grey_levels_apart(gray, pil.convert("L").convert("RGB"))[0] <= 1
+    assert grey_levels_apart(augmentation.solarize(x), ImageOps.solarize(pil))[0] < 0.01
+
+
+@pytest.mark.parametrize("turns", [-0.1, 0.03, 0.1])
+def test_hue_is_within_the_steps_of_pil(turns):
+    """PIL keeps hue, saturation and value as bytes: 256 hues around the circle, of 6 x 255 that colours have."""
+    pil = Image.fromarray(photo())
+    hue, saturation, value = pil.convert("HSV").split()
+    moved = Image.fromarray(((np.asarray(hue, int) + int(turns * 255)) % 256).astype(np.uint8))
+    theirs = Image.merge("HSV", (moved, saturation, value)).convert("RGB")
+    ours = augmentation.shift_hue(jnp.asarray(photo() / 255, jnp.float32), turns)
+    largest, mean = grey_levels_apart(ours, theirs)
+    assert largest <= 9 and mean <= 1
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.5, 1.0, 2.0])
+def test_blur_is_near_the_boxes_of_pil(sigma):
+    ours = augmentation.gaussian_blur(jnp.asarray(photo() / 255, jnp.float32), sigma, max_sigma=2.0)
+    theirs = Image.fromarray(photo()).filter(ImageFilter.GaussianBlur(sigma))
+    largest, mean = grey_levels_apart(ours, theirs)
+    assert largest <= 6 and mean <= 0.7
+
+
+def test_a_fixed_order_of_jitter_is_near_a_random_one():
+    """Brightness, contrast and saturation of PIL in our order and in random orders, at the released strengths."""
+    rng, pil, apart = np.random.default_rng(0), Image.fromarray(photo()), []
+    enhance = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+    for _ in range(100):
+        amounts = 1 + rng.uniform(-1, 1, 3) * (0.4, 0.4, 0.2)
+        ours, theirs = pil, pil
+        for one, other in zip(range(3), rng.permutation(3)):
+            ours = enhance[one](ours).enhance(amounts[one])
+            theirs = enhance[other](theirs).enhance(amounts[other])
+        apart.append(np.abs(np.asarray(ours, float) - np.asarray(theirs, float)).mean())
+    assert np.mean(apart) < 1 and max(apart) < 8
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.7, 2.0])
