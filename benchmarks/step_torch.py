@@ -1,0 +1,124 @@
+"""The training step as one would write it in PyTorch: `transformers` backbones, DINO's head, logits, loops over views.
+
+Views are random tensors: cropping and colours are left out, as PyTorch's run in the loader's processes.
+"""
+
+import copy
+import time
+
+import torch
+from torch import nn
+from transformers import (
+    ConvNextConfig,
+    ConvNextModel,
+    ResNetConfig,
+    ResNetModel,
+    ViTConfig,
+    ViTModel,
+)
+
+from cion_jax.distillation.augmentation import Augmentation
+
+# Models of the size of ours; Instance-Batch Normalisation and the convolutional stem of ViT are left out.
+_VITS = {"vit_tiny": (192, 3), "vit_small": (384, 6), "vit_base": (768, 12)}
+_CONVNEXTS = {"tiny": ((3, 3, 9, 3), 96), "small": ((3, 3, 27, 3), 96), "base": ((3, 3, 27, 3), 128)}
+_RESNETS = {"50": (3, 4, 6, 3), "101": (3, 4, 23, 3), "152": (3, 8, 36, 3)}
+
+
+class Student(nn.Module):
+    """Backbone and head: images `[n, 3, h, w]` to logits `[n, prototypes]`."""
+
+    def __init__(self, name: str, size: tuple[int, int], prototypes: int):
+        super().__init__()
+        self.backbone, dim, self.positions = _backbone(name, size)
+        self.mlp = nn.Sequential(
+            nn.Linear(dim, 2048), nn.GELU(), nn.Linear(2048, 2048), nn.GELU(), nn.Linear(2048, 256)
+        )
+        self.last = nn.utils.parametrizations.weight_norm(nn.Linear(256, prototypes, bias=False))
+        self.last.parametrizations.weight.original0.requires_grad_(False)
+
+    def forward(self, *resolutions: torch.Tensor) -> torch.Tensor:
+        embeddings = torch.cat([self.backbone(x, **self.positions).pooler_output.flatten(1) for x in resolutions])
+        return self.last(nn.functional.normalize(self.mlp(embeddings), dim=-1))
+
+
+def _backbone(name: str, size: tuple[int, int]) -> tuple[nn.Module, int, dict]:
+    family, _, kind = name.partition("_")
+    if name in _VITS:
+        dim, heads = _VITS[name]
+        config = ViTConfig(hidden_size=dim, num_attention_heads=heads, intermediate_size=4 * dim, image_size=size)
+        return ViTModel(config), dim, {"interpolate_pos_encoding": True}
+    if family == "convnext" and kind in _CONVNEXTS:
+        depths, width = _CONVNEXTS[kind]
+        sizes = [width * 2**stage for stage in range(4)]
+        return ConvNextModel(ConvNextConfig(depths=list(depths), hidden_sizes=sizes)), sizes[-1], {}
+    if (depth := name.removeprefix("resnet").removesuffix("_ibn")) in _RESNETS:
+        return ResNetModel(ResNetConfig(depths=list(_RESNETS[depth]))), 2048, {}
+    raise ValueError(f"no PyTorch model of the size of {name} is known here; leave it out with --notorch")
+
+
+def paper_loss(student: torch.Tensor, teacher: torch.Tensor, center: torch.Tensor, k: int) -> torch.Tensor:
+    """Eq. 9 from logits `[views, batch, prototypes]`, pair by pair: image i with those beside it, views in a loop."""
+    views, batch, count = student.shape
+    log_p = torch.log_softmax(student.float() / 0.1, -1).view(views, -1, k, count)
+    q = torch.softmax((teacher.float() - center) / 0.04, -1).view(2, -1, k, count)
+    total, terms = student.new_zeros([], dtype=torch.float32), 0
+    for a in range(2):
+        for v in range(views):
+            for i in range(k):
+                for j in range(k):
+                    if (a, i) != (v, j):
+                        total -= (q[a, :, i] * log_p[v, :, j]).sum()
+                        terms += batch // k
+    return total / terms
+
+
+def torch_seconds(model: str, batch: int, prototypes: int, views: Augmentation, repeats: int, k: int = 2) -> dict:
+    """The shortest seconds of a step: eager, and with `torch.compile` where it works."""
+    cuda = torch.cuda.is_available()
+    device = "cuda" if cuda else "cpu"
+    student = Student(model, views.global_size, prototypes).to(device)
+    teacher = copy.deepcopy(student).requires_grad_(False)
+    trained = [p for p in student.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.04)
+    whole = torch.randn(2 * batch, 3, *views.global_size, device=device)
+    small = torch.randn(views.local_views * batch, 3, *views.local_size, device=device)
+    crops = (whole, small) if views.local_views else (whole,)
+    center = torch.zeros(1, prototypes, device=device)
+
+    def step(of_student: nn.Module, of_teacher: nn.Module) -> None:
+        with torch.autocast(device, torch.bfloat16, enabled=cuda):
+            with torch.no_grad():
+                targets = of_teacher(whole).view(2, batch, -1)
+            logits = of_student(*crops).view(-1, batch, prototypes)
+        optimizer.zero_grad()
+        paper_loss(logits, targets, center, k).backward()
+        for parameter in trained:
+            torch.nn.utils.clip_grad_norm_(parameter, 3.0)
+        optimizer.step()
+        with torch.no_grad():
+            for ours, theirs in zip(student.parameters(), teacher.parameters()):
+                theirs.mul_(0.996).add_(ours, alpha=0.004)
+            center.mul_(0.9).add_(targets.float().mean((0, 1)), alpha=0.1)
+
+    return {
+        "eager": _seconds(lambda: step(student, teacher), repeats, cuda),
+        "torch.compile": _seconds(_compiled_step(step, student, teacher), repeats, cuda),
+    }
+
+
+def _compiled_step(step, student: nn.Module, teacher: nn.Module):
+    of_student, of_teacher = torch.compile(student), torch.compile(teacher)
+    return lambda: step(of_student, of_teacher)
+
+
+def _seconds(step, repeats: int, cuda: bool) -> float:
+    shortest = float("inf")
+    for index in range(repeats + 1):
+        started = time.perf_counter()
+        step()
+        if cuda:
+            torch.cuda.synchronize()
+        if index:  # the first compiles
+            shortest = min(shortest, time.perf_counter() - started)
+    return shortest
