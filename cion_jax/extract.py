@@ -1,12 +1,15 @@
-"""Features of the images of a sample table.
+"""Features of the images of a folder, all of them or those of a sample table.
 
+    python -m cion_jax.extract --images=DIR --model=vit_base --weights=W --out=F.npy
     python -m cion_jax.extract --samples=S --images=DIR --model=vit_base --weights=W --out=F.npy
 
 writes three files: `F.npy`, the features, L2-normalised, `[rows, dim]`, to be memory-mapped;
-`F.samples.parquet`, the sample table whose rows these are (S without the images that could not be decoded);
-and, last, `F.json`, how they were made.
+`F.samples.parquet`, the sample table whose rows these are (S, or without it all images in DIR and below it by
+path; without the images that could not be decoded); and, last, `F.json`, how they were made: model, weights and
+preprocessing. Every run lists DIR and computes all features anew, so they never belong to what DIR held before.
 """
 
+import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +22,7 @@ import numpy as np
 from absl import flags
 from flax import nnx
 
+import cion_jax
 from cion_jax.conversion import load_weights
 from cion_jax.models import create_model
 from cion_jax.runtime.commands import run
@@ -27,10 +31,12 @@ from cion_jax.runtime.progress import console, progress
 from cion_jax.samples import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    INTERPOLATION,
     ImageBatch,
     SampleTable,
     check_images,
     load_batches,
+    open_images,
     read_samples,
     write_samples,
 )
@@ -120,11 +126,14 @@ def extract(
         "size": size,
         "mean": mean,
         "std": std,
+        "interpolation": INTERPOLATION,
+        "l2_normalised": True,
         "rows": result.features.shape[0],
         "dim": result.features.shape[1],
         "dtype": dtype,
         "undecodable": len(result.undecodable),
         "undecodable_examples": list(result.undecodable.values())[:EXAMPLES],
+        "versions": {"cion_jax": cion_jax.__version__, "jax": jax.__version__},
     }
     write_json(out.with_suffix(".json"), report)
     return result
@@ -228,44 +237,74 @@ def define_model_flags() -> None:
 
 def model_from_flags() -> nnx.Module:
     """The model that the flags of `define_model_flags` ask for."""
+    return _described_model()[0]
+
+
+def _described_model() -> tuple[nnx.Module, dict[str, Any]]:
+    """The model of the flags, and which it is: its name, the weight file and what was taken of it."""
     values = flags.FLAGS
     if bool(values.weights) == values.random_weights:
         raise ValueError("give the model's weights with --weights=FILE, or --random_weights for an untrained one")
     model = create_model(values.model)
-    if values.weights:
-        load_weights(model, values.weights)
-    return model
+    if not values.weights:
+        return model, {"model": values.model, "weights": None}
+    return model, {"model": values.model, **load_described(model, values.weights)}
+
+
+def load_described(model: nnx.Module, path: str | os.PathLike) -> dict[str, str]:
+    """Fills `model` as `load_weights` does; returns what tells these weights from others, for `extract`'s `about`."""
+    taken = load_weights(model, path)
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"weights": Path(path).name, "weights_sha256": digest, "weights_taken": taken}
+
+
+def list_samples(samples: str | os.PathLike | None, images: str | os.PathLike, out: str | os.PathLike) -> SampleTable:
+    """The table `samples`, or without one that of all images in the folder `images` and below it.
+
+    Raises ValueError for what is no table or no folder of images, and for an `out` that would replace the table.
+    """
+    open_images(images)  # whatever is read, it says what is wrong with the folder
+    if samples and Path(samples).resolve() == Path(out).with_suffix(".json").resolve():
+        raise ValueError(f"{samples}: {out} has its description here, it would replace the table; give another --out")
+    return read_samples(samples or images)
 
 
 def main(argv: list[str]) -> None:
     del argv
     values = flags.FLAGS
-    table = read_samples(values.samples)
+    table = list_samples(values.samples, values.images, values.out)
+    model, about = _described_model()
     result = extract(
-        model_from_flags(),
+        model,
         table,
         values.images,
         values.out,
-        about={"model": values.model, "weights": values.weights, "samples": values.samples},
+        about={**about, "samples": values.samples, "images": values.images},
         size=(values.height, values.width),
         batch_size=values.batch_size,
         dtype=values.dtype,
     )
     if result.undecodable:
-        console.print(
-            f"{len(result.undecodable)} of {len(table)} images could not be decoded and are left out; use "
-            f"{aligned_samples(values.out)} with these features. The first: "
-            f"{next(iter(result.undecodable.values()))}",
-            markup=False,
-        )
+        _print_undecodable(result.undecodable, len(table), aligned_samples(values.out))
     rows, dim = result.features.shape
     print(f"{values.out}: {rows} rows, {dim} dimensions, {values.dtype}")
 
 
+def _print_undecodable(undecodable: dict[int, str], total: int, samples: Path) -> None:
+    left = len(undecodable) - EXAMPLES
+    lines = [
+        f"{len(undecodable)} of {total} images could not be decoded and are left out; {samples} lists the others:",
+        *list(undecodable.values())[:EXAMPLES],
+        *([f"... and {left} more"] if left > 0 else []),
+    ]
+    console.print("\n  ".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
 if __name__ == "__main__":
     define_model_flags()
-    flags.DEFINE_string("samples", None, "Sample table (.parquet, .json, .jsonl or .csv).", required=True)
-    flags.DEFINE_string("images", None, "Folder that the table's file_path is relative to.", required=True)
+    flags.DEFINE_string("samples", None, "Sample table (.parquet, .json, .jsonl or .csv). Default: all of --images.")
+    flags.DEFINE_string("images", None, "Folder of images, which the table's file_path is relative to.", required=True)
     flags.DEFINE_string("out", None, "Feature file to write (.npy).", required=True)
     flags.DEFINE_enum("dtype", "float16", DTYPES, "Number type of the features.")
     run(main)

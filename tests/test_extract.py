@@ -1,5 +1,6 @@
 """Feature extraction with a small stand-in model: values, batching, alignment, bad input, interruption."""
 
+import hashlib
 import json
 import os
 import signal
@@ -8,14 +9,18 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 from PIL import Image
 
+import cion_jax
 from cion_jax import extract as stage
-from cion_jax.extract import aligned_samples, extract, extract_features
+from cion_jax.conversion import write_weights
+from cion_jax.extract import aligned_samples, extract, extract_features, list_samples, load_described
+from cion_jax.models import create_model
 from cion_jax.samples import IMAGENET_MEAN, IMAGENET_STD, SampleTable, read_samples, write_samples
 
 SIZE = (16, 8)
@@ -51,7 +56,7 @@ def paths_in(folder):
     return [str(folder / f"{i}.png") for i in range(10)]
 
 
-def direct(model: Tiny, paths) -> np.ndarray:
+def direct(model: Tiny, paths, mean=IMAGENET_MEAN, std=IMAGENET_STD) -> np.ndarray:
     """Float64 NumPy, image by image, from the model's weights."""
     first, bias, second = (
         np.asarray(value, np.float64)
@@ -60,7 +65,7 @@ def direct(model: Tiny, paths) -> np.ndarray:
     features = []
     for path in paths:
         pixels = np.asarray(Image.open(path), np.float64) / 255
-        pixels = (pixels - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
+        pixels = (pixels - np.array(mean)) / np.array(std)
         halves = [pixels[top : top + 8, left : left + 4].mean(axis=(0, 1)) for top in (0, 8) for left in (0, 4)]
         feature = np.tanh(np.concatenate(halves) @ first + bias) @ second
         features.append(feature / np.sqrt((feature**2).sum()))
@@ -126,6 +131,71 @@ def test_undecodable_images_are_set_aside_and_rows_stay_aligned(folder, tmp_path
         "F.samples.parquet",
         "images",
     ]
+
+
+def test_what_was_done_to_the_images_is_written_beside_the_features(folder, tmp_path):
+    """From the description alone, somebody else gets the same features: here in float64 NumPy."""
+    model, table = Tiny(), SampleTable.from_columns(file_path=["3.png", "8.png"])
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
+    extract(model, table, folder, tmp_path / "F.npy", about={}, size=SIZE, mean=mean, std=std, dtype="float32")
+    report = json.loads((tmp_path / "F.json").read_text())
+    assert report["interpolation"] == "bilinear, antialiased" and report["l2_normalised"] is True
+    assert report["versions"] == {"cion_jax": cion_jax.__version__, "jax": jax.__version__}
+    described = direct(model, paths_in(folder), report["mean"], report["std"])
+    np.testing.assert_allclose(np.load(tmp_path / "F.npy"), described[[3, 8]], atol=2e-6)
+    assert np.abs(described - direct(model, paths_in(folder))).max() > 0.01  # other colours do make a difference
+
+
+# --- a folder
+
+
+def test_a_folder_that_changed_is_extracted_anew(folder, tmp_path):
+    """Nothing of an earlier run is taken over: neither rows nor features of images that were replaced."""
+    out, model = tmp_path / "F.npy", Tiny()
+
+    def paths_of_a_run() -> list[str]:
+        table = list_samples(None, folder, out)
+        extract(model, table, folder, out, about={}, size=SIZE, dtype="float32")
+        paths = read_samples(aligned_samples(out))["file_path"].tolist()
+        np.testing.assert_allclose(np.load(out), direct(model, [folder / path for path in paths]), atol=2e-6)
+        return paths
+
+    assert paths_of_a_run() == [f"{i}.png" for i in range(10)]
+    (folder / "2.png").unlink()
+    (folder / "4.png").rename(folder / "40.png")
+    (folder / "5.png").write_bytes((folder / "6.png").read_bytes())
+    assert paths_of_a_run() == [f"{i}.png" for i in (0, 1, 3, 40, 5, 6, 7, 8, 9)]
+
+
+def test_folder_or_table(folder, tmp_path):
+    table = SampleTable.from_columns(file_path=["7.png", "1.png"])
+    write_samples(table, tmp_path / "s.parquet")
+    assert list_samples(tmp_path / "s.parquet", folder, "F.npy")["file_path"].tolist() == ["7.png", "1.png"]
+    assert len(list_samples(None, folder, "F.npy")) == 10
+    with pytest.raises(ValueError, match="gone: no such folder"):
+        list_samples(None, tmp_path / "gone", "F.npy")
+    with pytest.raises(ValueError, match=r"s\.parquet: a file, expected a folder of images"):
+        list_samples(None, tmp_path / "s.parquet", "F.npy")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty: no image in this folder or below it"):
+        list_samples(None, tmp_path / "empty", "F.npy")
+
+
+def test_the_users_table_is_not_replaced_by_the_description(folder, tmp_path):
+    (tmp_path / "F.json").write_text('[{"file_path": "0.png"}]')
+    with pytest.raises(ValueError, match=r"F\.json: .*F\.npy has its description here.*another --out"):
+        list_samples(tmp_path / "F.json", folder, tmp_path / "F.npy")
+    assert len(list_samples(tmp_path / "F.json", folder, tmp_path / "G.npy")) == 1
+
+
+def test_weights_are_described(tmp_path):
+    write_weights(create_model("resnet_ibn_test", rngs=nnx.Rngs(1)), tmp_path / "w.pth")
+    model = create_model("resnet_ibn_test")
+    assert load_described(model, tmp_path / "w.pth") == {
+        "weights": "w.pth",
+        "weights_sha256": hashlib.sha256((tmp_path / "w.pth").read_bytes()).hexdigest(),
+        "weights_taken": "section 'teacher', keys under 'module.backbone.'",
+    }
 
 
 def test_no_readable_image_is_an_error(folder, tmp_path):
@@ -236,3 +306,26 @@ def test_command(folder, tmp_path):
     assert "9 rows" in done.stdout and "1 of 10 images could not be decoded" in " ".join(done.stderr.split())
     assert np.load(tmp_path / "F.npy").shape[0] == len(read_samples(tmp_path / "F.samples.parquet")) == 9
     assert json.loads((tmp_path / "F.json").read_text())["model"] == "resnet_ibn_test"
+
+
+@pytest.mark.slow
+def test_command_on_a_folder(folder, tmp_path):
+    """One line from a folder to embeddings: those of the weights in the file, every broken image named."""
+    model = create_model("resnet_ibn_test", rngs=nnx.Rngs(1))
+    write_weights(model, tmp_path / "w.pth")
+    (folder / "below").mkdir()
+    (folder / "9.png").rename(folder / "below" / "9.png")
+    for name in ("3.png", "5.png"):
+        (folder / name).write_bytes(b"broken")
+    out = tmp_path / "F.npy"
+    settings = ["--model=resnet_ibn_test", f"--weights={tmp_path}/w.pth", "--height=64", "--width=32"]
+    done = run_command("cion_jax.extract", f"--images={folder}", f"--out={out}", *settings)
+    assert done.returncode == 0, done.stderr
+    assert f"{folder}/3.png: not an image" in done.stderr and f"{folder}/5.png: not an image" in done.stderr
+    paths = read_samples(aligned_samples(out))["file_path"].tolist()
+    assert paths == ["0.png", "1.png", "2.png", "4.png", "6.png", "7.png", "8.png", "below/9.png"]
+    expected = extract_features(model, [folder / path for path in paths], size=(64, 32), dtype="float32").features
+    np.testing.assert_allclose(np.load(out), expected, atol=1e-3)  # float16 in the file
+    report = json.loads(out.with_suffix(".json").read_text())
+    assert report["weights"] == "w.pth" and report["images"] == str(folder) and report["samples"] is None
+    assert (report["model"], report["size"], report["rows"], report["dim"]) == ("resnet_ibn_test", [64, 32], 8, 64)

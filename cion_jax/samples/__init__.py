@@ -5,6 +5,7 @@ from cion_jax.samples.formats import read_samples, write_annotations, write_samp
 from cion_jax.samples.images import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    INTERPOLATION,
     UndecodableImage,
     decode_image,
     load_image,
@@ -16,6 +17,7 @@ from cion_jax.samples.table import SampleTable
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "INTERPOLATION",
     "ImageBatch",
     "SampleTable",
     "UndecodableImage",

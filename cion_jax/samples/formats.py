@@ -4,6 +4,7 @@
     .json      a list of objects; CION-AL and SYNTH-PEDES annotations (`id`, `file_path`) are such lists
     .jsonl     one object per line
     .csv       with a header line; `video` and `tracklet` are read as text, so that "007" stays "007"
+    a folder   of images: every one in it or below it, as `file_path` alone
 
 The three text forms keep the columns of the sample table and leave out all others.
 """
@@ -20,21 +21,22 @@ import pyarrow.json
 import pyarrow.parquet
 
 from cion_jax.runtime.files import atomic_path, read_json
+from cion_jax.samples.folder import read_folder
 from cion_jax.samples.table import COLUMNS, INTEGER_COLUMNS, SampleTable
 
 ROWS_PER_WRITE = 65536
 
 
 def read_samples(path: str | os.PathLike) -> SampleTable:
-    """Reads and validates a sample table; the extension says which format it is.
+    """Reads and validates a sample table; the extension says which format it is. A folder is listed.
 
     A missing, truncated or malformed file and bad content are `ValueError`s that name the file and the rows.
     """
     path = Path(path)
-    reader = _READERS.get(path.suffix.lower())
+    reader = read_folder if path.is_dir() else _READERS.get(path.suffix.lower())
     if reader is None:
         raise ValueError(f"{path}: unknown extension {path.suffix!r}, expected one of {', '.join(_READERS)}")
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"{path}: no such file")
     try:
         table = reader(path)

@@ -16,6 +16,7 @@ except ImportError:  # no wheel for this platform: PIL gives the same pixels in 
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; what all models here are trained with
 IMAGENET_STD = (0.229, 0.224, 0.225)
+INTERPOLATION = "bilinear, antialiased"  # how `resize` does it, in words for those who use the features elsewhere
 _PIL_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
 
 

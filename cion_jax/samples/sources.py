@@ -40,10 +40,11 @@ def open_images(root: str | os.PathLike) -> Images:
     """The images of a folder, or of a store that `cion_jax.pack` made.
 
     Raises:
-      ValueError: there is no such folder.
+      ValueError: there is no such folder, or a file in its place.
     """
     if not os.path.isdir(root):
-        raise ValueError(f"image root {root}: no such folder")
+        found = "a file, expected a folder of images" if os.path.exists(root) else "no such folder"
+        raise ValueError(f"image root {root}: {found}")
     return PackedImages(root) if is_packed(root) else ImageFolder(root)
 
 

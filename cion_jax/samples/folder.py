@@ -1,0 +1,58 @@
+"""A plain folder of images as a sample table."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from cion_jax.samples.packed import is_packed
+
+# What a file name ends in, in any case, to be taken for an image. Kinds that not every Pillow decodes are among them:
+# such a file is better named as undecodable than passed over.
+EXTENSIONS = (
+    *(".avif", ".bmp", ".gif", ".heic", ".jfif", ".jp2", ".jpeg"),
+    *(".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"),
+)
+
+
+def read_folder(root: Path) -> pa.Table:
+    """`file_path` of every image in `root` or below it: relative, with forward slashes, in the order of code points.
+
+    Hidden files and folders (".name") are left out. Links are followed; a folder that several lead to is read once.
+
+    Raises:
+      ValueError: no image is there, a file name is no text, or `root` is a packed store.
+      OSError: a folder cannot be listed.
+    """
+    if is_packed(root):
+        raise ValueError(f"{root}: a packed store, which does not keep file names; give the sample table it is for")
+    files = list(_files(root))
+    images = [path for path in files if os.path.splitext(path)[1].lower() in EXTENSIONS]
+    if not images:
+        others = f"{len(files)} other files, such as {min(files)!r}" if files else "no files at all"
+        raise ValueError(f"{root}: no image in this folder or below it ({', '.join(EXTENSIONS)}), but {others}")
+    try:
+        return pa.table({"file_path": sorted(images, key=str.encode)})
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{root}: the file name {error.object!r} is not UTF-8; rename the file") from None
+
+
+def _files(root: Path) -> Iterator[str]:
+    seen = {os.path.realpath(root)}
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=_raise):
+        inside = Path(folder).relative_to(root)
+        yield from ((inside / name).as_posix() for name in files if not name.startswith("."))
+        folders[:] = [name for name in sorted(folders) if not name.startswith(".") and _first(folder, name, seen)]
+
+
+def _first(folder: str, name: str, seen: set[str]) -> bool:
+    """Whether a subfolder is met for the first time: links may lead in circles."""
+    real = os.path.realpath(os.path.join(folder, name))
+    new = real not in seen
+    seen.add(real)
+    return new
+
+
+def _raise(error: OSError) -> None:
+    raise error
