@@ -170,6 +170,13 @@ def test_swin_takes_any_size_and_rounds_the_feature_map_up():
         assert features.shape == (2, *grid, model.embed_dim)
 
 
+@pytest.mark.parametrize("name", TEST_MODELS)
+def test_no_variable_is_weakly_typed(name):
+    """The first training step would make it strong, and the second be compiled again."""
+    state = nnx.eval_shape(lambda: nnx.as_pure(nnx.state(create_model(name))))
+    assert not [path for path, leaf in jax.tree.leaves_with_path(state) if leaf.weak_type]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TEST_MODELS)
 def test_bfloat16_is_float32_with_less_precision_and_float32_statistics(name):

@@ -37,13 +37,13 @@ def views_of(batch, step, positions):
     return jnp.stack([x, x[:, :, ::-1]]), jnp.stack([x[:, :32, :16], x[:, 32:, 16:]])
 
 
-def run(devices, optimizer, steps=3, k=2, model="resnet_ibn_test", seed=0, **settings):
+def run(devices, optimizer, steps=3, k=2, model="resnet_ibn_test", seed=0, form="paper", **settings):
     mesh = make_mesh(jax.devices()[:devices])
     structure, state = create_state(network(model, **settings), optimizer)
     state = replicate(state, mesh)
     step = make_train_step(
         structure, optimizer, mesh=mesh, make_views=views_of, momentum=lambda s: 0.9 + 0.01 * s,
-        images_per_identity=k, loss=LossSettings(), seed=seed,
+        images_per_identity=k, loss=LossSettings(form=form), seed=seed,
     )  # fmt: skip
     losses = []
     for i in range(steps):
@@ -70,6 +70,27 @@ def test_eight_devices_equal_one():
     assert largest_difference(sharded_state["optimizer"], state["optimizer"]) < 3e-5
     assert np.isfinite(jax.tree.leaves(jax.device_get(metrics))).all()
     assert losses[0] != losses[1]
+
+
+@pytest.fixture(scope="module")
+def on_one_device():
+    """Two steps in the released form of a model with BatchNorm, by SGD with momentum."""
+    return run(1, optax.sgd(1e-3, momentum=0.9), steps=2, model="vit_test", form="released")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 4, 8])
+def test_any_number_of_devices_equals_one_in_the_released_form_too(devices, on_one_device):
+    losses, state, metrics = on_one_device
+    options = dict(optimizer=optax.sgd(1e-3, momentum=0.9), steps=2, model="vit_test", form="released")
+    sharded_losses, sharded_state, sharded_metrics = run(devices, **options)
+    np.testing.assert_allclose(sharded_losses, losses, rtol=1e-6)
+    assert sharded_state.keys() == state.keys()
+    for part, expected in state.items():
+        scale = max(np.abs(x).max() for x in jax.tree.leaves(expected)) if part == "optimizer" else 1
+        assert largest_difference(sharded_state[part], expected) < (1e-5 * scale if part == "optimizer" else 2e-6), part
+    for name, value in metrics.items():
+        np.testing.assert_allclose(sharded_metrics[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def stochastic_depth_keys(devices, seed, step):

@@ -142,7 +142,7 @@ def make_train_step(
         _micro_step,
         make_views=make_views,
         teacher_forward=forward,
-        student_forward=jax.checkpoint(forward, policy=_keep_products) if remat else forward,
+        student_forward=rematerialised(forward) if remat else forward,
         images_per_identity=images_per_identity,
         loss=loss,
         seed=seed,
@@ -224,9 +224,13 @@ def _average(step: Callable, stats: Tree, images: tuple[Tree, jax.Array], parts:
     return lax.scan(add, (stats, nothing), split)[0]
 
 
-def _keep_products(primitive: Any, *_: Any, **__: Any) -> bool:
-    """Of `jax.checkpoint`: what the backward pass finds in memory."""
-    return primitive in (lax.conv_general_dilated_p, lax.dot_general_p)
+def rematerialised(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """`forward`, of which the backward pass finds only the results of convolutions and products in memory."""
+
+    def is_product(primitive: Any, *_: Any, **__: Any) -> bool:
+        return primitive in (lax.conv_general_dilated_p, lax.dot_general_p)
+
+    return jax.checkpoint(forward, policy=is_product)
 
 
 def apply(

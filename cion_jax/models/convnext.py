@@ -34,7 +34,7 @@ class Block(nnx.Module):
     """`x + gamma * pwconv2(GELU(pwconv1(norm(dwconv(x)))))`, `[b, h, w, c] -> [b, h, w, c]`."""
 
     def __init__(self, width: int, layer_scale: float, kernel_size: int = 7, *, rngs: nnx.Rngs):
-        self.gamma = nnx.Param(jnp.full(width, layer_scale))
+        self.gamma = nnx.Param(jnp.full(width, layer_scale, jnp.float32))
         self.dwconv = Conv(width, width, kernel_size, padding=kernel_size // 2, groups=width, rngs=rngs)
         self.norm = LayerNorm(width)
         self.pwconv1 = Linear(width, 4 * width, rngs=rngs)

@@ -118,8 +118,8 @@ class SDTABlock(nnx.Module):
 
     def __init__(self, width: int, heads: int, splits: int, positions: bool, layer_scale: float, *, rngs: nnx.Rngs):
         self.group = math.ceil(width / splits)
-        self.gamma_xca = nnx.Param(jnp.full(width, layer_scale))
-        self.gamma = nnx.Param(jnp.full(width, layer_scale))
+        self.gamma_xca = nnx.Param(jnp.full(width, layer_scale, jnp.float32))
+        self.gamma = nnx.Param(jnp.full(width, layer_scale, jnp.float32))
         group = self.group
         self.convs = nnx.List([Conv(group, group, 3, padding=1, groups=group, rngs=rngs) for _ in range(splits - 1)])
         self.pos_embd = nnx.data(PositionEncoding(width, rngs=rngs) if positions else None)

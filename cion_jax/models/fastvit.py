@@ -311,7 +311,7 @@ def _stages(settings: Settings, *, rngs: nnx.Rngs) -> list[nnx.Module]:
 
 def _layer_scale(width: int, value: float) -> nnx.Param:
     """One factor per channel, in the shape that PyTorch's channels-first maps need."""
-    return nnx.Param(jnp.full((width, 1, 1), value))
+    return nnx.Param(jnp.full((width, 1, 1), value, jnp.float32))
 
 
 def _scaled(layer_scale: nnx.Param, x: jax.Array) -> jax.Array:
