@@ -138,10 +138,21 @@ def missing_data(config: Config) -> str | None:
     )
 
 
+# Settings, or the groups they are in, that change how a run goes but not what comes out.
+_NO_RESULT = (
+    "stages",
+    "pretrain.loader_threads",
+    "pretrain.log_every",
+    "pretrain.checkpoint",
+    "pretrain.allow_changed_data",
+)
+
+
 def remember_config(config: Config, workdir: Workdir) -> None:
     """Keeps the config beside the results, and refuses to mix the results of two configs in one folder."""
     path = workdir.root / "config.json"
-    now = {name: str(value) for name, value in _flat(config.to_dict()).items() if name != "stages"}
+    settings = _flat(config.to_dict()).items()
+    now = {name: str(value) for name, value in settings if not name.startswith(_NO_RESULT)}
     if path.exists():
         before = read_json(path)
         changed = sorted(name for name in now.keys() | before.keys() if now.get(name) != before.get(name))

@@ -141,7 +141,10 @@ def test_a_folder_belongs_to_one_config(tmp_path):
     config = demo.get_config()
     remember_config(config, Workdir(tmp_path, config))
     config.stages = ("street",)
-    remember_config(config, Workdir(tmp_path, config))  # stages may come and go
+    config.pretrain.loader_threads += 1
+    config.pretrain.checkpoint.keep += 1
+    config.pretrain.allow_changed_data = True
+    remember_config(config, Workdir(tmp_path, config))  # stages may come and go, and what changes no result
     config.pretrain.batch_size = 32
     with pytest.raises(ValueError, match=r"pretrain.batch_size: 64 -> 32.*another --workdir"):
         remember_config(config, Workdir(tmp_path, config))
