@@ -23,8 +23,21 @@ def crops(tmp_path_factory):
 
 @pytest.fixture
 def one_device(monkeypatch):
+    use_one_device(monkeypatch)
+
+
+def use_one_device(patch):
     make_mesh = train.make_mesh
-    monkeypatch.setattr(train, "make_mesh", lambda: make_mesh(jax.devices()[:1]))
+    patch.setattr(train, "make_mesh", lambda: make_mesh(jax.devices()[:1]))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(crops, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        use_one_device(patch)
+        train.pretrain(get_config(), table_of(crops), crops, workdir)
+    return workdir
 
 
 def interrupted_after(batches, step):
@@ -41,9 +54,8 @@ def interrupted_after(batches, step):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [3, 7])  # in the first stage, and after the change of K
-def test_an_interrupted_run_ends_as_an_undisturbed_one(stop, crops, tmp_path, monkeypatch, one_device):
+def test_an_interrupted_run_ends_as_an_undisturbed_one(stop, crops, undisturbed, tmp_path, monkeypatch, one_device):
     config, table = get_config(), table_of(crops)
-    train.pretrain(config, table, crops, tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(train, "load_batches", interrupted_after(train.load_batches, stop))
         with pytest.raises(KeyboardInterrupt):
@@ -52,11 +64,11 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(stop, crops, tmp_path, mo
     config.pretrain.loader_threads = 3  # of no consequence
     train.pretrain(config, table, crops, tmp_path / "broken")
     for name in ("teacher.pth", "student.pth"):
-        whole, _ = read_weights(tmp_path / "whole" / name)
+        whole, _ = read_weights(undisturbed / name)
         broken, _ = read_weights(tmp_path / "broken" / name)
         for key, value in whole.items():
             np.testing.assert_array_equal(broken[key], value, err_msg=f"{name} {key}")
-    logs = [read_metrics(tmp_path / run / "metrics.jsonl") for run in ("whole", "broken")]
+    logs = [read_metrics(run / "metrics.jsonl") for run in (undisturbed, tmp_path / "broken")]
     steps = train.plan(config, IDENTITIES, devices=1).total_steps
     assert steps == 9  # 48 images of K=1, two epochs, then of K=2: three batches of 16 in each epoch
     for log in logs:
@@ -112,6 +124,20 @@ def test_other_data_are_refused(finished):
     table = table_of(folder).with_columns(identity=np.roll(IDENTITIES, 1))
     with pytest.raises(ValueError, match=r"samples differ.*allow_changed_data"):
         train.pretrain(get_config(), table, folder, workdir)
+
+
+def test_what_saves_memory_reaches_the_step(crops, tmp_path, one_device, monkeypatch):
+    class Reached(Exception):
+        pass
+
+    def make_train_step(*_, remat, accumulate, **__):
+        raise Reached(f"remat {remat}, accumulate {accumulate}")
+
+    monkeypatch.setattr(train, "make_train_step", make_train_step)
+    config = get_config()
+    config.pretrain.update(remat=True, accumulate=2)
+    with pytest.raises(Reached, match="remat True, accumulate 2"):
+        train.pretrain(config, table_of(crops), crops, tmp_path)
 
 
 def test_a_batch_that_devices_cannot_share_is_refused_at_once(crops, tmp_path):

@@ -213,4 +213,6 @@ class _Run:
             images_per_identity=stage.images_per_identity,
             loss=LossSettings(**self._settings.loss),
             seed=self._seed,
+            remat=self._settings.remat,
+            accumulate=self._settings.accumulate,
         )

@@ -60,12 +60,11 @@ class Watch:
         """Writes a line of metrics, says what is wrong, and returns a note for the progress bar.
 
         `images_per_second` is of all processes; `input_wait` is the fraction of time that the process whose input
-        is slowest waited for it; `kl` is the loss beyond the teacher's own entropy, KL(teacher || student).
+        is slowest waited for it.
         """
         values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
         elapsed = time.perf_counter() - self._since
         each = from_each((self._replaced, self._waited / elapsed))
-        values["kl"] = values["loss"] - values["teacher_entropy"]
         values["images_per_second"] = self._steps * self._batch_size / elapsed
         values["input_wait"] = float(each[:, 1].max())
         values["undecodable_images"] = float(each[:, 0].sum())
