@@ -9,7 +9,7 @@ import numpy as np
 
 from cion_jax.correlation import rounding
 from cion_jax.correlation.closure import groups
-from cion_jax.correlation.distances import directions, sums_by_label
+from cion_jax.correlation.distances import directions, squared_lengths, sums_by_label
 from cion_jax.correlation.exact import ExactCentroids
 
 
@@ -43,7 +43,7 @@ class Groups:
     @functools.cached_property
     def centroids(self) -> Vectors:
         """The centroids of the groups."""
-        lengths = np.linalg.norm(self.sums, axis=1)
+        lengths = np.sqrt(squared_lengths(self.sums))
         slack = rounding.centroid_slack(self.counts, lengths, self.sums.shape[1])
         return Vectors(directions(self.sums), slack)
 

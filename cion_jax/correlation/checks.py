@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cion_jax.correlation.distances import row_blocks
+from cion_jax.correlation.distances import row_blocks, squared_lengths
 
 SHOWN = 5  # rows named in a message
 
@@ -41,7 +41,7 @@ def _refuse_rows(bad: np.ndarray, total: int) -> None:
 
 def _without_direction(block: np.ndarray) -> np.ndarray:
     # Normalising NaN, infinite or zero features gives NaN or a vector that is not of length one.
-    return np.flatnonzero(~(np.abs(np.linalg.norm(block, axis=1) - 1) < 0.1))
+    return np.flatnonzero(~(np.abs(squared_lengths(block) - 1) < 0.2))
 
 
 def check_tracklets(videos: np.ndarray, tracklets: np.ndarray, rows: int) -> None:

@@ -37,9 +37,14 @@ def exact_unit(features: np.ndarray) -> np.ndarray:
     return features / np.linalg.norm(features, axis=-1, keepdims=True)
 
 
+def squared_lengths(rows: np.ndarray) -> np.ndarray:
+    """Of `[k, d]` rows, without an array of their squares in between."""
+    return np.einsum("kd,kd->k", rows, rows)
+
+
 def directions(sums: np.ndarray) -> np.ndarray:
     """Unit vectors along `[k, d]` sums of unit features, which is all that distances need of a centroid."""
-    return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), SHORTEST_SUM)
+    return sums / np.maximum(np.sqrt(squared_lengths(sums)), SHORTEST_SUM)[:, None]
 
 
 def similarities(a: jax.Array, b: jax.Array) -> jax.Array:

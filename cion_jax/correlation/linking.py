@@ -1,18 +1,15 @@
 """Which pairs of groups are close: a screen finds those that may be, float32 looks, float64 has the last word."""
 
 from collections.abc import Iterable
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from cion_jax.correlation.centroids import Groups, Vectors
 from cion_jax.correlation.distances import TIE, distance
 from cion_jax.correlation.tiles import Windows, compare
-from cion_jax.correlation.workers import Track, from_all, padded_to, roomy
+from cion_jax.correlation.workers import Track, from_all
 
-_PAIRS_AT_ONCE = 2**12  # in the cache of a CPU
+_PAIRS_AT_ONCE = 2**9  # in the cache of a CPU
 
 
 def close_pairs(
@@ -51,18 +48,9 @@ def are_close(pairs: np.ndarray, centroids: Vectors, groups: Groups, features: n
 
 def pair_distances(rows: Vectors, columns: Vectors, pairs: np.ndarray) -> np.ndarray:
     """Distances `[p]` of the `pairs` `[p, 2]` of a row and a column, in float32."""
-    if not len(pairs):
-        return np.zeros(0, np.float32)
-    first = jnp.asarray(rows.directions)
-    second = first if columns is rows else jnp.asarray(columns.directions)
-    size = min(_PAIRS_AT_ONCE, roomy(len(pairs)))
-    found = []
-    for start in range(0, len(pairs), size):
-        some = pairs[start : start + size]
-        found.append(np.asarray(_paired(first, second, padded_to(size, some)))[: len(some)])
-    return np.concatenate(found)
-
-
-@jax.jit
-def _paired(first: Any, second: Any, pairs: Any) -> jax.Array:
-    return distance(jnp.sum(first[pairs[:, 0]] * second[pairs[:, 1]], axis=-1))
+    away = np.empty(len(pairs), np.float32)
+    for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+        some = slice(start, start + _PAIRS_AT_ONCE)
+        left, right = pairs[some].T
+        away[some] = distance(np.einsum("pd,pd->p", rows.directions[left], columns.directions[right]))
+    return away

@@ -4,13 +4,13 @@ For unit vectors a and b, cut in two after k of their d numbers,
 
     a . b  <=  a[:k] . b[:k] + |a[k:]| |b[k:]|          (Cauchy-Schwarz)
 
-and the right side is itself a product, of k + 1 numbers. Two numbers more add what rounding may hide of it:
-(slack_a, 1) . (1, slack_b). A pair of which this bound is below 1 - sigma is farther apart than sigma; any other
-has to be looked at. The k are those that hold most of the vectors' energy.
+and the right side is itself a product, of k + 1 numbers. One more adds what rounding may hide of it, slack_a and
+slack_b, and a constant c: (1 + slack_a / c) (1 + slack_b / c) c >= c + slack_a + slack_b. A pair of which this bound
+is below 1 - sigma + c is farther apart than sigma; any other has to be looked at. The k are those that hold most of
+the vectors' energy.
 """
 
-import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,13 @@ import numpy as np
 
 from cion_jax.correlation import rounding
 from cion_jax.correlation.centroids import Vectors
+from cion_jax.correlation.distances import squared_lengths
 
 _SHARES = (1 / 4, 1 / 3, 1 / 2, 2 / 3)  # of d that are tried as k
 _SAMPLE = 256
 _LARGEST_SLACK = 4.0  # more than any two similarities differ
+_ROWS_AT_ONCE = 2**12  # in the cache of a CPU
+CONSTANT = 2.0**-7  # c; a power of two that is large beside the slack of most, small beside a similarity
 
 
 class Screen(NamedTuple):
@@ -29,26 +32,28 @@ class Screen(NamedTuple):
 
     head: np.ndarray
 
-    def factors(self, vectors: Vectors) -> tuple[jax.Array, jax.Array]:
-        """The first and the second factors of the bounds, `[n, k + 3]` each."""
+    def factors(self, vectors: Vectors, room: int = 0) -> jax.Array:
+        """What the bounds are products of, `[n + room, k + 2]`, the last `room` of them zeros."""
         # Products of bfloat16 are many times faster than float32's where there are tensor cores.
         dtype, error = jnp.float32, 0.0
         if jax.default_backend() != "cpu":
             dtype, error = jnp.bfloat16, rounding.bfloat16_error()
-        slack = np.minimum(np.asarray(vectors.slack) + np.float32(error / 2), _LARGEST_SLACK)
-        return _factors(vectors.directions, slack, self.head, dtype)
+        factors = np.zeros((len(vectors) + room, len(self.head) + 2), np.float32)
+        for start in range(0, len(vectors), _ROWS_AT_ONCE):
+            rows = slice(start, min(start + _ROWS_AT_ONCE, len(vectors)))
+            self._fill(factors[rows], vectors.directions[rows], vectors.slack[rows] + np.float32(error / 2))
+        return jnp.asarray(factors, dtype)
 
-
-@functools.partial(jax.jit, static_argnums=3)
-def _factors(directions: Any, slack: Any, head: Any, dtype: Any) -> tuple[jax.Array, jax.Array]:
-    multiplied = directions[:, head]
-    # The lengths of the rest, seen from above: what is left of 1, and what may be lost in this subtraction.
-    lost = (2 * directions.shape[1] + 16) * rounding.FLOAT32
-    rest = jnp.sqrt(1 + lost - jnp.square(multiplied).sum(1))
-    slack = slack * (1 + 4 * rounding.BFLOAT16)  # whatever it is rounded to, it is not less
-    one = jnp.ones_like(slack)
-    first, second = ([multiplied, rest, *last] for last in ((slack, one), (one, slack)))
-    return jnp.column_stack(first).astype(dtype), jnp.column_stack(second).astype(dtype)
+    def _fill(self, factors: np.ndarray, directions: np.ndarray, slack: np.ndarray) -> None:
+        multiplied = directions[:, self.head]
+        factors[:, :-2] = multiplied
+        # The lengths of the rest, seen from above: what is left of 1, and what may be lost in this subtraction.
+        lost = (2 * directions.shape[1] + 16) * rounding.FLOAT32
+        factors[:, -2] = np.sqrt(1 + lost - squared_lengths(multiplied))
+        # Whatever it is rounded to, it is not less.
+        factors[:, -1] = (
+            CONSTANT**0.5 * (1 + np.minimum(slack, _LARGEST_SLACK) / CONSTANT) * (1 + 4 * rounding.BFLOAT16)
+        )
 
 
 def choose(rows: Vectors, columns: Vectors, sigma: float) -> Screen:
@@ -71,7 +76,7 @@ def choose(rows: Vectors, columns: Vectors, sigma: float) -> Screen:
 
 def _sizes(dim: int) -> list[int]:
     """Those k for which the factors are multiples of 32 long."""
-    return [k for share in _SHARES if 0 < (k := -(-int(share * dim) // 32) * 32 - 3) < dim]
+    return [k for share in _SHARES if 0 < (k := -(-int(share * dim) // 32) * 32 - 2) < dim]
 
 
 def _sample(vectors: Vectors) -> np.ndarray:

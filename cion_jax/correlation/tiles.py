@@ -170,15 +170,13 @@ class _Shared(NamedTuple):
 
 def _on_device(rows: Vectors, columns: Vectors, sigma: float) -> _Shared:
     chosen = screen.choose(rows, columns, sigma)
-    first, second = chosen.factors(rows)
-    if columns is not rows:
-        second = chosen.factors(columns)[1]
 
-    def padded(factors: jax.Array) -> jax.Array:
-        room = roomy(max(len(factors), _FEWEST_ROWS)) - len(factors) + _widest()
-        return jnp.pad(factors, ((0, room), (0, 0)))
+    def factors(vectors: Vectors) -> jax.Array:
+        room = roomy(max(len(vectors), _FEWEST_ROWS)) - len(vectors) + _widest()
+        return chosen.factors(vectors, room)
 
-    return _Shared(np.float32(1 - sigma), padded(first), padded(second))
+    first = factors(rows)
+    return _Shared(np.float32(1 - sigma + screen.CONSTANT), first, first if columns is rows else factors(columns))
 
 
 def _widest() -> int:
