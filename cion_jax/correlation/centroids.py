@@ -51,8 +51,12 @@ class Groups:
         """The same centroids in float64, from the images."""
         return ExactCentroids(features, self.assigned)
 
-    def merged(self, links: np.ndarray) -> "Groups":
-        """Groups after transitive closure of `links` `[l, 2]`, numbered by their lowest member."""
+    def merged(self, links: np.ndarray, *, final: bool = False) -> "Groups":
+        """Groups after transitive closure of `links` `[l, 2]`, numbered by their lowest member.
+
+        Sums of `final` groups, which nothing is compared with any more, are left out (`[groups, 0]`).
+        """
         group = groups(len(self.sums), links)
-        sums = sums_by_label(group, self.sums, group.max() + 1)
+        count = group.max() + 1
+        sums = np.empty((count, 0), np.float32) if final else sums_by_label(group, self.sums, count)
         return Groups(np.where(self.assigned >= 0, group[self.assigned], -1), sums)

@@ -141,7 +141,7 @@ def _merged(
         joined = covisible.joined(settings.moment, groups.assigned, links)
         if settings.forbid_covisible:
             links, joined = links[~joined], joined[~joined]
-    after = groups.merged(links)
+    after = groups.merged(links, final=level == 3)
     largest = tuple(largest_identities(groups, links, after, names))
     return after, LevelResult(level, numbered(after.assigned), names[links], joined, largest)
 
