@@ -57,6 +57,7 @@ def largest_difference(a, b):
     return max(jax.tree.leaves(jax.tree.map(lambda x, y: np.abs(np.float64(x) - np.float64(y)).max(), a, b)))
 
 
+@pytest.mark.slow
 def test_eight_devices_equal_one():
     # SGD, so that an error of scale in the gradients can't hide behind Adam's normalisation.
     # Small steps: batch normalisation in the head makes the loss steep, and rounding must not be amplified.
@@ -127,6 +128,7 @@ def test_stochastic_depth_is_the_same_on_eight_devices_and_leaves_the_teacher_al
     np.testing.assert_array_equal(other_state["center"], state["center"])
 
 
+@pytest.mark.slow
 def test_teacher_moves_by_momentum_and_keeps_its_own_statistics():
     optimizer = optax.sgd(0.05)
     _, before = create_state(network(), optimizer)
@@ -142,7 +144,7 @@ def test_teacher_moves_by_momentum_and_keeps_its_own_statistics():
 def test_state_is_donated():
     optimizer = optax.sgd(0.05)
     mesh = make_mesh(jax.devices()[:1])
-    structure, state = create_state(network(), optimizer)
+    structure, state = create_state(network("vit_test"), optimizer)
     state = replicate(state, mesh)
     step = make_train_step(
         structure, optimizer, mesh=mesh, make_views=views_of, momentum=lambda s: 0.9,
