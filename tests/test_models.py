@@ -22,7 +22,7 @@ REFERENCE = Path(__file__).parent / "reference"
 TEST_MODELS = list_models("*_test")
 ZOO_MODELS = [name for name in list_models() if name not in TEST_MODELS]
 QUICK = ("resnet18_ibn", "vit_tiny")
-QUICK_TO_TRAIN = ("resnet_test", "resnet_ibn_test", "vit_test")
+QUICK_TO_TRAIN = ("vit_test",)
 every_zoo_model = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ZOO_MODELS]
 )

@@ -141,6 +141,7 @@ def test_teacher_moves_by_momentum_and_keeps_its_own_statistics():
     assert tracked == 2 and after["teacher_stats"]["backbone"]["bn1"]["num_batches_tracked"] == 1
 
 
+@pytest.mark.slow
 def test_state_is_donated():
     optimizer = optax.sgd(0.05)
     mesh = make_mesh(jax.devices()[:1])
