@@ -19,7 +19,7 @@ from cion_jax.extractor import create_extractor, train_extractor
 from cion_jax.models import create_model, list_models
 from cion_jax.models.neck import BNNeck
 from cion_jax.pretrain import pretrain_groupings
-from cion_jax.runtime.config import Config
+from cion_jax.runtime.config import Config, flat
 from cion_jax.runtime.files import read_json, write_json
 from cion_jax.runtime.progress import console
 from cion_jax.samples import check_images, read_samples
@@ -151,7 +151,7 @@ _NO_RESULT = (
 def remember_config(config: Config, workdir: Workdir) -> None:
     """Keeps the config beside the results, and refuses to mix the results of two configs in one folder."""
     path = workdir.root / "config.json"
-    settings = _flat(config.to_dict()).items()
+    settings = flat(config.to_dict()).items()
     now = {name: str(value) for name, value in settings if not name.startswith(_NO_RESULT)}
     if path.exists():
         before = read_json(path)
@@ -232,13 +232,6 @@ def _export(config: Config, workdir: Workdir) -> None:
     teacher = workdir.runs / config.pretrain.group_by[-1] / "teacher.pth"
     model = create_model(config.model, weights=teacher)
     write_weights(model, workdir.checkpoint, about=training_of(teacher))
-
-
-def _flat(tree: dict, prefix: str = "") -> dict:
-    flat = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
 
 
 STAGES = {

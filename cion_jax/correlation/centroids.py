@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from typing import Any
 
-import jax
 import numpy as np
 
 from cion_jax.correlation import rounding
@@ -13,7 +12,6 @@ from cion_jax.correlation.distances import directions, squared_lengths, sums_by_
 from cion_jax.correlation.exact import ExactCentroids
 
 
-@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Vectors:
     """Unit vectors `[k, d]` in float32, and `slack` `[k]`: their shares in the error of a distance."""

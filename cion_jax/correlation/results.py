@@ -78,9 +78,10 @@ def _correlate(table: tables.SampleTable, features: np.ndarray, settings: dict) 
     """The identities, and what the report says about each level."""
     entries: list[dict] = []
     frames = table["frame"] if "frame" in table.columns else None
+    moment = None if frames is None else covisible.moments(table.videos, frames)
 
     def on_level(result: LevelResult) -> None:
-        entries.append(_entry(result, table, features, frames, settings))
+        entries.append(_entry(result, table, features, moment, settings))
 
     found = correlate(
         features, table.videos, table.tracklets, **settings, frames=frames, on_level=on_level, progress=progress
@@ -117,7 +118,7 @@ def open_features(path: str | os.PathLike, rows: int) -> np.ndarray:
 
 
 def _entry(
-    result: LevelResult, table: tables.SampleTable, features: np.ndarray, frames: np.ndarray | None, settings: dict
+    result: LevelResult, table: tables.SampleTable, features: np.ndarray, moment: np.ndarray | None, settings: dict
 ) -> dict:
     """What the report says about one level."""
     started = time.perf_counter()
@@ -141,8 +142,7 @@ def _entry(
     }
     if warning := chaining.swallows(result.identities):
         entry["warning"] = warning
-    if frames is not None:
-        moment = covisible.moments(table.videos, frames)
+    if moment is not None:
         entry["covisible_links"] = 0 if result.covisible is None else int(result.covisible.sum())
         entry["covisible_identities"] = covisible.conflicts(moment, table.tracklets, result.identities)
     if "person" in table.columns:

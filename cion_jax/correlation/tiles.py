@@ -24,10 +24,10 @@ from cion_jax.correlation.workers import (
     own_devices,
     own_share,
     padded_to_devices,
-    replicated,
     roomy,
     split_over_devices,
 )
+from cion_jax.runtime.mesh import replicate
 
 _FEWEST_ROWS = 64  # that programs are compiled for
 _FEWEST_WORDS = 2**12  # likewise
@@ -70,7 +70,6 @@ class Windows(NamedTuple):
         return Windows(*(bound.astype(np.int32) for bound in (row + 1, high, np.full(len(row), -1))))
 
 
-@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Tiles:
     """Tiles, arrays `[t]` int32: `rows` rows from `row` on against `columns` columns from `column` on."""
@@ -136,7 +135,7 @@ def compare(
     batches = own_share(list(_batches(tiles, mesh.size)))
     if not batches:
         return
-    shared = jax.device_put(_on_device(rows, columns, sigma), replicated(mesh))
+    shared = replicate(_on_device(rows, columns, sigma), mesh)
 
     def survivors() -> Iterator[tuple[Tiles, jax.Array]]:
         for shape, batch in batches:

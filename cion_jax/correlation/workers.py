@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from cion_jax.runtime.mesh import DATA_AXIS, make_mesh
 
@@ -40,11 +40,6 @@ def from_all(found: np.ndarray) -> np.ndarray:
     padded[: len(found)] = found
     gathered = multihost_utils.process_allgather(padded)
     return np.concatenate([part[:count] for part, count in zip(gathered, counts, strict=True)])
-
-
-def replicated(mesh: Mesh) -> NamedSharding:
-    """Whole on every device."""
-    return NamedSharding(mesh, PartitionSpec())
 
 
 def split_over_devices(function: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any, Any], Any]:

@@ -19,7 +19,7 @@ def concerns(metrics: Mapping[str, float], *, prototypes: int, embed_dim: int) -
 
     Args:
       metrics: `loss`, `teacher_entropy`, `mean_entropy` (both in nats), `kl` (of student from teacher, in nats) and
-        `feature_std`, as `cion_jax.distillation.step.collapse_metrics` explains them. They mean something after the
+        `feature_std`, as `cion_jax.distillation.step._metrics` explains them. They mean something after the
         learning rate's warm-up; before it everything is near uniform.
       prototypes: outputs of the head.
       embed_dim: dimension of the embeddings.

@@ -6,7 +6,7 @@ import platform
 from importlib.metadata import version
 from typing import Any
 
-from cion_jax.runtime.config import Config
+from cion_jax.runtime.config import Config, flat
 from cion_jax.runtime.progress import console
 from cion_jax.samples import SampleTable
 
@@ -42,7 +42,7 @@ def check_continuation(saved: dict[str, Any], now: dict[str, Any], *, allow_chan
                 f"--config.pretrain.allow_changed_data=True to go on with these"
             )
         console.print(f"[yellow]Going on although {changed}.[/]", highlight=False, soft_wrap=True)
-    before, after = _flat(saved), _flat(now)
+    before, after = _settings(saved), _settings(now)
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
             console.print(
@@ -52,13 +52,6 @@ def check_continuation(saved: dict[str, Any], now: dict[str, Any], *, allow_chan
             )
 
 
-def _flat(about: dict[str, Any]) -> dict[str, Any]:
+def _settings(about: dict[str, Any]) -> dict[str, Any]:
     """Settings and versions by dotted names."""
-
-    def walk(tree: dict[str, Any], prefix: str) -> dict[str, Any]:
-        flat = {}
-        for name, value in tree.items():
-            flat |= walk(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-        return flat
-
-    return walk({"config": json.loads(about["config"]), "versions": about.get("versions", {})}, "")
+    return flat({"config": json.loads(about["config"]), "versions": about.get("versions", {})})
