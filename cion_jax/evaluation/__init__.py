@@ -1,7 +1,9 @@
 """Evaluation: retrieval scores, benchmark layouts, and the pictures of a report."""
 
+from cion_jax.evaluation.benchmark import Benchmark, LabelledImages
 from cion_jax.evaluation.figures import contact_sheet, curve, histograms
-from cion_jax.evaluation.market1501 import Benchmark, LabelledImages, read_market1501
+from cion_jax.evaluation.market1501 import read_market1501, read_market1501_training
+from cion_jax.evaluation.msmt17 import read_msmt17, read_msmt17_training
 from cion_jax.evaluation.retrieval import RetrievalScores, retrieval_scores
 
 __all__ = [
@@ -12,5 +14,8 @@ __all__ = [
     "curve",
     "histograms",
     "read_market1501",
+    "read_market1501_training",
+    "read_msmt17",
+    "read_msmt17_training",
     "retrieval_scores",
 ]
