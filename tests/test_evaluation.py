@@ -197,7 +197,7 @@ def make_market(root):
 @pytest.mark.parametrize("place", [".", "market1501", "Market-1501-v15.09.15"])
 def test_market1501_is_read_from_any_of_its_roots(tmp_path, place):
     make_market(tmp_path / place)
-    query, gallery = read_market1501(tmp_path)
+    query, gallery, _ = read_market1501(tmp_path)
     assert query.ids.tolist() == [1, 2] and query.cameras.tolist() == [1, 6]
     assert gallery.ids.tolist() == [0, 1, 1, 2] and gallery.cameras.tolist() == [3, 12, 2, 1]
     assert [path.rsplit("/", 1)[1] for path in gallery.paths][1] == "0001_c12_0033.jpg"
