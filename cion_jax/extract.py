@@ -1,4 +1,4 @@
-"""Features of the images of a folder, all of them or those of a sample table.
+"""Features of the images of a folder or store, all of them or those of a sample table.
 
     python -m cion_jax.extract --images=DIR --model=vit_base --weights=W --out=F.npy
     python -m cion_jax.extract --samples=S --images=DIR --model=vit_base --weights=W --out=F.npy
@@ -7,6 +7,10 @@ writes three files: `F.npy`, the features, L2-normalised, `[rows, dim]`, to be m
 `F.samples.parquet`, the sample table whose rows these are (S, or without it all images in DIR and below it by
 path; without the images that could not be decoded); and, last, `F.json`, how they were made: model, weights and
 preprocessing. Every run lists DIR and computes all features anew, so they never belong to what DIR held before.
+DIR may also be a store that `cion_jax.pack` made, or an LMDB of encoded images.
+
+Many machines share the work with `--shard=i/n`, i from 0: `--shard=$SLURM_ARRAY_TASK_ID/16` in an array of 16. When
+all are done, `python -m cion_jax.join --out=F.npy` makes of their parts what one call would have written.
 """
 
 import hashlib
@@ -14,7 +18,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,9 +29,11 @@ from flax import nnx
 import cion_jax
 from cion_jax.conversion import load_weights
 from cion_jax.models import create_model
+from cion_jax.runtime.arrays import ArrayWriter
 from cion_jax.runtime.commands import run
 from cion_jax.runtime.files import atomic_path, write_json
 from cion_jax.runtime.progress import console, progress
+from cion_jax.runtime.shards import WHOLE, Shard
 from cion_jax.samples import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -36,6 +42,7 @@ from cion_jax.samples import (
     SampleTable,
     check_images,
     load_batches,
+    load_image,
     open_images,
     read_samples,
     write_samples,
@@ -44,6 +51,7 @@ from cion_jax.samples import (
 EXAMPLES = 10  # how many undecodable images a report names
 DTYPES = ("float16", "float32")
 RGB = tuple[float, float, float]
+Paths = Sequence[str | os.PathLike] | np.ndarray
 
 
 class Extraction(NamedTuple):
@@ -61,7 +69,7 @@ class Extraction(NamedTuple):
 
 def extract_features(
     model: nnx.Module,
-    paths: Sequence[str | os.PathLike],
+    paths: Paths,
     *,
     size: tuple[int, int] = (256, 128),
     mean: RGB = IMAGENET_MEAN,
@@ -69,13 +77,18 @@ def extract_features(
     batch_size: int = 64,
     dtype: str = "float16",
     out: str | os.PathLike | None = None,
+    load: Callable[[Any], np.ndarray] = load_image,
+    shard: Shard = WHOLE,
 ) -> Extraction:
-    """Runs image files through `model` in eval mode and L2-normalises what comes out.
+    """Runs images through `model` in eval mode and L2-normalises what comes out.
 
     Images are resized to `size` (height, width) and become (rgb / 255 - mean) / std. They are decoded a few
     batches ahead of the device. All batches have one shape: one compilation. Products run at full float32
     precision (no TF32 on GPUs) where the model computes in float32. With `out`, features are written to this
     `.npy` file batch by batch and come back memory-mapped; the file is whole or not there.
+
+    `load` gives the image of a path, by default from a file. With `shard`, only this call's share of the batches
+    that there would be without: the same batches, so features are the same to the bit on the same machine.
 
     Raises ValueError where no image can be decoded, and for a feature that is not finite or all zero, naming
     the row and the file.
@@ -84,14 +97,17 @@ def extract_features(
         raise ValueError("no images to extract features from")
     if batch_size < 1 or dtype not in DTYPES:
         raise ValueError(f"batch_size {batch_size} and dtype {dtype!r}: expected >= 1 and one of {DTYPES}")
-    batches = _feature_batches(_forward(model, mean, std), paths, size, min(batch_size, len(paths)))
+    batch_size = min(batch_size, len(paths))
+    part = _rows_of(shard, len(paths), batch_size)
+    loaded = load_batches(paths, size, batch_size, load=load, rows=part)
+    batches = _feature_batches(_forward(model, mean, std), loaded, paths)
     if out is None:
         parts: list[np.ndarray] = []
-        rows, undecodable = _collect(batches, len(paths), lambda part: parts.append(part.astype(dtype)))
+        rows, undecodable = _collect(batches, part, lambda part: parts.append(part.astype(dtype)))
         return Extraction(np.concatenate(parts), rows, undecodable)
     with atomic_path(out) as temporary, open(temporary, "wb") as file:
-        writer = _ArrayWriter(file, np.dtype(dtype))
-        rows, undecodable = _collect(batches, len(paths), writer.append)
+        writer = ArrayWriter(file, np.dtype(dtype))
+        rows, undecodable = _collect(batches, part, writer.append)
         writer.finish()
     return Extraction(np.load(out, mmap_mode="r"), rows, undecodable)
 
@@ -108,18 +124,31 @@ def extract(
     std: RGB = IMAGENET_STD,
     batch_size: int = 64,
     dtype: str = "float16",
+    shard: Shard = WHOLE,
 ) -> Extraction:
-    """Extracts features of the table's images under `images` into `out` (`.npy`) and the files beside it.
+    """Extracts features of the table's images in `images` into `out` (`.npy`) and the files beside it.
 
-    `about` (model, weights, ...) goes into the `.json`, which is written last: where it is, all is there.
+    `about` (model, weights, ...) goes into the `.json`, which is written last: where it is, all is there. A shard
+    writes the same three files for its rows, under the name of `shard_file`; `cion_jax.join` makes one of them.
     """
-    out = Path(out)
-    if out.suffix != ".npy":
+    if Path(out).suffix != ".npy":
         raise ValueError(f"{out}: features are written as .npy, give a name that ends in .npy")
+    out = shard_file(out, shard)
     check_images(table, images)
     out.with_suffix(".json").unlink(missing_ok=True)
-    paths = [os.path.join(images, path) for path in table["file_path"]]
-    result = extract_features(model, paths, size=size, mean=mean, std=std, batch_size=batch_size, dtype=dtype, out=out)
+    paths, load = table["file_path"], open_images(images).load
+    result = extract_features(
+        model,
+        paths,
+        size=size,
+        mean=mean,
+        std=std,
+        batch_size=batch_size,
+        dtype=dtype,
+        out=out,
+        load=load,
+        shard=shard,
+    )
     write_samples(table.select(result.rows), aligned_samples(out))
     report = {
         **about,
@@ -135,6 +164,9 @@ def extract(
         "undecodable_examples": list(result.undecodable.values())[:EXAMPLES],
         "versions": {"cion_jax": cion_jax.__version__, "jax": jax.__version__},
     }
+    if shard != WHOLE:  # what tells `cion_jax.join` that parts belong together
+        listed = hashlib.sha256("\n".join(paths).encode()).hexdigest()
+        report["shard"] = {"index": shard.index, "count": shard.count, "paths_sha256": listed}
     write_json(out.with_suffix(".json"), report)
     return result
 
@@ -142,6 +174,21 @@ def extract(
 def aligned_samples(features: str | os.PathLike) -> Path:
     """Where `extract` writes the sample table whose rows are those of the feature file."""
     return Path(features).with_suffix(".samples.parquet")
+
+
+def shard_file(out: str | os.PathLike, shard: Shard) -> Path:
+    """The feature file of one shard of `out`; of the only one, `out` itself."""
+    out = Path(out)
+    return out if shard == WHOLE else out.with_name(f"{out.stem}.shard-{shard.index}-of-{shard.count}.npy")
+
+
+def _rows_of(shard: Shard, images: int, batch_size: int) -> range:
+    """Whole batches, numbered over all images: cut anywhere else, rows would meet other rows in their batch."""
+    batches = -(-images // batch_size)
+    if shard.count > batches:
+        raise ValueError(f"{shard.count} shards of {batches} batches of {batch_size}: make at most {batches} shards")
+    part = shard.part(batches)
+    return range(part.start * batch_size, min(part.stop * batch_size, images))
 
 
 def _forward(model: nnx.Module, mean: RGB, std: RGB) -> Callable[[np.ndarray], jax.Array]:
@@ -161,21 +208,18 @@ def _forward(model: nnx.Module, mean: RGB, std: RGB) -> Callable[[np.ndarray], j
 
 
 def _feature_batches(
-    forward: Callable[[np.ndarray], jax.Array],
-    paths: Sequence[str | os.PathLike],
-    size: tuple[int, int],
-    batch_size: int,
+    forward: Callable[[np.ndarray], jax.Array], batches: Iterator[ImageBatch], paths: Paths
 ) -> Iterator[tuple[ImageBatch, np.ndarray]]:
     """Yields batches with the features of their filled slots; the device is one batch ahead of the reader."""
     running: deque[tuple[ImageBatch, jax.Array]] = deque()
-    for batch in load_batches(paths, size, batch_size):
+    for batch in batches:
         running.append((batch, forward(batch.images)))
         if len(running) > 1:
             yield _fetch(*running.popleft(), paths)
     yield _fetch(*running.popleft(), paths)
 
 
-def _fetch(batch: ImageBatch, features: jax.Array, paths: Sequence[str | os.PathLike]) -> tuple[ImageBatch, np.ndarray]:
+def _fetch(batch: ImageBatch, features: jax.Array, paths: Paths) -> tuple[ImageBatch, np.ndarray]:
     values = np.asarray(features)[batch.slots]
     bad = batch.rows[~np.isfinite(values).all(axis=1)]
     if bad.size:
@@ -187,42 +231,19 @@ def _fetch(batch: ImageBatch, features: jax.Array, paths: Sequence[str | os.Path
 
 
 def _collect(
-    batches: Iterator[tuple[ImageBatch, np.ndarray]], total: int, write: Callable[[np.ndarray], None]
+    batches: Iterator[tuple[ImageBatch, np.ndarray]], part: range, write: Callable[[np.ndarray], None]
 ) -> tuple[np.ndarray, dict[int, str]]:
     rows: list[np.ndarray] = []
     undecodable: dict[int, str] = {}
-    with progress("extract", total) as advance:
+    with progress("extract", len(part)) as advance:
         for batch, features in batches:
             write(features)
             rows.append(batch.rows)
             undecodable.update(batch.undecodable)
             advance(len(batch.rows) + len(batch.undecodable))
-    if len(undecodable) == total:
-        raise ValueError(f"none of {total} images can be decoded; the first: {undecodable[0]}")
+    if len(undecodable) == len(part):
+        raise ValueError(f"none of {len(part)} images can be decoded; the first: {undecodable[part[0]]}")
     return np.concatenate(rows), undecodable
-
-
-class _ArrayWriter:
-    """An `.npy` file that grows by rows: NumPy leaves room in the header for any number of them."""
-
-    def __init__(self, file: BinaryIO, dtype: np.dtype):
-        self._file, self._dtype = file, dtype
-        self._rows = self._columns = 0
-
-    def append(self, block: np.ndarray) -> None:
-        if not self._columns:
-            self._columns = block.shape[1]
-            self._write_header()
-        self._file.write(block.astype(self._dtype).tobytes())
-        self._rows += len(block)
-
-    def finish(self) -> None:
-        self._file.seek(0)
-        self._write_header()
-
-    def _write_header(self) -> None:
-        header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self._rows, self._columns)}
-        np.lib.format.write_array_header_1_0(self._file, header)
 
 
 def define_model_flags() -> None:
@@ -273,6 +294,7 @@ def list_samples(samples: str | os.PathLike | None, images: str | os.PathLike, o
 def main(argv: list[str]) -> None:
     del argv
     values = flags.FLAGS
+    shard = Shard.parse(values.shard)
     table = list_samples(values.samples, values.images, values.out)
     model, about = _described_model()
     result = extract(
@@ -284,11 +306,13 @@ def main(argv: list[str]) -> None:
         size=(values.height, values.width),
         batch_size=values.batch_size,
         dtype=values.dtype,
+        shard=shard,
     )
+    out = shard_file(values.out, shard)
     if result.undecodable:
-        _print_undecodable(result.undecodable, len(table), aligned_samples(values.out))
+        _print_undecodable(result.undecodable, len(table), aligned_samples(out))
     rows, dim = result.features.shape
-    print(f"{values.out}: {rows} rows, {dim} dimensions, {values.dtype}")
+    print(f"{out}: {rows} rows, {dim} dimensions, {values.dtype}")
 
 
 def _print_undecodable(undecodable: dict[int, str], total: int, samples: Path) -> None:
@@ -307,4 +331,5 @@ if __name__ == "__main__":
     flags.DEFINE_string("images", None, "Folder of images, which the table's file_path is relative to.", required=True)
     flags.DEFINE_string("out", None, "Feature file to write (.npy).", required=True)
     flags.DEFINE_enum("dtype", "float16", DTYPES, "Number type of the features.")
+    flags.DEFINE_string("shard", "0/1", "i/n: the i-th, from 0, of n calls that share the work; then cion_jax.join.")
     run(main)

@@ -24,3 +24,6 @@ class Shard(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
+
+
+WHOLE = Shard(0, 1)

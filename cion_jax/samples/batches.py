@@ -2,10 +2,10 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,19 +27,32 @@ class ImageBatch(NamedTuple):
     undecodable: dict[int, str]
 
 
-def load_batches(paths: Sequence[str | os.PathLike], size: tuple[int, int], batch_size: int) -> Iterator[ImageBatch]:
-    """Yields all files in order, resized to `size` (height, width), in batches of one shape.
+def load_batches(
+    paths: Any,
+    size: tuple[int, int],
+    batch_size: int,
+    *,
+    load: Callable[[Any], np.ndarray] = load_image,
+    rows: range | None = None,
+) -> Iterator[ImageBatch]:
+    """Yields all images in order, resized to `size` (height, width), in batches of one shape.
 
     Decoders release the interpreter lock, so there is a thread per core; at most one batch more than that is
     decoded or waiting at any time.
+
+    Args:
+      paths: a sequence or array of what `load` takes.
+      load: gives the image of a path, or raises `UndecodableImage`; by default it reads a file.
+      rows: the part of `paths` to load, by default all of it.
     """
+    rows = range(len(paths)) if rows is None else rows
     workers = os.cpu_count() or 1
-    starts = iter(range(0, len(paths), batch_size))
+    parts = iter([rows[first : first + batch_size] for first in range(0, len(rows), batch_size)])
     pool = ThreadPoolExecutor(workers)
 
     def submit(count: int) -> None:
-        for start in islice(starts, count):
-            ahead.append(pool.submit(_load_batch, paths, size, batch_size, start))
+        for part in islice(parts, count):
+            ahead.append(pool.submit(_load_batch, paths, part, size, batch_size, load))
 
     ahead = deque()
     try:
@@ -52,14 +65,16 @@ def load_batches(paths: Sequence[str | os.PathLike], size: tuple[int, int], batc
         pool.shutdown(cancel_futures=True)
 
 
-def _load_batch(paths: Sequence[str | os.PathLike], size: tuple[int, int], batch_size: int, start: int) -> ImageBatch:
+def _load_batch(
+    paths: Any, rows: range, size: tuple[int, int], batch_size: int, load: Callable[[Any], np.ndarray]
+) -> ImageBatch:
     images = np.zeros((batch_size, *size, 3), np.uint8)
     slots, undecodable = [], {}
-    for slot, path in enumerate(paths[start : start + batch_size]):
+    for slot, row in enumerate(rows):
         try:
-            images[slot] = resize(load_image(path), size)
+            images[slot] = resize(load(paths[row]), size)
             slots.append(slot)
         except UndecodableImage as error:
-            undecodable[start + slot] = str(error)
+            undecodable[row] = str(error)
     filled = np.array(slots, np.int64)
-    return ImageBatch(images, filled, filled + start, undecodable)
+    return ImageBatch(images, filled, filled + rows.start, undecodable)

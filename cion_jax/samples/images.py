@@ -29,11 +29,15 @@ def load_image(path: str | os.PathLike) -> np.ndarray:
 
     Grey, palette, CMYK and transparent images become RGB. Truncated files are refused rather than filled up.
     """
+    return decode_image(read_file(path), name=str(path))
+
+
+def read_file(path: str | os.PathLike) -> bytes:
+    """An image file as it is, not decoded; raises `UndecodableImage` naming the file."""
     try:
-        data = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise UndecodableImage(f"{path}: cannot be read ({error.strerror})") from error
-    return decode_image(data, name=str(path))
 
 
 def decode_image(data: bytes, *, name: str = "image") -> np.ndarray:

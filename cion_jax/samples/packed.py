@@ -55,11 +55,18 @@ class PackedImages:
 
     def load(self, path: str) -> np.ndarray:
         """The image that was packed from the file `path`, `[height, width, 3]` uint8 RGB."""
+        return decode_image(self.read(path), name=f"{path} in {self._folder}")
+
+    def read(self, path: str) -> bytes:
+        """The file `path` as it was packed."""
         place = np.searchsorted(self._sorted, _key(path))
         if place == len(self) or self._sorted[place] != _key(path):
             raise UndecodableImage(f"{path}: not in {self._folder}")
         shard, position = divmod(int(self._order[place]), self._shard_images)
-        return decode_image(self._reader(shard).read([position])[0], name=f"{path} in {self._folder}")
+        try:
+            return self._reader(shard).read([position])[0]
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise UndecodableImage(f"{path}: {_shard(self._folder, shard)} is damaged ({error})") from error
 
     def missing(self, paths: Paths) -> np.ndarray:
         """Which of these were not packed, as a mask."""

@@ -1,4 +1,4 @@
-"""Where the images of a table are: a folder of files or a packed store; and whether they are there."""
+"""Where the images of a table are: a folder of files, a packed store or an LMDB; and whether they are there."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
-from cion_jax.samples.images import load_image
+from cion_jax.samples.images import load_image, read_file
+from cion_jax.samples.lmdb_images import LmdbImages, is_lmdb
 from cion_jax.samples.packed import PackedImages, Paths, is_packed
 from cion_jax.samples.table import EXAMPLES, SampleTable
 
@@ -16,6 +17,10 @@ class Images(Protocol):
 
     def load(self, path: str) -> np.ndarray:
         """`[height, width, 3]` uint8 RGB; `UndecodableImage` if there is none or it is broken."""
+        ...
+
+    def read(self, path: str) -> bytes:
+        """The image as it is stored, not decoded; `UndecodableImage` if it cannot be read."""
         ...
 
     def missing(self, paths: Paths) -> np.ndarray:
@@ -32,24 +37,29 @@ class ImageFolder:
     def load(self, path: str) -> np.ndarray:
         return load_image(self._root / path)
 
+    def read(self, path: str) -> bytes:
+        return read_file(self._root / path)
+
     def missing(self, paths: Paths) -> np.ndarray:
         return np.array([not (self._root / path).is_file() for path in paths], bool)
 
 
 def open_images(root: str | os.PathLike) -> Images:
-    """The images of a folder, or of a store that `cion_jax.pack` made.
+    """The images of a folder, of a store that `cion_jax.pack` made, or of an LMDB (`path` is then the key).
 
     Raises:
-      ValueError: there is no such folder, or a file in its place.
+      ValueError: there is no such folder, a file in its place, or a damaged store.
     """
     if not os.path.isdir(root):
         found = "a file, expected a folder of images" if os.path.exists(root) else "no such folder"
         raise ValueError(f"image root {root}: {found}")
-    return PackedImages(root) if is_packed(root) else ImageFolder(root)
+    if is_packed(root):
+        return PackedImages(root)
+    return LmdbImages(root) if is_lmdb(root) else ImageFolder(root)
 
 
 def check_images(table: SampleTable, root: str | os.PathLike, *, sample: int = 1000, seed: int = 0) -> None:
-    """Looks for `sample` random rows under the image root `root`, a folder or a packed store.
+    """Looks for `sample` random rows under the image root `root`, as `open_images` takes it.
 
     Where one of them is missing, all rows are looked up, and the number of missing files is reported with the
     first few as a `ValueError`.

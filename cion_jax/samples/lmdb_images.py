@@ -1,0 +1,98 @@
+"""Images in an LMDB, encoded, by their keys: how LUPerson-NL is kept on disk. Needs the package `lmdb`."""
+
+import os
+import threading
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cion_jax.samples.images import UndecodableImage, decode_image
+from cion_jax.samples.packed import Paths
+
+_DATA = "data.mdb"
+# LMDB refuses a second environment of one database in a process; this finds the first while somebody holds it.
+_open: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+_opening = threading.Lock()
+
+
+def is_lmdb(folder: str | os.PathLike) -> bool:
+    """Whether `folder`, or the folder `lmdb` in it, holds an LMDB."""
+    return _database(folder) is not None
+
+
+class LmdbImages:
+    """The images of an LMDB, read at random and by many threads.
+
+    Raises:
+      ValueError: it is damaged or cut off, or the package `lmdb` is not installed.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        database = _database(folder)
+        if database is None:
+            raise ValueError(f"{folder}: no {_DATA} here or in its folder lmdb; expected an LMDB")
+        self._folder, self._environment = Path(folder), _opened(database)
+
+    def __len__(self) -> int:
+        return self._environment.stat()["entries"]
+
+    def load(self, path: str) -> np.ndarray:
+        """The image with the key `path`, `[height, width, 3]` uint8 RGB."""
+        return decode_image(self.read(path), name=f"{path} in {self._folder}")
+
+    def read(self, path: str) -> bytes:
+        """The image with the key `path` as it is stored."""
+        import lmdb
+
+        try:
+            with self._environment.begin() as transaction:
+                data = transaction.get(path.encode())
+        except lmdb.Error as error:
+            raise UndecodableImage(f"{path}: cannot be read from {self._folder} ({error})") from error
+        if data is None:
+            raise UndecodableImage(f"{path}: no such key in {self._folder}")
+        return data
+
+    def missing(self, paths: Paths) -> np.ndarray:
+        """Which of these are no keys, as a mask."""
+        keys = [path.encode() for path in paths]
+        longest = self._environment.max_key_size()
+        with self._environment.begin(buffers=True) as transaction:  # values stay where they are
+            return np.array([not 0 < len(key) <= longest or transaction.get(key) is None for key in keys], bool)
+
+
+def _database(folder: str | os.PathLike) -> Path | None:
+    for candidate in (Path(folder), Path(folder) / "lmdb"):
+        if (candidate / _DATA).is_file():
+            return candidate
+    return None
+
+
+def _opened(database: Path) -> Any:
+    try:
+        import lmdb
+    except ImportError:
+        raise ValueError(f"{database} is an LMDB; pip install lmdb, which reads it") from None
+    place = os.path.realpath(database)
+    with _opening:
+        if (environment := _open.get(place)) is not None:
+            return environment
+        try:
+            # Read only and without locks, so that a read-only disk will do; no read-ahead: access is random.
+            environment = lmdb.open(place, readonly=True, lock=False, readahead=False, create=False)
+        except lmdb.Error as error:
+            raise ValueError(f"{database} cannot be opened as an LMDB ({error}); copy it again") from error
+        _check_length(database, environment)
+        _open[place] = environment
+        return environment
+
+
+def _check_length(database: Path, environment: Any) -> None:
+    """Reading beyond the end of a file that is mapped into memory would kill the process."""
+    expected = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    found = (database / _DATA).stat().st_size
+    if found < expected:
+        environment.close()
+        raise ValueError(f"{database / _DATA} is cut off: {found} bytes, its header says {expected}; copy it again")

@@ -1,0 +1,96 @@
+"""Pickles of data sets, read without running what they hold.
+
+Lists, tuples, dictionaries, sets, text and numbers need no code. Beyond them a pickle may name NumPy's arrays and
+scalars of plain numbers, for which code of this module stands; any other name is refused before it is looked up.
+"""
+
+import os
+import pickle
+from typing import Any
+
+import numpy as np
+
+_NUMBERS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
+
+
+class _Refused(ValueError):
+    """The pickle asks for something that is not on the list."""
+
+
+class _Type:
+    """Stands for `numpy.dtype`."""
+
+    def __init__(self, code: str, *_):
+        if code not in _NUMBERS:
+            raise pickle.UnpicklingError(f"NumPy values of type {code!r}, expected numbers")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple) -> None:
+        if state[1] in "<>":
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """Stands for `numpy.ndarray`; `np.asarray` makes one of it."""
+
+    def __init__(self, *_):
+        self._values = np.empty(0)
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, kind, by_columns, content = state
+        values = np.frombuffer(content, kind.dtype)
+        self._values = values.reshape(shape, order="F" if by_columns else "C")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self._values, dtype=dtype, copy=copy)
+
+
+def _from_buffer(content: bytes, kind: _Type, shape: tuple, order: str) -> _Array:
+    array = _Array()
+    array.__setstate__((1, shape, kind, order == "F", content))
+    return array
+
+
+def _scalar(kind: _Type, content: bytes) -> Any:
+    return np.frombuffer(content, kind.dtype, count=1)[0].item()
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"bytes in encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+# Everything a pickle may name, and what stands for it here; NumPy 2 renamed the modules.
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("_codecs", "encode"): _encode,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Type,
+    **{(module, "_reconstruct"): _Array for module in ("numpy.core.multiarray", "numpy._core.multiarray")},
+    **{(module, "_frombuffer"): _from_buffer for module in ("numpy.core.numeric", "numpy._core.numeric")},
+    **{(module, "scalar"): _scalar for module in ("numpy.core.multiarray", "numpy._core.multiarray")},
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise _Refused(f"it asks for {module}.{name}, which could run code; expected plain data and NumPy arrays")
+        return _ALLOWED[module, name]
+
+
+def read_pickle(path: str | os.PathLike) -> Any:
+    """The plain data in a pickle file; its arrays are things that `np.asarray` takes.
+
+    Raises:
+      ValueError: there is no such file, it is cut off or no pickle, or it names anything that could run code.
+    """
+    try:
+        with open(path, "rb") as file:
+            return _Unpickler(file).load()
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except _Refused as error:
+        raise ValueError(f"{path}: refused, {error}") from None
+    except Exception as error:  # bytes that are no pickle, or another one, can raise anything
+        raise ValueError(f"{path}: no pickle, or cut off ({type(error).__name__}: {error}); copy it again") from error

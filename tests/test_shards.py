@@ -1,0 +1,116 @@
+"""Work shared by independent calls: what each does, and that features joined are those of one call, bit for bit."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cion_jax.extract import aligned_samples, extract, shard_file
+from cion_jax.join import join
+from cion_jax.runtime.shards import WHOLE, Shard
+from cion_jax.samples import SampleTable, read_samples
+from cion_jax.samples.packed import pack
+from tests.test_extract import SIZE, Tiny
+
+IMAGES, BATCH = 23, 4
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory):
+    """23 images; one in the first, one in the middle and one in the last batch of four are broken."""
+    folder = tmp_path_factory.mktemp("shards") / "crops"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for row in range(IMAGES):
+        Image.fromarray(rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8)).save(folder / f"{row:02d}.png")
+    for row in (1, 11, 22):
+        (folder / f"{row:02d}.png").write_bytes(b"broken")
+    return folder, SampleTable.from_columns(file_path=[f"{row:02d}.png" for row in range(IMAGES)], frame=range(IMAGES))
+
+
+def make(crops, out, shard=WHOLE, images=None, **settings):
+    folder, table = crops
+    settings = {"size": SIZE, "batch_size": BATCH, "about": {"model": "tiny"}} | settings
+    return extract(Tiny(), table, images or folder, out, shard=shard, **settings)
+
+
+def files(out):
+    return [path.read_bytes() for path in (out, aligned_samples(out), out.with_suffix(".json"))]
+
+
+@pytest.mark.parametrize("count", [2, 5, 6])
+def test_shards_joined_are_one_call(crops, tmp_path, count):
+    make(crops, tmp_path / "one.npy")
+    for index in reversed(range(count)):
+        make(crops, tmp_path / "F.npy", Shard(index, count))
+    whole = join(tmp_path / "F.npy")
+    assert whole["rows"] == 20 and whole["undecodable"] == 3
+    one, joined = files(tmp_path / "one.npy"), files(tmp_path / "F.npy")
+    assert joined[0] == one[0] and joined[2] == one[2]
+    assert read_samples(tmp_path / "F.samples.parquet").arrow.equals(
+        read_samples(tmp_path / "one.samples.parquet").arrow
+    )
+
+
+def test_a_part_that_is_not_complete_is_named(crops, tmp_path):
+    out = tmp_path / "F.npy"
+    with pytest.raises(ValueError, match=r"F\.npy: no part of it is there; write them with cion_jax\.extract --shard"):
+        join(out)
+    for index in (0, 3):
+        make(crops, out, Shard(index, 4))
+    shard_file(out, Shard(3, 4)).with_suffix(".json").unlink()  # as a killed call leaves it
+    with pytest.raises(ValueError, match=r"3 of 4 parts are missing or not complete: 1, 2, 3; .*--shard=i/4"):
+        join(out)
+    assert not out.exists()
+    make(crops, out, Shard(0, 2))
+    with pytest.raises(ValueError, match=r"parts of 2 and of 4; remove those of another run"):
+        join(out)
+
+
+@pytest.mark.parametrize("change", [{"dtype": "float32"}, {"about": {"model": "other"}}, {"mean": (0.0, 0.0, 0.0)}])
+def test_parts_made_in_different_ways_are_refused(crops, tmp_path, change):
+    make(crops, tmp_path / "F.npy", Shard(0, 2))
+    make(crops, tmp_path / "F.npy", Shard(1, 2), **change)
+    name = "model" if "about" in change else next(iter(change))
+    with pytest.raises(ValueError, match=rf"shard-1-of-2\.npy was made in another way than .*: {name} differ"):
+        join(tmp_path / "F.npy")
+
+
+def test_parts_of_different_samples_are_refused(crops, tmp_path):
+    folder, table = crops
+    make(crops, tmp_path / "F.npy", Shard(0, 2))
+    make((folder, table.select(np.arange(IMAGES)[::-1])), tmp_path / "F.npy", Shard(1, 2))
+    with pytest.raises(ValueError, match="samples listed differ"):
+        join(tmp_path / "F.npy")
+
+
+def test_no_shard_may_be_empty(crops, tmp_path):
+    with pytest.raises(ValueError, match="7 shards of 6 batches of 4: make at most 6"):
+        make(crops, tmp_path / "F.npy", Shard(0, 7))
+
+
+def test_a_packed_store_gives_the_features_of_its_folder(crops, tmp_path):
+    folder, table = crops
+    pack(table["file_path"], folder, tmp_path / "store", shard_images=10)
+    make(crops, tmp_path / "F.npy")
+    result = make(crops, tmp_path / "P.npy", images=tmp_path / "store")
+    assert files(tmp_path / "P.npy")[:2] == files(tmp_path / "F.npy")[:2]
+    assert sorted(result.undecodable) == [1, 11, 22] and "11.png in " in result.undecodable[11]
+    report = json.loads((tmp_path / "P.json").read_text())
+    assert report["undecodable"] == 3
+
+
+@pytest.mark.parametrize("items", [0, 1, 7, 16, 1000])
+@pytest.mark.parametrize("count", [1, 3, 16])
+def test_every_item_belongs_to_one_shard_and_shards_are_even(items, count):
+    parts = [Shard(index, count).part(items) for index in range(count)]
+    assert [item for part in parts for item in part] == list(range(items))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_what_a_shard_is_called():
+    assert Shard.parse("3/16") == (3, 16) and str(Shard(3, 16)) == "3/16"
+    for text in ("16/16", "-1/4", "1", "a/b", "1/0", "1/2/3", ""):
+        with pytest.raises(ValueError, match=r"expected i/n with i from 0 to n - 1"):
+            Shard.parse(text)
