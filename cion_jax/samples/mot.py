@@ -1,0 +1,121 @@
+"""Boxes in MOTChallenge's text files: ground truth, detections, and what trackers write.
+
+A line is `frame, id, left, top, width, height, ...` without a header. Frames count from 1. Boxes are in pixels and may
+leave the image; they are taken from 0 at the upper left corner, as trackers write them. What follows is, by kind:
+
+    gt        flag (0: not to be counted), then class and visibility, or three world coordinates (2015)
+    det       confidence, world coordinates; the id is -1
+    tracks    confidence and world coordinates of a tracker's results; all lines count
+
+Published: https://motchallenge.net/instructions, and the papers of MOT15 to MOT20.
+"""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+
+KINDS = ("gt", "det", "tracks")
+_FRAME, _ID, _LEFT, _FLAG, _CLASS = 0, 1, 2, 6, 7
+_COLUMNS = range(6, 11)  # how many a line may have
+_COLUMNS_WITH_CLASS = 9
+_PEDESTRIAN = 1
+
+
+class MotBoxes(NamedTuple):
+    """Boxes of people, in the order of the file.
+
+    frames: `[n]` int64, from 1.
+    ids: `[n]` int64, the person or track; None where boxes belong to none.
+    boxes: `[n, 4]` float64: left, top, right, bottom.
+    left_out: how many lines were left out, by the reason.
+    """
+
+    frames: np.ndarray
+    ids: np.ndarray | None
+    boxes: np.ndarray
+    left_out: dict[str, int]
+
+
+def read_mot(path: str | os.PathLike, kind: str) -> MotBoxes:
+    """Reads and checks a file of boxes; `kind` is one of `KINDS`.
+
+    Lines that are not to be counted, boxes of anything but pedestrians and boxes without area are left out.
+
+    Raises:
+      ValueError: no such file, a line that is none, a frame below 1, an id twice in a frame, or nothing left.
+    """
+    lines = _lines(Path(path))
+    left_out = {}
+    keep = np.ones(len(lines), bool)
+    for reason, bad in _unwanted(lines, kind).items():
+        if count := int((bad & keep).sum()):
+            left_out[reason] = count
+        keep &= ~bad
+    if not keep.any():
+        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        raise ValueError(f"{path}: none of {len(lines)} boxes is left ({reasons})")
+    ids = None if (lines[:, _ID] == -1).all() else lines[keep, _ID].astype(np.int64)
+    frames = lines[keep, _FRAME].astype(np.int64)
+    if ids is not None:
+        _check_ids(path, frames, ids, np.flatnonzero(keep) + 1)
+    corner, size = lines[keep, _LEFT : _LEFT + 2], lines[keep, _LEFT + 2 : _LEFT + 4]
+    return MotBoxes(frames, ids, np.hstack([corner, corner + size]), left_out)
+
+
+def _lines(path: Path) -> np.ndarray:
+    """`[lines, columns]` float64."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file of boxes")
+    with path.open("rb") as file:
+        count = file.readline().count(b",") + 1
+    if count not in _COLUMNS:
+        raise ValueError(
+            f"{path}: {count} values in line 1, expected {_COLUMNS[0]} to {_COLUMNS[-1]} with commas between them: "
+            "frame, id, left, top, width, height, ..."
+        )
+    names = [str(column) for column in range(count)]
+    types = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.float64()), null_values=[])
+    read = pyarrow.csv.ReadOptions(column_names=names, use_threads=False)  # with threads, errors do not name the row
+    try:
+        table = pyarrow.csv.read_csv(path, read_options=read, convert_options=types)
+    except pa.ArrowException as error:
+        raise ValueError(f"{path}: cannot be read as boxes, or cut off ({error})") from error
+    lines = np.stack([column.to_numpy() for column in table.columns], axis=1)
+    _check(path, ~np.isfinite(lines[:, :6]).all(axis=1), "a value that is no number")
+    whole = lines[:, : _ID + 1]
+    _check(path, ~(whole == np.rint(whole)).all(axis=1), "a frame or id that is no whole number")
+    _check(path, lines[:, _FRAME] < 1, "a frame below 1 (frames count from 1)")
+    return lines
+
+
+def _unwanted(lines: np.ndarray, kind: str) -> dict[str, np.ndarray]:
+    bad = {}
+    if kind == "gt" and lines.shape[1] > _FLAG:
+        bad["flagged as not to be counted"] = lines[:, _FLAG] == 0
+        if lines.shape[1] == _COLUMNS_WITH_CLASS:
+            bad["of other classes than pedestrian"] = lines[:, _CLASS] != _PEDESTRIAN
+    bad["without area"] = (lines[:, _LEFT + 2 : _LEFT + 4] <= 0).any(axis=1)
+    return bad
+
+
+def _check_ids(path: str | os.PathLike, frames: np.ndarray, ids: np.ndarray, numbers: np.ndarray) -> None:
+    """`numbers` are those of the lines, from 1."""
+    if (ids < 0).any():
+        raise ValueError(
+            f"{path}: line {numbers[ids < 0][0]} has a negative id, others have none such; expected tracks"
+        )
+    order = np.lexsort((ids, frames))
+    again = (np.diff(frames[order]) == 0) & (np.diff(ids[order]) == 0)
+    if again.any():
+        first, second = sorted(numbers[order[np.flatnonzero(again)[0] + np.arange(2)]])
+        row = order[np.flatnonzero(again)[0]]
+        raise ValueError(f"{path}: id {ids[row]} is twice in frame {frames[row]}, in lines {first} and {second}")
+
+
+def _check(path: Path, bad: np.ndarray, what: str) -> None:
+    if bad.any():
+        raise ValueError(f"{path}: {what} in {bad.sum()} of {len(bad)} lines, first in line {bad.argmax() + 1}")
