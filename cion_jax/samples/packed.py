@@ -13,7 +13,7 @@ so a store that is being made continues at the first shard without hashes, and p
 import hashlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -75,21 +75,22 @@ class PackedImages:
     def _reader(self, shard: int) -> Any:
         with self._lock:
             if shard not in self._readers:
-                self._readers[shard] = _open_shard(_shard(self._folder, shard))
+                self._readers[shard] = open_shard(self._folder, shard)
             return self._readers[shard]
 
 
 def pack(
     paths: Paths,
-    images: str | os.PathLike,
+    images: str | os.PathLike | Callable[[str], bytes],
     out: str | os.PathLike,
     *,
     shard_images: int = 8192,
     progress: Progress = silent,
 ) -> None:
-    """Packs the files `images/path` into the store `out`; what an earlier call has finished is kept.
+    """Packs images into the store `out`; what an earlier call has finished is kept.
 
-    Every shard is read back from the file and compared by SHA-256 before it counts.
+    `images` is the folder that `paths` are relative to, or what reads the bytes of a path, from many threads. Every
+    shard is read back from the file and compared by SHA-256 before it counts.
 
     Raises:
       ValueError: `out` was started with other paths or another `shard_images`, or a shard does not read back.
@@ -108,11 +109,12 @@ def pack(
     if is_packed(out):
         return
     write_json(out / _STARTED, plan)
+    read = images if callable(images) else lambda path: (Path(images) / path).read_bytes()
     with progress("Packing", len(paths), "images") as advance, ThreadPoolExecutor() as pool:
         for number, first in enumerate(range(0, len(paths), shard_images)):
             names = paths[first : first + shard_images]
             if not _hashes(out, number).exists():
-                _write_shard(out, number, pool.map(lambda name: (Path(images) / name).read_bytes(), names))
+                write_shard(out, number, pool.map(read, names))
             advance(len(names))
     with atomic_path(out / _KEYS) as temporary, temporary.open("wb") as file:
         np.save(file, keys)
@@ -133,7 +135,12 @@ def damaged_shards(folder: str | os.PathLike, *, progress: Progress = silent) ->
     return damaged
 
 
-def _write_shard(out: Path, number: int, contents: Iterator[bytes]) -> None:
+def write_shard(out: Path, number: int, contents: Iterable[bytes]) -> None:
+    """Writes one shard of a store as they come; then reads it back and writes its hashes.
+
+    Raises:
+      ValueError: it does not read back.
+    """
     from array_record.python.array_record_module import ArrayRecordWriter
 
     hashes = []
@@ -149,7 +156,12 @@ def _write_shard(out: Path, number: int, contents: Iterator[bytes]) -> None:
         temporary.write_bytes(b"".join(hashes))
 
 
-def _open_shard(shard: Path) -> Any:
+def open_shard(folder: Path, number: int) -> Any:
+    """The reader of one shard: `read([position])[0]` gives the bytes of an image."""
+    return _open(_shard(folder, number))
+
+
+def _open(shard: Path) -> Any:
     from array_record.python.array_record_module import ArrayRecordReader  # folders need no such package
 
     return ArrayRecordReader(str(shard), _READING)
@@ -158,7 +170,7 @@ def _open_shard(shard: Path) -> Any:
 def _holds(shard: Path, expected: np.ndarray) -> bool:
     """Whether the records of a shard have these hashes."""
     try:
-        reader = _open_shard(shard)
+        reader = _open(shard)
         if reader.num_records() != len(expected):
             return False
         return all(

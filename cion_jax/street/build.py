@@ -1,16 +1,14 @@
 """Builds a street on disk."""
 
-import multiprocessing
 import os
-import signal
-import threading
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from pathlib import Path
 
 import simplejpeg
 
 from cion_jax.runtime.files import atomic_path
 from cion_jax.runtime.progress import progress
+from cion_jax.runtime.workers import spawned_pool
 from cion_jax.samples import write_samples
 from cion_jax.street.config import StreetConfig
 from cion_jax.street.contact_sheet import write_contact_sheet
@@ -56,30 +54,12 @@ def _render_all(config: StreetConfig, folder: Path, shots: list[Shot], workers: 
             for job in jobs:
                 advance(_render_job(config, folder, job))
             return
-        # Spawned, not forked: a forked process would inherit the threads' locks of an initialised JAX.
-        pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_follow_parent)
+        pool = spawned_pool(workers)
         try:
             for done in as_completed([pool.submit(_render_job, config, folder, job) for job in jobs]):
                 advance(done.result())
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _follow_parent() -> None:
-    """Ties a worker's life to the builder's.
-
-    Ctrl-C is the builder's to handle; and when it is killed, nobody may go on writing into a folder that the
-    next build removes.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait_and_leave() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait_and_leave, daemon=True).start()
 
 
 def _render_job(config: StreetConfig, folder: Path, shots: list[Shot]) -> int:
