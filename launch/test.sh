@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Set-up, checks and the whole test suite. Arguments go to pytest: bash launch/test.sh -m 'not slow'
 set -euo pipefail
-. "$(dirname "$0")/environment.sh" requirements.txt tests/requirements.txt
+. "$(dirname "$0")/environment.sh" requirements.txt requirements-ingest.txt tests/requirements.txt
 ruff check .
 ruff format --check .
 pyright

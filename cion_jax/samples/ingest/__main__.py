@@ -1,0 +1,72 @@
+"""Person crops from videos: a packed store of images, and a sample table with video, tracklet and frame.
+
+    python -m cion_jax.samples.ingest --videos=DIR --out=OUT
+    python -m cion_jax.samples.ingest --videos=DIR --tracks=DIR --out=OUT      tracklets from MOTChallenge files
+    python -m cion_jax.samples.ingest --videos=DIR --out=OUT --shard=3/16      one of 16 calls that share the work
+
+The next step is `python -m cion_jax.main ... --config.data.samples=OUT/samples.parquet --config.data.images=OUT/crops`.
+The same command continues what was interrupted, video by video. Broken videos are named and left out. After calls
+with --shard, one without it puts their work together.
+"""
+
+import os
+from pathlib import Path
+
+from absl import flags
+
+from cion_jax.runtime.commands import run
+from cion_jax.runtime.progress import console, progress
+from cion_jax.runtime.shards import Shard
+from cion_jax.samples.ingest.decoding import find_videos
+from cion_jax.samples.ingest.job import gather, ingest_videos
+from cion_jax.samples.ingest.settings import IngestSettings
+from cion_jax.samples.ingest.video import CropSettings
+
+_EXAMPLES = 10  # how many broken videos are named; report.json has all
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    values = flags.FLAGS
+    videos = find_videos(values.videos)
+    settings = _settings(values)
+    out, names = Path(values.out), list(videos)
+    shard = Shard.parse(values.shard) if values.shard else None
+    mine = [names[row] for row in shard.part(len(names))] if shard else names
+    chosen = {name: videos[name] for name in mine}
+    broken = ingest_videos(chosen, out, settings, workers=values.workers, progress=progress)
+    _print_broken(broken, len(mine))
+    if shard:
+        print(f"Shard {shard}: {len(mine) - len(broken)} of its {len(mine)} videos are done. The same command without")
+        print("--shard puts all together when every shard is done.")
+        return
+    report = gather(names, out, settings, broken, progress=progress)
+    print(f"{out / 'samples.parquet'}: {report['crops']:,} crops of {report['tracklets']:,} tracklets, from")
+    print(f"{report['frames']:,} frames of {len(names) - len(broken):,} videos; the images are in {out / 'crops'}.")
+
+
+def _settings(values: flags.FlagValues) -> IngestSettings:
+    crops = CropSettings(values.crop_every, values.min_height, values.min_crops)
+    return IngestSettings(Path(values.tracks) if values.tracks else None, crops)
+
+
+def _print_broken(broken: dict[str, str], total: int) -> None:
+    if not broken:
+        return
+    lines = [f"{len(broken)} of {total} videos are left out:"]
+    lines += [f"{name}: {reason}" for name, reason in list(broken.items())[:_EXAMPLES]]
+    if len(broken) > _EXAMPLES:
+        lines.append(f"... and {len(broken) - _EXAMPLES} more")
+    console.print("\n  ".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("videos", None, "Folder of videos; those in folders below it count too.", required=True)
+    flags.DEFINE_string("out", None, "Folder to write.", required=True)
+    flags.DEFINE_string("tracks", None, "Folder of MOTChallenge result files, <video>.txt, instead of detection.")
+    flags.DEFINE_integer("crop_every", CropSettings.every, "Frames from one crop to the next.", lower_bound=1)
+    flags.DEFINE_integer("min_height", CropSettings.min_height, "Pixels of the lowest crop.", lower_bound=1)
+    flags.DEFINE_integer("min_crops", CropSettings.min_crops, "Crops of the shortest tracklet kept.", lower_bound=1)
+    flags.DEFINE_integer("workers", os.cpu_count() or 1, "Processes, each with a video at a time.", lower_bound=1)
+    flags.DEFINE_string("shard", None, "i/n: only the i-th, from 0, of n equal parts of the videos.")
+    run(main)

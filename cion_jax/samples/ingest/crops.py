@@ -1,0 +1,30 @@
+"""Cutting people out of frames."""
+
+import math
+
+import numpy as np
+import simplejpeg
+
+QUALITY = 92  # of the JPEGs, without colour subsampling: crops are small, and are scaled and coded only once
+_NARROWEST = 4  # heights to a width: narrower ones are slivers at the edge of the frame
+
+
+def cut(image: np.ndarray, box: np.ndarray, min_height: int) -> np.ndarray | None:
+    """The part of `image` in a box (left, top, right, bottom), rounded outwards and clipped; None if too small.
+
+    Raises:
+      ValueError: a coordinate is not finite.
+    """
+    if not np.isfinite(box).all():
+        raise ValueError(f"box {box.tolist()} is not finite")
+    height, width = image.shape[:2]
+    left, top = (max(0, math.floor(low)) for low in box[:2].tolist())
+    right, bottom = min(width, math.ceil(box[2])), min(height, math.ceil(box[3]))
+    if bottom - top < min_height or (right - left) * _NARROWEST < min_height:
+        return None
+    return np.ascontiguousarray(image[top:bottom, left:right])
+
+
+def encode(crop: np.ndarray) -> bytes:
+    """`[height, width, 3]` uint8 RGB as a JPEG."""
+    return simplejpeg.encode_jpeg(crop, quality=QUALITY, colorsubsampling="444")

@@ -1,0 +1,106 @@
+"""Frames of a video file, one after the other."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cion_jax.samples.ingest.optional import needed
+
+# What a file name ends in, in any case, to be taken for a video.
+EXTENSIONS = (".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv")
+# Decoders conceal damage, and a header may count a few frames that are never shown: less than this share of what it
+# says means that the file was cut off.
+_ENOUGH = 0.9
+
+
+class BrokenVideo(ValueError):
+    """A video that cannot be decoded to its end."""
+
+
+class Frame(NamedTuple):
+    """A decoded frame, not yet converted to RGB: many frames are only counted.
+
+    number: from 1 in the order of display, as MOTChallenge files count.
+    image: gives `[height, width, 3]` uint8 RGB, turned as players show it.
+    """
+
+    number: int
+    image: Callable[[], np.ndarray]
+
+
+def read_frames(path: str | os.PathLike) -> Iterator[Frame]:
+    """Decodes the first video stream of a file, in one thread: videos are what is done in parallel.
+
+    Raises:
+      BrokenVideo: not a video, damaged, or fewer frames than it says.
+    """
+    av: Any = needed("av")
+    number, seconds = 0, 0.0
+    try:
+        with av.open(os.fspath(path)) as container:
+            if not container.streams.video:
+                raise BrokenVideo("no video in this file")
+            stream = container.streams.video[0]
+            stream.codec_context.thread_count = 1
+            for number, frame in enumerate(container.decode(stream), 1):
+                seconds = frame.time or 0.0
+                yield Frame(number, lambda frame=frame: _rgb(frame))
+            decoded = _share_decoded(container, stream, number, seconds)
+    except (av.FFmpegError, OSError) as error:
+        raise BrokenVideo(f"frame {number + 1} cannot be decoded ({error})") from error
+    if number == 0 or decoded < _ENOUGH:
+        raise BrokenVideo(f"only {number} frames could be decoded, {decoded:.0%} of it; it seems to be cut off")
+
+
+def frame_rate(path: str | os.PathLike) -> float:
+    """Frames per second, on average, as the file says; 25 where it does not."""
+    av: Any = needed("av")
+    try:
+        with av.open(os.fspath(path)) as container:
+            rate = container.streams.video[0].average_rate if container.streams.video else None
+    except (av.FFmpegError, OSError) as error:
+        raise BrokenVideo(f"cannot be opened ({error})") from error
+    return float(rate or 25)
+
+
+def find_videos(folder: str | os.PathLike) -> dict[str, Path]:
+    """All videos in `folder` or below it by name: the path inside it without extension, sorted.
+
+    Raises:
+      ValueError: no such folder, no video in it, or two of the same name.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise ValueError(f"{folder}: no such folder of videos")
+    found: dict[str, Path] = {}
+    for path in sorted(root.rglob("*")):
+        inside = path.relative_to(root)
+        if path.suffix.lower() not in EXTENSIONS or not path.is_file() or any(p.startswith(".") for p in inside.parts):
+            continue
+        name = inside.with_suffix("").as_posix()
+        if name in found:
+            raise ValueError(f"{path} and {found[name]} would both be video {name!r}; rename one of them")
+        found[name] = path
+    if not found:
+        raise ValueError(f"{folder}: no video in this folder or below it ({', '.join(EXTENSIONS)})")
+    return found
+
+
+def _share_decoded(container: Any, stream: Any, frames: int, seconds: float) -> float:
+    """Of what the header says, in frames or else in time; 1 where it says neither."""
+    if stream.frames:
+        return frames / stream.frames
+    if container.duration and len(container.streams) == 1:  # with sound, the duration may be the sound's
+        shown = seconds + 1 / float(stream.average_rate or 25)
+        return shown / (container.duration / 1e6)  # in microseconds
+    return 1.0
+
+
+def _rgb(frame: Any) -> np.ndarray:
+    image = frame.to_ndarray(format="rgb24")
+    if frame.rotation % 360:  # what phones write instead of turning the pixels
+        image = np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
+    return image

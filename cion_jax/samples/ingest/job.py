@@ -1,0 +1,166 @@
+"""Many videos: which are still to be done, processes that do them, and the store and table of all their crops.
+
+    out/videos/<video>.part/   what `video.py` makes of a video, whole or not there
+    out/crops/                 the packed store of all crops
+    out/samples.parquet        the sample table, with the box of every crop in its frame
+    out/report.json            what was done, and which videos are broken
+
+Parts are what is continued from. They are not needed for anything else: the store has all crops.
+"""
+
+import functools
+import hashlib
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from cion_jax.runtime.files import read_json, write_json
+from cion_jax.runtime.progress import Progress, silent
+from cion_jax.runtime.workers import apart
+from cion_jax.samples.formats import write_samples
+from cion_jax.samples.ingest.settings import IngestSettings
+from cion_jax.samples.ingest.video import about_part, crops_of, ingest_video
+from cion_jax.samples.packed import open_shard, pack
+from cion_jax.samples.table import SampleTable
+
+_COUNTS = ("frames", "tracklets", "crops", "seconds")
+
+
+class _Task(NamedTuple):
+    """One video to be done, for a worker process."""
+
+    name: str
+    path: Path
+    part: Path
+    settings: IngestSettings
+    sources: dict[str, Any]
+
+
+def ingest_videos(
+    videos: Mapping[str, Path],
+    out: Path,
+    settings: IngestSettings,
+    *,
+    workers: int,
+    progress: Progress = silent,
+) -> dict[str, str]:
+    """Makes the parts of `videos` (by name) that are not there yet; gives those that are broken, and why.
+
+    A video that cannot be decoded, that has no tracks or whose process dies is left out, and tried again by the next
+    call. Call it under `if __name__ == "__main__":`.
+
+    Raises:
+      ValueError: parts in `out` were made with other settings.
+    """
+    tasks = [
+        _Task(name, path, _part(out, name), settings, settings.sources(name, path)) for name, path in videos.items()
+    ]
+    pending = [task for task in tasks if not _is_done(task)]
+    broken: dict[str, str] = {}
+    crops = 0
+    with progress("Ingesting", len(tasks), "videos") as advance:
+        advance(len(tasks) - len(pending))
+        for task, made in apart(_ingest, pending, workers):
+            if isinstance(made, int):
+                crops += made
+            else:
+                broken[task.name] = str(made)
+            advance(1, f"{crops:,} crops" + (f", {len(broken)} broken" if broken else ""))
+    return dict(sorted(broken.items()))
+
+
+def gather(
+    names: Sequence[str], out: Path, settings: IngestSettings, broken: Mapping[str, str], *, progress: Progress = silent
+) -> dict:
+    """Packs the crops of all parts into one store, writes their table, and then the report, which it returns.
+
+    Raises:
+      ValueError: there are no crops.
+    """
+    done = [name for name in names if name not in broken]
+    counts = [about_part(_part(out, name)) or {} for name in done]
+    tables = [crops_of(_part(out, name)) for name in done]
+    if not sum(table.num_rows for table in tables):
+        raise ValueError(_nothing_found(names, broken))
+    table = pa.concat_tables(tables)
+    samples = SampleTable(table.drop_columns("record"), source=str(out))
+    _start_store(out, [_part(out, name) for name in done])
+    pack(samples["file_path"], _reader(out), out / "crops", progress=progress)
+    write_samples(samples, out / "samples.parquet")
+    report = {
+        "videos": len(names),
+        "broken": dict(broken),
+        **{key: round(sum(count[key] for count in counts), 1) for key in _COUNTS},
+        "settings": settings.described(),
+    }
+    write_json(out / "report.json", report)
+    return report
+
+
+def _ingest(task: _Task) -> int | str:
+    """Runs in a worker: the number of crops, or what is wrong with the video."""
+    about = {"settings": task.settings.described(), "sources": task.sources}
+    try:
+        tracks = task.settings.open_tracks(task.name, task.path)
+        change = task.settings.change()
+        made = ingest_video(task.path, task.name, tracks, task.settings.crops, task.part, about=about, change=change)
+    except ValueError as error:  # the video or its tracks; what concerns all videos is checked before
+        return str(error)
+    return made["crops"]
+
+
+def _is_done(task: _Task) -> bool:
+    """Whether there is a part, made with these settings from this very video."""
+    about = about_part(task.part)
+    if about is None:
+        return False
+    if about["settings"] != task.settings.described():
+        raise ValueError(
+            f"{task.part} was made with the settings {about['settings']}, now they are {task.settings.described()}; "
+            "give the same ones or another --out"
+        )
+    return about["sources"] == task.sources
+
+
+def _part(out: Path, name: str) -> Path:
+    return out / "videos" / f"{name}.part"
+
+
+def _start_store(out: Path, parts: Sequence[Path]) -> None:
+    """Removes a store that was made, or begun, of other parts than these."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update((part / "shard-00000.sha256").read_bytes())
+        digest.update((part / "crops.parquet").read_bytes())
+    made_of = {"made_of": digest.hexdigest()}
+    mark = out / "crops.json"
+    if mark.exists() and read_json(mark) == made_of:
+        return
+    shutil.rmtree(out / "crops", ignore_errors=True)
+    write_json(mark, made_of)
+
+
+def _reader(out: Path) -> Callable[[str], bytes]:
+    """Reads crops by their file_path."""
+
+    @functools.lru_cache(maxsize=64)  # they are asked for video by video, from several threads
+    def opened(video: str) -> tuple[Any, dict[str, int]]:
+        part = _part(out, video)
+        table = crops_of(part)
+        return open_shard(part, 0), dict(zip(table["file_path"].to_pylist(), table["record"].to_pylist()))
+
+    def read(path: str) -> bytes:
+        reader, records = opened(path.rsplit("/", 2)[0])
+        return reader.read([records[path]])[0]
+
+    return read
+
+
+def _nothing_found(names: Sequence[str], broken: Mapping[str, str]) -> str:
+    if not broken:
+        return f"nobody was found in {len(names)} videos; try another detector, or lower --min_height or --min_crops"
+    name, reason = next(iter(broken.items()))
+    return f"no crops: {len(broken)} of {len(names)} videos are left out, the first, {name}: {reason}"

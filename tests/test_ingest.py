@@ -1,0 +1,249 @@
+"""From videos and tracks to a packed store and a sample table: what is cut out, resumed, shared, and left out."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from cion_jax.runtime.files import read_json
+from cion_jax.runtime.shards import Shard
+from cion_jax.samples import check_images, open_images, read_samples
+from cion_jax.samples.ingest.crops import cut
+from cion_jax.samples.ingest.decoding import BrokenVideo, find_videos, frame_rate, read_frames
+from cion_jax.samples.ingest.job import gather, ingest_videos
+from cion_jax.samples.ingest.settings import IngestSettings
+from cion_jax.samples.ingest.video import CropSettings
+from tests.videos import HEIGHT, WIDTH, colour, scene, tracks, write_video
+
+FRAMES = 18
+VIDEOS = ("alley", "market/north", "market/south")
+
+
+@pytest.fixture(scope="module")
+def footage(tmp_path_factory) -> Path:
+    """videos/ and tracks/ of three videos, of 18, 17 and 16 frames."""
+    root = tmp_path_factory.mktemp("footage")
+    for shorter, name in enumerate(VIDEOS):
+        write_video(root / "videos" / f"{name}.mkv", scene(FRAMES - shorter))
+        file = root / "tracks" / f"{name}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(tracks(FRAMES - shorter))
+    return root
+
+
+def settings(footage: Path, **crops: int) -> IngestSettings:
+    return IngestSettings(tracks=footage / "tracks", crops=CropSettings(**crops))
+
+
+def ingest(footage: Path, out: Path, **crops: int) -> dict:
+    """What the command does with all videos."""
+    videos, chosen = find_videos(footage / "videos"), settings(footage, **crops)
+    broken = ingest_videos(videos, out, chosen, workers=2)
+    return gather(list(videos), out, chosen, broken)
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """What users read."""
+    files = [out / "samples.parquet", *sorted((out / "crops").iterdir())]
+    return {file.name: file.read_bytes() for file in files}
+
+
+def ages(out: Path) -> dict[str, int]:
+    return {str(part.relative_to(out)): part.stat().st_mtime_ns for part in out.glob("videos/**/*.part")}
+
+
+# From pixels to the table
+
+
+@pytest.fixture(scope="module")
+def ingested(footage, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("ingested") / "out"
+    ingest(footage, out)
+    return out
+
+
+def test_every_crop_shows_its_tracklet_in_its_frame(ingested):
+    table, images = read_samples(ingested / "samples.parquet"), open_images(ingested / "crops")
+    check_images(table, ingested / "crops")
+    for path, tracklet, frame in zip(table["file_path"], table["tracklet"], table["frame"]):
+        crop = images.load(path)
+        assert crop.shape == ((70, 30, 3) if tracklet == 1 else (80, 24, 3))
+        # Grey differs by 4 from frame to frame; JPEG's rounding of a flat colour by 2 at most.
+        assert np.abs(crop[2:-2, 2:-2].astype(int) - colour(frame, tracklet)).max() <= 2, path
+
+
+def test_the_table_has_the_same_frames_for_all_tracklets_of_a_video(ingested):
+    table = read_samples(ingested / "samples.parquet")
+    assert table.columns == ("file_path", "video", "tracklet", "frame", "left", "top", "width", "height")
+    rows = set(zip(table["video"], table["tracklet"].tolist(), table["frame"].tolist()))
+    assert rows == {(video, tracklet, frame) for video in VIDEOS for tracklet in (1, 2) for frame in (1, 6, 11, 16)}
+    first = table.select([0]).arrow.to_pylist()[0]
+    assert first["file_path"] == "alley/000001/0000001.jpg"
+    assert [first[side] for side in ("left", "top", "width", "height")] == [10, 20, 30, 70]
+
+
+def test_the_report_counts(ingested):
+    report = read_json(ingested / "report.json")
+    assert (report["videos"], report["frames"], report["tracklets"], report["crops"]) == (3, 51, 6, 24)
+    assert report["broken"] == {}
+
+
+def test_small_people_and_short_tracklets_are_left_out(footage, tmp_path):
+    videos = {"alley": footage / "videos" / "alley.mkv"}
+    for chosen, left in (({"min_height": 71}, {2}), ({"min_crops": 5}, set()), ({"every": 3, "min_crops": 6}, {1, 2})):
+        out, values = tmp_path / str(chosen), settings(footage, **chosen)
+        ingest_videos(videos, out, values, workers=1)
+        if left:
+            gather(list(videos), out, values, {})
+            assert set(read_samples(out / "samples.parquet")["tracklet"].tolist()) == left
+        else:
+            with pytest.raises(ValueError, match="nobody was found in 1 videos"):
+                gather(list(videos), out, values, {})
+
+
+@pytest.mark.parametrize(
+    ("box", "rows", "columns"),
+    [
+        ((10.2, 5.9, 30.0, 80.1), (5, 81), (10, 30)),  # outwards
+        ((-7.5, -3.0, 25.0, 70.0), (0, 70), (0, 25)),
+        ((140.0, 50.0, 200.0, 300.0), (50, HEIGHT), (140, WIDTH)),
+        ((150.0, 10.0, 190.0, 90.0), None, None),  # a sliver
+        ((10.0, 100.0, 60.0, 200.0), None, None),  # too little in view
+        ((200.0, 10.0, 240.0, 90.0), None, None),  # outside
+    ],
+)
+def test_boxes_are_rounded_outwards_and_clipped(box, rows, columns):
+    image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    crop = cut(image, np.array(box), min_height=64)
+    if rows is None:
+        assert crop is None
+    else:
+        np.testing.assert_array_equal(crop, image[slice(*rows), slice(*columns)])
+
+
+# Continued, shared, changed
+
+
+def test_what_is_done_is_kept_and_the_result_is_the_same(footage, ingested, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(ingested, out)
+    before, whole = ages(out), contents(out)
+    shutil.rmtree(out / "videos" / "market" / "north.part")
+    shutil.rmtree(out / "crops")
+    ingest(footage, out)
+    changed = {name for name, age in ages(out).items() if age != before[name]}
+    assert changed == {"videos/market/north.part"}
+    assert contents(out) == whole
+
+
+def test_shards_together_are_what_one_call_makes(footage, ingested, tmp_path):
+    videos, chosen = find_videos(footage / "videos"), settings(footage)
+    parts = [[list(videos)[row] for row in Shard(index, 2).part(3)] for index in (0, 1)]
+    assert parts == [["alley"], ["market/north", "market/south"]]
+    for part in parts:
+        ingest_videos({name: videos[name] for name in part}, tmp_path / "out", chosen, workers=1)
+    before = ages(tmp_path / "out")
+    ingest(footage, tmp_path / "out")
+    assert ages(tmp_path / "out") == before and contents(tmp_path / "out") == contents(ingested)
+
+
+def test_a_changed_video_and_changed_tracks_are_ingested_again(footage, tmp_path):
+    copy, out = tmp_path / "footage", tmp_path / "out"
+    shutil.copytree(footage, copy)
+    ingest(copy, out)
+    write_video(copy / "videos" / "alley.mkv", scene(FRAMES)[::-1] + scene(3))
+    (copy / "tracks" / "market" / "north.txt").write_text(tracks(FRAMES - 8))
+    before = ages(out)
+    assert ingest(copy, out)["crops"] == 20
+    changed = {name for name, age in ages(out).items() if age != before[name]}
+    assert changed == {"videos/alley.part", "videos/market/north.part"}
+    crop = open_images(out / "crops").load("alley/000001/0000001.jpg")
+    assert abs(int(crop[60, 2, 1]) - 90) <= 2  # there the reversed video shows the street
+
+
+def test_other_settings_are_refused(footage, ingested):
+    with pytest.raises(ValueError, match=r"alley\.part was made with the settings .*give the same ones or another"):
+        ingest(footage, ingested, every=4)
+
+
+# What is wrong with videos
+
+
+def test_broken_videos_are_named_counted_and_left_out(footage, ingested, tmp_path):
+    copy, out = tmp_path / "footage", tmp_path / "out"
+    shutil.copytree(footage, copy)
+    write_video(copy / "videos" / "cut.mp4", scene(20))
+    whole = (copy / "videos" / "cut.mp4").read_bytes()
+    (copy / "videos" / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    (copy / "videos" / "text.avi").write_text("nothing to see")
+    write_video(copy / "videos" / "untracked.mkv", scene(3))
+    (copy / "tracks" / "untracked.txt").write_text("1,1,2,3\n")
+    for name in ("cut", "text"):
+        (copy / "tracks" / f"{name}.txt").write_text(tracks(20))
+    ingest(copy, out)
+    broken = read_json(out / "report.json")["broken"]
+    assert list(broken) == ["cut", "text", "untracked"] and "4 values in line 1" in broken["untracked"]
+    assert all("frame 1 cannot be decoded" in broken[name] for name in ("cut", "text"))
+    assert contents(out) == contents(ingested)
+    assert not list(out.rglob("*.tmp"))
+
+
+def test_a_video_cut_off_behind_its_index_is_broken(tmp_path):
+    write_video(tmp_path / "whole.mkv", scene(30))
+    data = (tmp_path / "whole.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(data[: len(data) // 2])
+    assert len(list(read_frames(tmp_path / "whole.mkv"))) == 30
+    with pytest.raises(BrokenVideo, match=r"only 1\d frames could be decoded, \d\d% of it"):
+        list(read_frames(tmp_path / "cut.mkv"))
+
+
+def test_folders_without_videos_and_videos_of_one_name_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="no video in this folder"):
+        find_videos(tmp_path)
+    for name in ("a.mp4", "a.MKV"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ValueError, match="would both be video 'a'; rename"):
+        find_videos(tmp_path)
+
+
+# Decoding
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_frames_are_what_another_decoder_shows(tmp_path, rotation):
+    frames = [np.random.default_rng(seed).integers(0, 256, (48, 64, 3), np.uint8) for seed in range(4)]
+    write_video(tmp_path / "video.mp4", frames, rotation)
+    capture = cv2.VideoCapture(str(tmp_path / "video.mp4"))
+    decoded = list(read_frames(tmp_path / "video.mp4"))
+    assert [frame.number for frame in decoded] == [1, 2, 3, 4]
+    for frame in decoded:
+        ok, expected = capture.read()
+        assert ok
+        np.testing.assert_array_equal(frame.image(), expected[..., ::-1])
+    assert frame_rate(tmp_path / "video.mp4") == 10
+
+
+@pytest.mark.slow
+def test_the_command(footage, ingested, tmp_path):
+    copy, out = tmp_path / "footage", tmp_path / "out"
+    shutil.copytree(footage, copy)
+    (copy / "videos" / "text.avi").write_text("nothing to see")
+    command = [sys.executable, "-m", "cion_jax.samples.ingest", f"--videos={copy / 'videos'}"]
+    command += [f"--tracks={copy / 'tracks'}", f"--out={out}", "--workers=2"]
+
+    def run(*more: str) -> subprocess.CompletedProcess:
+        return subprocess.run([*command, *more], capture_output=True, text=True)
+
+    first = run("--shard=0/2")
+    assert first.returncode == 0 and "Shard 0/2: 2 of its 2 videos are done" in first.stdout, first.stderr
+    assert not (out / "samples.parquet").exists() and len(ages(out)) == 2
+    whole = run()
+    assert whole.returncode == 0 and "24 crops of 6 tracklets" in whole.stdout, whole.stderr
+    assert "1 of 4 videos are left out:\n  text: " in whole.stderr
+    assert contents(out) == contents(ingested)
+    failed = run("--videos=no")
+    assert failed.returncode == 2 and "no: no such folder of videos" in failed.stderr
