@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from flax import nnx
 from PIL import Image
+from sklearn.metrics import average_precision_score
 
 from cion_jax import evaluate as command
 from cion_jax.evaluation import contact_sheet, curve, read_market1501, retrieval_scores
-from cion_jax.evaluation.retrieval import match_ranks
+from cion_jax.evaluation.ranking import Related, match_ranks
 
 
 def cosine_distance(a, b) -> float:
@@ -72,7 +73,7 @@ def rows(problem):
 @pytest.mark.parametrize("ignore_camera", [False, True])
 @pytest.mark.parametrize("seed", range(4))
 def test_scores_follow_the_protocol(seed, ignore_camera, monkeypatch):
-    monkeypatch.setattr("cion_jax.evaluation.retrieval.QUERIES_PER_BLOCK", 16)
+    monkeypatch.setattr("cion_jax.evaluation.distances.BLOCK_BYTES", 16 * 150 * 4)  # several blocks of queries
     problem = world(seed)
     scores = retrieval_scores(*problem, ignore_camera=ignore_camera)
     mAP, cmc, mINP, queries, absent, same_camera = by_the_protocol(*rows(problem), ignore_camera=ignore_camera)
@@ -114,6 +115,21 @@ def test_a_ranking_scored_by_hand():
     assert scores.mAP == pytest.approx((1 / 1 + 2 / 3 + 3 / 5) / 3) and scores.cmc.tolist() == [1, 1]
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_average_precision_is_that_of_scikit_learn(seed):
+    """Without ties, on distances of the test's own, in float64."""
+    query, gallery, query_ids, gallery_ids, *cameras = world(seed)
+    scores = retrieval_scores(query, gallery, query_ids, gallery_ids, *cameras)
+    for row in np.flatnonzero(~np.isnan(scores.average_precision)):
+        own = (gallery_ids == query_ids[row]) & (cameras[1] == cameras[0][row])
+        kept = ~own & (gallery_ids != -1)
+        likeness = [-cosine_distance(query[row], other) for other in gallery[kept]]
+        expected = average_precision_score(gallery_ids[kept] == query_ids[row], likeness)
+        assert scores.average_precision[row] == pytest.approx(expected, abs=1e-6)
+    assert np.isnan(scores.average_precision).sum() == scores.unmatched
+    assert np.nanmean(scores.average_precision) == pytest.approx(scores.mAP)
+
+
 def test_cameras_may_be_names_and_a_perfect_ranking_scores_one():
     scores = score_line(ids=[5, 5, 6], cameras=["b", "c", "a"], query_camera="a")
     assert (scores.mAP, scores.mINP, scores.cmc[0]) == (1, 1, 1)
@@ -130,10 +146,10 @@ def test_match_ranks_equal_those_of_a_stable_sort():
     rng = np.random.default_rng(0)
     for _ in range(50):
         distances = rng.integers(0, 12, 40).astype(np.float32)  # many ties
-        matches = np.sort(rng.choice(40, 9, replace=False))
-        order = sorted(range(40), key=lambda index: distances[index])
+        matches, left_out = np.split(rng.permutation(40)[:14], [9])
+        order = sorted(set(range(40)) - set(left_out), key=lambda index: (distances[index], index))
         expected = sorted(order.index(match) + 1 for match in matches)
-        assert match_ranks(distances, matches).tolist() == expected
+        assert match_ranks(distances, Related(matches, left_out)).tolist() == expected
 
 
 def test_scores_ignore_the_length_of_features():
