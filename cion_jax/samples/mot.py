@@ -12,7 +12,7 @@ Published: https://motchallenge.net/instructions, and the papers of MOT15 to MOT
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -87,7 +87,7 @@ def _lines(path: Path) -> np.ndarray:
     lines = np.stack([column.to_numpy() for column in table.columns], axis=1)
     _check(path, ~np.isfinite(lines[:, :6]).all(axis=1), "a value that is no number")
     whole = lines[:, : _ID + 1]
-    _check(path, ~(whole == np.rint(whole)).all(axis=1), "a frame or id that is no whole number")
+    _check(path, np.not_equal(whole, np.rint(whole)).any(axis=1), "a frame or id that is no whole number")
     _check(path, lines[:, _FRAME] < 1, "a frame below 1 (frames count from 1)")
     return lines
 
@@ -116,6 +116,6 @@ def _check_ids(path: str | os.PathLike, frames: np.ndarray, ids: np.ndarray, num
         raise ValueError(f"{path}: id {ids[row]} is twice in frame {frames[row]}, in lines {first} and {second}")
 
 
-def _check(path: Path, bad: np.ndarray, what: str) -> None:
+def _check(path: Path, bad: Any, what: str) -> None:
     if bad.any():
         raise ValueError(f"{path}: {what} in {bad.sum()} of {len(bad)} lines, first in line {bad.argmax() + 1}")

@@ -1,6 +1,6 @@
 """Pickles of data sets, read without running what they hold.
 
-Lists, tuples, dictionaries, sets, text and numbers need no code. Beyond them a pickle may name NumPy's arrays and
+Lists, tuples, dictionaries, text and numbers need no code. Beyond them a pickle may name NumPy's arrays and
 scalars of plain numbers, for which code of this module stands; any other name is refused before it is looked up.
 """
 

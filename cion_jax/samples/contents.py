@@ -1,0 +1,44 @@
+"""What a sample table says is in it, in numbers."""
+
+from typing import Any
+
+import numpy as np
+
+from cion_jax.samples.table import SampleTable, pc
+
+
+def contents(table: SampleTable) -> dict[str, Any]:
+    """Counts of what the table has columns for.
+
+    images: rows. identities, persons, videos, cameras, tracklets: how many different ones; identity and person -1
+    (discarded, nobody) are none. discarded: rows of identity -1. images_per_identity and images_per_tracklet:
+    `[smallest, median, largest]`.
+    """
+    counts: dict[str, Any] = {"images": len(table)}
+    for name, plural in (("identity", "identities"), ("person", "persons")):
+        if name in table.columns:
+            known = table[name][table[name] >= 0]
+            sizes = np.unique(known, return_counts=True)[1]
+            counts[plural] = len(sizes)
+            if name == "identity":
+                counts["discarded"] = len(table) - len(known)
+                counts["images_per_identity"] = spread(sizes)
+    for name, plural in (("video", "videos"), ("camera", "cameras")):
+        if name in table.columns:
+            counts[plural] = pc.count_distinct(table.arrow[name]).as_py()
+    if {"video", "tracklet"} <= set(table.columns):
+        sizes = np.bincount(table.tracklets)
+        counts["tracklets"] = len(sizes)
+        counts["images_per_tracklet"] = spread(sizes)
+    return counts
+
+
+def in_words(counts: dict[str, Any]) -> str:
+    """The counts of `contents` in one line."""
+    shown = ("images", "identities", "persons", "videos", "cameras", "tracklets")
+    return ", ".join(f"{counts[name]:,} {name}" for name in shown if name in counts)
+
+
+def spread(values: np.ndarray) -> list[float]:
+    """Smallest, median and largest; nothing of nothing."""
+    return [float(value) for value in np.quantile(values, (0, 0.5, 1))] if len(values) else []

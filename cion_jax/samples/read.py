@@ -1,0 +1,41 @@
+r"""A data set on disk as a sample table.
+
+    python -m cion_jax.samples.read --layout=market1501 --root=DIR --out=samples.parquet
+    python -m cion_jax.samples.read --layout=msmt17 --root=DIR --split=train+val --out=samples.parquet
+    python -m cion_jax.samples.read --layout=mot --root=MOT20/train --tracks=gt --crops=CROPS --out=samples.parquet
+    python -m cion_jax.samples.read --layout=tracklets --root=DIR --frame='_f(\d+)' --out=samples.parquet
+
+`file_path` is relative to --root, or to --crops where that is given: the folder for --images of every other command.
+What is read is checked as it is published; `python -m cion_jax.samples.doctor` then looks at every image.
+"""
+
+from absl import flags
+
+from cion_jax.runtime.commands import run
+from cion_jax.samples.contents import contents, in_words
+from cion_jax.samples.formats import write_samples
+from cion_jax.samples.readers import READERS, read_dataset
+
+_OPTIONS = ("crops", "frame", "split", "tracks")
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    values = flags.FLAGS
+    options = {name: value for name in _OPTIONS if (value := values[name].value) is not None}
+    reading = read_dataset(values.layout, values.root, **options)
+    write_samples(reading.samples, values.out)
+    for reason, count in reading.left_out.items():
+        print(f"Left out: {count:,} {reason}.")
+    print(f"{values.out}: {in_words(contents(reading.samples))}; the image folder is {values.crops or values.root}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_enum("layout", None, sorted(READERS), "The data set, as it is published.", required=True)
+    flags.DEFINE_string("root", None, "Its folder.", required=True)
+    flags.DEFINE_string("out", None, "Sample table to write (.parquet).", required=True)
+    flags.DEFINE_string("split", None, "msmt17: train, or train+val.")
+    flags.DEFINE_string("tracks", None, "mot: gt, det, or a folder (or file) of a tracker's results.")
+    flags.DEFINE_string("crops", None, "mot and lupersonnl's videos: folder that crops are written to.")
+    flags.DEFINE_string("frame", None, r"tracklets: regular expression of the frame number in a name, as 'f(\d+)'.")
+    run(main)

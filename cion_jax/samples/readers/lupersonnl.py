@@ -1,0 +1,122 @@
+"""LUPerson-NL, in each of the forms that its tools write (https://github.com/DengpanFu/LUPerson-NL).
+
+    lmdb/data.mdb, keys.pkl    images by the key `<video>_<pid>_<frame>_<object>`, and the list of keys
+    <country>/<city>/<id>/     loose crops, `<pid>_<frame>_<object>.jpg`
+    dets/, videos/             `<country>+<city>+<id>.pkl`: boxes by frame, and `<country>/<city>/<same name>.mp4`
+
+A pid is one track of one video, so it is the tracklet; frames count from 0.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cion_jax.runtime.progress import console, progress
+from cion_jax.samples.folder import read_folder
+from cion_jax.samples.ingest.decoding import BrokenVideo, read_frames
+from cion_jax.samples.lmdb_images import LmdbImages, is_lmdb
+from cion_jax.samples.pickles import read_pickle
+from cion_jax.samples.readers.cutting import MissingFrames, cut_boxes
+from cion_jax.samples.readers.reading import Reading, integers, parse_names
+from cion_jax.samples.table import EXAMPLES, SampleTable, pc
+
+_KEYS, _DETECTIONS, _VIDEOS = "keys.pkl", "dets", "videos"
+_NAME = r"(?P<tracklet>\d{6,})_(?P<frame>\d{7,})_\d{2,}"
+
+
+def read_lupersonnl(root: Path, *, crops: str | None = None) -> Reading:
+    """LUPerson-NL as `root` has it. From an LMDB, `file_path` is the key, and `root` is the image folder.
+
+    `crops` is the folder that the boxes of `dets/` are cut into, in the form of loose crops; videos that are not
+    there any more, or broken, are left out.
+
+    Raises:
+      ValueError: none of the three forms, names or keys that are not of this form, a damaged LMDB or pickle, a
+        pickle that names code, keys that the LMDB does not have.
+    """
+    videos = (root / _DETECTIONS).is_dir() and (root / _VIDEOS).is_dir()
+    if (crops is not None) != videos:
+        raise ValueError(
+            f"{root}: has {_DETECTIONS}/ and {_VIDEOS}/, give the folder of crops to write with --crops"
+            if videos
+            else f"{root}: --crops is for {_DETECTIONS}/ and {_VIDEOS}/ in it, which are not there"
+        )
+    if crops is not None:
+        left_out = _cut_videos(root, Path(crops))
+        return Reading(_read_crops(Path(crops)), left_out)
+    return Reading(_read_lmdb(root) if is_lmdb(root) else _read_crops(root))
+
+
+def _read_lmdb(root: Path) -> SampleTable:
+    images = LmdbImages(root)
+    file = next((found for found in (root / _KEYS, root.resolve().parent / _KEYS) if found.exists()), root / _KEYS)
+    index = read_pickle(file)
+    try:
+        keys = pa.array(index["keys"], pa.large_string())
+        pids = pa.array(np.asarray(index["pids"]).astype(np.int64)) if "pids" in index else None
+    except (TypeError, KeyError, ValueError, pa.ArrowException) as error:
+        raise ValueError(f"{file}: expected a dictionary of keys, a list of text, and pids ({error})") from error
+    parsed = parse_names(keys, rf"(?P<video>\d{{5,}})_{_NAME}", str(file), "<video>_<pid>_<frame>_<object>")
+    tracklet = integers(parsed["tracklet"])
+    if pids is not None and not pids.equals(tracklet):
+        raise ValueError(f"{file}: its {len(pids)} pids are not those in its {len(keys)} keys; make it again")
+    missing = np.flatnonzero(images.missing(keys.to_pylist()))
+    if missing.size:
+        examples = ", ".join(f"{keys[row].as_py()!r}" for row in missing[:EXAMPLES].tolist())
+        raise ValueError(f"{root}: {missing.size} of {len(keys)} keys of {_KEYS} are not in the LMDB: {examples}")
+    columns = {"file_path": keys, "video": parsed["video"], "tracklet": tracklet, "frame": integers(parsed["frame"])}
+    return SampleTable(pa.table(columns), source=str(file))
+
+
+def _read_crops(root: Path) -> SampleTable:
+    paths = read_folder(root)["file_path"]
+    pattern = rf"(?P<country>[^/]+)/(?P<city>[^/]+)/(?P<id>[^/]+)/{_NAME}\.jpg"
+    parsed = parse_names(paths, pattern, str(root), "<country>/<city>/<id>/<pid>_<frame>_<object>.jpg")
+    video = pc.binary_join_element_wise(parsed["country"], parsed["city"], parsed["id"], "+")
+    tracklet, frame = integers(parsed["tracklet"]), integers(parsed["frame"])
+    return SampleTable.from_columns(file_path=paths, video=video, tracklet=tracklet, frame=frame)
+
+
+def _cut_videos(root: Path, crops: Path) -> dict[str, int]:
+    """Cuts the boxes of every video out of it; returns what was left out. Videos that do not serve are named."""
+    files = sorted((root / _DETECTIONS).glob("*.pkl"))
+    left_out: Counter[str] = Counter()
+    with progress("crops", len(files), "videos") as advance:
+        for file in files:
+            if file.stem.count("+") != 2:
+                raise ValueError(f"{file}: expected the name <country>+<city>+<id>.pkl")
+            country, city, name = file.stem.split("+")
+            numbers, boxes, names = _boxes(file)
+            video = root / _VIDEOS / country / city / f"{file.stem}.mp4"
+            if not video.is_file():
+                left_out["videos that are not there"] += 1
+            elif names:
+                try:
+                    kept = cut_boxes(read_frames(video), numbers, boxes, names, crops / country / city / name)
+                    left_out.update({"boxes outside their frame": int((~kept).sum())} if not kept.all() else {})
+                except (BrokenVideo, MissingFrames) as error:
+                    left_out["videos that are broken or lack frames"] += 1
+                    console.print(f"{video}: left out, {error}", markup=False, highlight=False, soft_wrap=True)
+            advance(1, file.stem)
+    return dict(left_out)
+
+
+def _boxes(file: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Of a video's pickle: frame numbers `[n]`, from 1; boxes `[n, 4]`, rounded; and names of crops."""
+    content: Any = read_pickle(file)
+    numbers, boxes, names = [], [], []
+    try:
+        for frame, people in content.items():
+            for number, person in people:
+                box = np.asarray(person["bbox"], np.float64).reshape(4)
+                if frame < 0 or not np.isfinite(box).all():
+                    raise ValueError(f"frame {frame}, box {box.tolist()}")
+                numbers.append(int(frame) + 1)
+                boxes.append(np.rint(box))
+                names.append(f"{person['pid']:06d}_{frame:07d}_{number:02d}.jpg")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file}: expected {{frame: [(object, {{'bbox', 'pid'}}), ...]}} ({error})") from error
+    return np.array(numbers, np.int64), np.array(boxes).reshape(-1, 4), names

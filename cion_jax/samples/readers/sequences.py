@@ -1,0 +1,143 @@
+"""MOTChallenge sequences: boxes from text files, frames from folders or videos, crops cut out of them."""
+
+import configparser
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from cion_jax.runtime.progress import progress
+from cion_jax.samples.images import load_image
+from cion_jax.samples.ingest.decoding import EXTENSIONS, Frame, read_frames
+from cion_jax.samples.mot import MotBoxes, read_mot
+from cion_jax.samples.readers.cutting import cut_boxes
+from cion_jax.samples.readers.reading import Reading
+from cion_jax.samples.table import SampleTable
+
+_INFO, _FRAMES = "seqinfo.ini", "img1"
+# MOT17 has every sequence three times, each with the detections of another detector and the same ground truth.
+_DETECTOR = re.compile(r"(MOT17-\d+)-(DPM|FRCNN|SDP)")
+
+
+class _Sequence(NamedTuple):
+    name: str
+    folder: Path  # where gt/ and det/ are
+    frames: Callable[[], Iterable[Frame]]
+
+
+def read_sequences(root: Path, *, tracks: str, crops: str) -> Reading:
+    """A sequence, or a folder of sequences, each a folder with `img1/` (or what its `seqinfo.ini` says) or a video.
+
+    Args:
+      tracks: "gt" for `gt/gt.txt`, "det" for `det/det.txt` (crops then belong to no tracklet), or a tracker's
+        results: a folder of `<sequence>.txt`, or one such file.
+      crops: folder that crops are written to, `<sequence>/<id>/<frame>.jpg`, whole sequences or nothing. A
+        sequence that is already there is not cut again.
+
+    Raises:
+      ValueError: no sequences, files that are missing, broken or cut off.
+    """
+    sequences = _sequences(root)
+    left_out: Counter[str] = Counter()
+    if tracks == "gt":
+        sequences, copies = _first_copies(sequences)
+        left_out.update({"sequences with the ground truth of another (MOT17's detectors)": copies} if copies else {})
+    parts = []
+    with progress("crops", len(sequences), "sequences") as advance:
+        for sequence in sequences:
+            kind = tracks if tracks in ("gt", "det") else "tracks"
+            boxes = read_mot(_boxes_of(sequence, tracks), kind)
+            table, outside = _cut(sequence, boxes, Path(crops))
+            left_out.update({f"boxes {reason}": count for reason, count in boxes.left_out.items()})
+            left_out.update({"boxes outside their frame": outside} if outside else {})
+            parts.append(table)
+            advance(1, sequence.name)
+    return Reading(SampleTable(pa.concat_tables(parts), source=str(root)), dict(left_out))
+
+
+def _cut(sequence: _Sequence, boxes: MotBoxes, crops: Path) -> tuple[pa.Table, int]:
+    """The table of a sequence's crops, and how many boxes lie outside their frame."""
+    if boxes.ids is None:
+        names = [f"{frame:06d}_{place:03d}.jpg" for frame, place in zip(boxes.frames, _places(boxes.frames))]
+    else:
+        names = [f"{track:06d}/{frame:06d}.jpg" for track, frame in zip(boxes.ids, boxes.frames)]
+    try:
+        kept = cut_boxes(sequence.frames(), boxes.frames, boxes.boxes, names, crops / sequence.name)
+    except ValueError as error:
+        raise ValueError(f"sequence {sequence.name}: {error}") from error
+    table = {
+        "file_path": pa.array([f"{sequence.name}/{name}" for name in names], pa.large_string()),
+        "video": pa.array([sequence.name] * len(names), pa.large_string()),
+        **({} if boxes.ids is None else {"tracklet": pa.array(boxes.ids)}),
+        "frame": pa.array(boxes.frames),
+    }
+    return pa.table(table).filter(pa.array(kept)), int((~kept).sum())
+
+
+def _places(frames: np.ndarray) -> np.ndarray:
+    """The place of each box among those of its frame, from 0, in the order of the file."""
+    order = np.argsort(frames, kind="stable")
+    _, starts, counts = np.unique(frames[order], return_index=True, return_counts=True)
+    places = np.empty(len(frames), np.int64)
+    places[order] = np.arange(len(frames)) - np.repeat(starts, counts)
+    return places
+
+
+def _sequences(root: Path) -> list[_Sequence]:
+    """The sequences in `root` by name, or `root` itself if it is one."""
+    if _is_sequence(root):
+        return [_of_folder(root)]
+    found = []
+    for path in sorted(root.iterdir()):
+        if path.is_dir() and _is_sequence(path):
+            found.append(_of_folder(path))
+        elif path.suffix.lower() in EXTENSIONS:
+            found.append(_Sequence(path.stem, root / path.stem, lambda path=path: read_frames(path)))
+    if not found:
+        raise ValueError(f"{root}: no sequence, a folder with {_FRAMES}/ or {_INFO}, and no video in it")
+    names = [sequence.name for sequence in found]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"{root}: sequence {twice[0]} is there twice, as a folder and a video or two videos")
+    return found
+
+
+def _is_sequence(folder: Path) -> bool:
+    return (folder / _FRAMES).is_dir() or (folder / _INFO).is_file()
+
+
+def _of_folder(folder: Path) -> _Sequence:
+    """A folder of frames `<number>.jpg`, numbered from 1; `seqinfo.ini` may say where and how many."""
+    name, images, length = folder.resolve().name, folder / _FRAMES, None
+    if (folder / _INFO).is_file():
+        parser = configparser.ConfigParser(interpolation=None)
+        try:
+            parser.read(folder / _INFO)
+            info = parser["Sequence"]
+            name, length = info.get("name", name), info.getint("seqLength")
+            images = folder / info.get("imDir", _FRAMES)
+        except (configparser.Error, KeyError, ValueError, UnicodeDecodeError) as error:
+            raise ValueError(f"{folder / _INFO}: expected a section [Sequence] ({error})") from error
+    files = {int(file.stem): file for file in sorted(images.glob("*")) if file.stem.isdecimal()}
+    if not files or (length is not None and len(files) < length):
+        raise ValueError(f"{images}: {len(files)} frames, expected {length or 'some, 000001.jpg and so on'}")
+    return _Sequence(name, folder, lambda: [Frame(n, lambda f=file: load_image(f)) for n, file in files.items()])
+
+
+def _first_copies(sequences: list[_Sequence]) -> tuple[list[_Sequence], int]:
+    """One of each sequence that is there with several detectors, and how many were left out."""
+    kept = {}
+    for sequence in sequences:
+        match = _DETECTOR.fullmatch(sequence.name)
+        kept.setdefault(match[1] if match else sequence.name, sequence)
+    return list(kept.values()), len(sequences) - len(kept)
+
+
+def _boxes_of(sequence: _Sequence, tracks: str) -> Path:
+    if tracks in ("gt", "det"):
+        return sequence.folder / tracks / f"{tracks}.txt"
+    given = Path(tracks)
+    return given / f"{sequence.name}.txt" if given.is_dir() else given

@@ -1,0 +1,36 @@
+"""Any folder of tracklets: `video/tracklet/*.jpg`."""
+
+import re
+from pathlib import Path
+
+from cion_jax.samples.folder import read_folder
+from cion_jax.samples.readers.reading import Reading, integers, parse_names
+from cion_jax.samples.table import SampleTable
+
+
+def read_tracklets(root: Path, *, frame: str | None = None) -> Reading:
+    r"""Every image `video/tracklet/name` below `root`; a video's own name may hold folders too.
+
+    `frame` is a regular expression whose one group is the frame number in an image's name, such as `f(\d+)`. Without
+    it the table has no frames: a number in a name may just count the images of a tracklet, and tracklets that seem
+    to share frames are taken for different people.
+
+    Raises:
+      ValueError: an image that is in no such folder, or a name without frame number.
+    """
+    paths = read_folder(root)["file_path"]
+    folders = parse_names(paths, r"(?P<video>.+)/(?P<tracklet>[^/]+)/[^/]+", str(root), "video/tracklet/image")
+    columns = {"file_path": paths, **folders}
+    if frame is not None:
+        columns["frame"] = integers(parse_names(paths, _around(frame), str(root), f"with {frame!r} in them")["frame"])
+    return Reading(SampleTable.from_columns(**columns))
+
+
+def _around(frame: str) -> str:
+    try:
+        groups = re.compile(frame).groups
+    except re.error as error:
+        raise ValueError(f"--frame={frame!r} is no regular expression ({error})") from None
+    if groups != 1 or r"(\d+)" not in frame:
+        raise ValueError(rf"--frame={frame!r}: expected one group of digits, such as 'f(\d+)'")
+    return r".*/[^/]*?" + frame.replace(r"(\d+)", r"(?P<frame>\d+)") + r"[^/]*"

@@ -1,0 +1,270 @@
+"""LUPerson-NL in each form that its tools write: LMDB with keys, loose crops, detections with videos."""
+
+import pickle
+import pickletools
+
+import lmdb
+import numpy as np
+import pytest
+
+from cion_jax.samples import UndecodableImage, check_images, load_image, open_images
+from cion_jax.samples.pickles import read_pickle
+from cion_jax.samples.readers import read_dataset
+from tests.test_readers import make, rows
+
+CROPS = [
+    "china/beijing/dQw4w9WgXcQ/000012_0000250_00.jpg",
+    "china/beijing/dQw4w9WgXcQ/000012_0000275_01.jpg",
+    "usa/new-york/-Ab_cd3fGhI/000345_0000000_11.jpg",
+]
+KEYS = ["00001_000012_0000250_00", "00001_000012_0000275_01", "00002_000345_0000000_11"]
+
+
+@pytest.fixture
+def crops(tmp_path):
+    return make(tmp_path / "lup-nl", *CROPS)
+
+
+def write_lmdb(root, crops, **index):
+    """As convert_lmdb.py of LUPerson-NL writes it."""
+    (root / "lmdb").mkdir(parents=True)
+    with lmdb.open(str(root / "lmdb"), map_size=2**30) as environment, environment.begin(write=True) as transaction:
+        for key, path in zip(KEYS, CROPS):
+            transaction.put(key.encode("ascii"), np.frombuffer((crops / path).read_bytes(), np.uint8))
+    index = {"keys": KEYS, "pids": [12, 12, 345]} | index
+    (root / "keys.pkl").write_bytes(pickle.dumps({name: value for name, value in index.items() if value is not None}))
+    return root
+
+
+# --- loose crops
+
+
+def test_loose_crops(crops):
+    assert rows(read_dataset("lupersonnl", crops)) == [
+        {"file_path": CROPS[0], "video": "china+beijing+dQw4w9WgXcQ", "tracklet": 12, "frame": 250},
+        {"file_path": CROPS[1], "video": "china+beijing+dQw4w9WgXcQ", "tracklet": 12, "frame": 275},
+        {"file_path": CROPS[2], "video": "usa+new-york+-Ab_cd3fGhI", "tracklet": 345, "frame": 0},
+    ]
+
+
+def test_crops_that_are_named_otherwise(crops):
+    make(crops, "china/beijing/dQw4w9WgXcQ/12_250_0.jpg", "000012_0000250_00.jpg")
+    with pytest.raises(ValueError, match=r"2 of 5 names are not <country>/<city>/<id>/<pid>_<frame>_<object>\.jpg"):
+        read_dataset("lupersonnl", crops)
+    with pytest.raises(ValueError, match="--crops is for dets/ and videos/ in it"):
+        read_dataset("lupersonnl", crops, crops="x")
+
+
+# --- LMDB
+
+
+def test_lmdb(crops, tmp_path):
+    root = write_lmdb(tmp_path / "lupnl_lmdb", crops)
+    table = read_dataset("lupersonnl", root).samples
+    assert table.arrow.to_pylist() == [
+        {"file_path": KEYS[0], "video": "00001", "tracklet": 12, "frame": 250},
+        {"file_path": KEYS[1], "video": "00001", "tracklet": 12, "frame": 275},
+        {"file_path": KEYS[2], "video": "00002", "tracklet": 345, "frame": 0},
+    ]
+    assert rows(read_dataset("lupersonnl", root / "lmdb")) == table.arrow.to_pylist()
+
+
+def test_the_images_of_an_lmdb(crops, tmp_path):
+    root = write_lmdb(tmp_path / "lupnl_lmdb", crops)
+    images, again = open_images(root), open_images(root / "lmdb")  # LMDB itself allows one of them only
+    for key, path in zip(KEYS, CROPS):
+        np.testing.assert_array_equal(images.load(key), load_image(crops / path))
+        assert again.read(key) == (crops / path).read_bytes()
+    asked = [KEYS[1], "00009_000012_0000275_01", "", "x" * 1000]
+    assert images.missing(asked).tolist() == [False, True, True, True]
+    for absent in asked[1:]:
+        with pytest.raises(UndecodableImage, match=r"no such key in|cannot be read from"):
+            images.load(absent)
+    table = read_dataset("lupersonnl", root).samples
+    check_images(table, root)
+    with pytest.raises(ValueError, match=r"1 of 3 images are not under the image root .*row 2: 'x'"):
+        check_images(table.with_columns(file_path=[*KEYS[:2], "x"]), root)
+
+
+@pytest.mark.parametrize("cut", [0, 100, 5000, 9000])
+def test_an_lmdb_that_is_cut_off(crops, tmp_path, cut):
+    """Reading beyond its end would not raise but kill the process."""
+    root = write_lmdb(tmp_path / "lupnl_lmdb", crops)
+    data = root / "lmdb" / "data.mdb"
+    data.write_bytes(data.read_bytes()[:cut])
+    with pytest.raises(ValueError, match=r"lmdb(/data\.mdb)? (cannot be opened as an LMDB|is cut off: \d+ bytes)"):
+        read_dataset("lupersonnl", root)
+
+
+def test_without_the_package(crops, tmp_path, monkeypatch):
+    root = write_lmdb(tmp_path / "lupnl_lmdb", crops)
+    monkeypatch.setitem(__import__("sys").modules, "lmdb", None)
+    with pytest.raises(ValueError, match="is an LMDB; pip install lmdb"):
+        open_images(root)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ({"keys": [*KEYS, "00003_000346_0000001_00"], "pids": None}, r"1 of 4 keys .* not in the LMDB: '00003_000346"),
+        ({"keys": ["12_34", *KEYS[1:]]}, r"1 of 3 names are not <video>_<pid>_<frame>_<object>: '12_34'"),
+        ({"keys": [*KEYS[:2], KEYS[1]], "pids": [12, 12, 12]}, "file_path appears more than once in 2 of 3 rows"),
+        ({"keys": [*KEYS[:2], 5]}, "expected a dictionary of keys, a list of text"),
+        ({"keys": None}, "expected a dictionary of keys"),
+        ({"pids": [12, 12]}, "its 2 pids are not those in its 3 keys"),
+        ({"pids": [12, 345, 12]}, "its 3 pids are not those in its 3 keys"),
+        ({"pids": ["a", "b", "c"]}, "expected a dictionary of keys"),
+    ],
+)
+def test_bad_lists_of_keys(crops, tmp_path, index, message):
+    root = write_lmdb(tmp_path / "lupnl_lmdb", crops, **index)
+    with pytest.raises(ValueError, match=message):
+        read_dataset("lupersonnl", root)
+
+
+def test_a_missing_or_truncated_list_of_keys(crops, tmp_path):
+    root = write_lmdb(tmp_path / "lupnl_lmdb", crops)
+    content = (root / "keys.pkl").read_bytes()
+    (root / "keys.pkl").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"keys\.pkl: no pickle, or cut off"):
+        read_dataset("lupersonnl", root)
+    (root / "keys.pkl").unlink()
+    with pytest.raises(ValueError, match=r"keys\.pkl: no such file"):
+        read_dataset("lupersonnl", root)
+
+
+# --- pickles
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_plain_data_and_arrays_of_any_protocol(tmp_path, protocol):
+    box = np.array([[1.5, -2, 3e9, 4]])
+    value = {"a": [(1, {"bbox": box, "pid": np.int64(7)})], b"b": [2.5, None, True], "c": box.T, "d": box.astype(">f4")}
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(value, protocol=protocol))
+    found = read_pickle(tmp_path / "x.pkl")
+    assert found["a"][0][0] == 1 and found["a"][0][1]["pid"] == 7 and found[b"b"] == [2.5, None, True]
+    for ours, theirs in ((found["a"][0][1]["bbox"], box), (found["c"], box.T), (found["d"], box)):
+        np.testing.assert_array_equal(np.asarray(ours), theirs)
+
+
+def test_names_of_numpy_1_are_known(tmp_path):
+    """The published pickles are older than NumPy 2, which calls its modules otherwise."""
+    new = pickle.dumps([np.arange(3.0), np.float32(2)], protocol=2)
+    old = new.replace(b"numpy._core.", b"numpy.core.")
+    assert old != new
+    (tmp_path / "x.pkl").write_bytes(old)
+    array, number = read_pickle(tmp_path / "x.pkl")
+    assert np.asarray(array).tolist() == [0, 1, 2] and number == 2
+
+
+class Runs:
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"keys": [], "pids": Runs(print, "run")},
+        Runs(__import__("os").system, "echo run"),
+        Runs(eval, "print('run')"),
+        Runs(getattr, "x", "upper"),
+        np.array([Runs(print, "run")], object),
+    ],
+)
+def test_pickles_that_hold_code_are_refused_and_nothing_runs(tmp_path, capfd, content):
+    data = pickle.dumps(content)
+    assert any(op.name in ("STACK_GLOBAL", "GLOBAL") for op, _, _ in pickletools.genops(data))
+    (tmp_path / "keys.pkl").write_bytes(data)
+    with pytest.raises(ValueError, match=r"keys\.pkl: (refused, it asks for|no pickle.*expected numbers)"):
+        read_pickle(tmp_path / "keys.pkl")
+    assert "run" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x80\x04", b"no pickle", b"cnumpy\nndarray\n.", b"\x80\x04K\x01K\x02", b"N}b."]
+)
+def test_bytes_that_are_no_pickle(tmp_path, data):
+    (tmp_path / "x.pkl").write_bytes(data)
+    try:
+        read_pickle(tmp_path / "x.pkl")
+    except ValueError as error:
+        assert "x.pkl: no pickle, or cut off" in str(error)
+
+
+# --- detections and videos
+
+
+@pytest.fixture
+def videos(tmp_path):
+    """A video of 12 frames whose left half shows the frame's number as grey, and its detections."""
+    av = pytest.importorskip("av")
+    root = tmp_path / "raw"
+    (root / "dets").mkdir(parents=True)
+    path = root / "videos" / "uk" / "york" / "uk+york+AbC-_1.mp4"
+    path.parent.mkdir(parents=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(12):
+            image = np.zeros((48, 64, 3), np.uint8)
+            image[:, :32] = 20 * number
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    detections = {
+        3: [(0, {"bbox": np.array([2.4, -3.0, 20.6, 40.2]), "pid": 17})],
+        11: [
+            (0, {"bbox": np.array([40.0, 5, 90, 30]), "pid": 17}),
+            (2, {"bbox": np.array([70.0, 0, 80, 9]), "pid": 18}),
+        ],
+    }
+    (root / "dets" / "uk+york+AbC-_1.pkl").write_bytes(pickle.dumps(detections))
+    (root / "dets" / "uk+york+gone.pkl").write_bytes(pickle.dumps(detections))
+    return root
+
+
+def test_crops_of_detections_and_videos(videos, tmp_path):
+    out = tmp_path / "crops"
+    for _ in range(2):  # the second time nothing is cut again
+        reading = read_dataset("lupersonnl", videos, crops=str(out))
+        assert rows(reading) == [
+            {"file_path": f"uk/york/AbC-_1/{name}.jpg", "video": "uk+york+AbC-_1", "tracklet": 17, "frame": frame}
+            for name, frame in (("000017_0000003_00", 3), ("000017_0000011_00", 11))
+        ]
+        assert reading.left_out == {"boxes outside their frame": 1, "videos that are not there": 1}
+    first, second = (load_image(out / path) for path in reading.samples["file_path"])
+    assert first.shape == (40, 19, 3) and second.shape == (25, 24, 3)  # rounded, and clipped to the frame
+    assert abs(first.mean() - 60) < 6 and second.mean() < 6  # frames count from 0
+
+
+def test_bad_detections(videos, tmp_path, capsys):
+    with pytest.raises(ValueError, match="has dets/ and videos/, give the folder of crops to write with --crops"):
+        read_dataset("lupersonnl", videos)
+    file = videos / "dets" / "uk+york+AbC-_1.pkl"
+    for content in ({3: [(0, {"bbox": np.zeros(3), "pid": 1})]}, {3: [(0, {"pid": 1})]}, [1], {"3": [(0, {})]}):
+        file.write_bytes(pickle.dumps(content))
+        with pytest.raises(ValueError, match=r"uk\+york\+AbC-_1\.pkl: expected \{frame: \["):
+            read_dataset("lupersonnl", videos, crops=str(tmp_path / "crops"))
+    file.write_bytes(pickle.dumps({500: [(0, {"bbox": np.arange(4.0), "pid": 1})]}))
+    with pytest.raises(ValueError, match="crops: no image in this folder"):
+        read_dataset("lupersonnl", videos, crops=str(tmp_path / "crops"))
+    assert "AbC-_1.mp4: left out, 1 frames with boxes are not there, the first is frame 501" in capsys.readouterr().err
+    file.rename(videos / "dets" / "york.pkl")
+    with pytest.raises(ValueError, match=r"york\.pkl: expected the name <country>\+<city>\+<id>\.pkl"):
+        read_dataset("lupersonnl", videos, crops=str(tmp_path / "crops"))
+    assert not list((tmp_path / "crops").rglob("*.jpg"))
+
+
+def test_a_broken_video_is_named_and_left_out(videos, tmp_path, capsys):
+    video = videos / "videos/uk/york/uk+york+AbC-_1.mp4"
+    detections = (videos / "dets/uk+york+AbC-_1.pkl").read_bytes()
+    (videos / "dets/uk+york+other.pkl").write_bytes(detections)
+    (video.parent / "uk+york+other.mp4").write_bytes(video.read_bytes())
+    video.write_bytes(b"no video")
+    reading = read_dataset("lupersonnl", videos, crops=str(tmp_path / "crops"))
+    assert set(reading.samples["video"]) == {"uk+york+other"}
+    assert reading.left_out["videos that are broken or lack frames"] == 1
+    assert "AbC-_1.mp4: left out, frame 1 cannot be decoded" in capsys.readouterr().err

@@ -1,0 +1,160 @@
+"""MOTChallenge sequences with frames or videos: which crops are cut, what they show, what is refused."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cion_jax.samples import load_image, read_samples, write_samples
+from cion_jax.samples.readers import read_dataset
+from tests.test_readers import rows
+
+HEIGHT, WIDTH = 30, 40
+
+
+def picture(frame):
+    """Every pixel says where and in which frame it is."""
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    return np.stack([rows * 8, columns * 6, np.full_like(rows, 20 * frame)], axis=2).astype(np.uint8)
+
+
+def write_sequence(root, name, frames=3, length=None, **texts):
+    """`texts` are the boxes of gt and det."""
+    (root / name / "img1").mkdir(parents=True)
+    for frame in range(1, frames + 1):
+        Image.fromarray(picture(frame)).save(root / name / "img1" / f"{frame:06d}.jpg", quality=100, subsampling=0)
+    info = f"name={name}\nimDir=img1\nframeRate=30\nseqLength={length or frames}\nimWidth=40\nimHeight=30\nimExt=.jpg\n"
+    (root / name / "seqinfo.ini").write_text(f"[Sequence]\n{info}")
+    for kind, text in texts.items():
+        (root / name / kind).mkdir()
+        (root / name / kind / f"{kind}.txt").write_text(text)
+    return root
+
+
+def read(root, tracks, crops):
+    return read_dataset("mot", root, tracks=str(tracks), crops=str(crops))
+
+
+GT = """1,1,10,4,8,20,1,1,1
+2,1,12.4,4.6,8,20,1,1,1
+2,2,-5,-5,15,20,1,1,1
+3,2,35,20,30,30,1,1,1
+3,9,50,0,5,5,1,1,1
+1,3,0,0,9,9,0,1,1
+"""
+
+
+def test_crops_of_the_ground_truth(tmp_path):
+    root = write_sequence(tmp_path / "train", "MOT20-01", gt=GT)
+    reading = read(root, "gt", tmp_path / "crops")
+    assert rows(reading) == [
+        {"file_path": f"MOT20-01/{track:06d}/{frame:06d}.jpg", "video": "MOT20-01", "tracklet": track, "frame": frame}
+        for frame, track in ((1, 1), (2, 1), (2, 2), (3, 2))
+    ]
+    assert reading.left_out == {"boxes flagged as not to be counted": 1, "boxes outside their frame": 1}
+    # Whole pixels that a box touches, clipped to the frame.
+    expected = [picture(1)[4:24, 10:18], picture(2)[4:25, 12:21], picture(2)[:15, :10], picture(3)[20:, 35:]]
+    for path, part in zip(reading.samples["file_path"], expected, strict=True):
+        crop = load_image(tmp_path / "crops" / path).astype(int)
+        assert crop.shape == part.shape
+        assert np.abs(crop - part).max() < 24  # JPEG
+
+
+DET = """2,-1,1,1,5,9,0.9,-1,-1,-1
+1,-1,1,1,5,9,0.9,-1,-1,-1
+2,-1,9,1,5,9,-3,-1,-1,-1
+"""
+
+
+def test_crops_of_detections_have_no_tracklet(tmp_path):
+    root = write_sequence(tmp_path, "a", det=DET)
+    reading = read(root / "a", "det", tmp_path / "crops")
+    assert [(row["file_path"], row["frame"]) for row in rows(reading)] == [
+        ("a/000002_000.jpg", 2),
+        ("a/000001_000.jpg", 1),
+        ("a/000002_001.jpg", 2),
+    ]
+    assert "tracklet" not in reading.samples.columns
+
+
+def test_a_trackers_results(tmp_path):
+    root = write_sequence(tmp_path / "data", "a")
+    write_sequence(root, "b")
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "a.txt").write_text("1,4,1.5,1,5,9,0.9,-1,-1,-1\n")
+    with pytest.raises(ValueError, match=r"b\.txt: no such file of boxes"):
+        read(root, results, tmp_path / "crops")
+    assert list((tmp_path / "crops").rglob("*.jpg")) == [tmp_path / "crops/a/000004/000001.jpg"]  # what is done is kept
+    (results / "b.txt").write_text("3,4,1.5,1,5,9\n")
+    table = read(root, results, tmp_path / "crops").samples
+    assert list(zip(table["video"], table["tracklet"], table["frame"])) == [("a", 4, 1), ("b", 4, 3)]
+    write_samples(table, tmp_path / "s.parquet")
+    assert read_samples(tmp_path / "s.parquet").arrow.equals(table.arrow)
+
+
+def test_only_what_changed_is_cut_again(tmp_path):
+    root = write_sequence(tmp_path / "data", "a", gt="1,1,10,4,8,20,1,1,1\n")
+    crop = tmp_path / "crops/a/000001/000001.jpg"
+    read(root, "gt", tmp_path / "crops")
+    before = crop.stat().st_mtime_ns
+    read(root, "gt", tmp_path / "crops")
+    assert crop.stat().st_mtime_ns == before
+    (root / "a/gt/gt.txt").write_text("1,2,10,4,6,20,1,1,1\n")
+    read(root, "gt", tmp_path / "crops")
+    assert not crop.exists() and load_image(tmp_path / "crops/a/000002/000001.jpg").shape == (20, 6, 3)
+
+
+def test_sequences_of_mot17_are_there_once(tmp_path):
+    for detector in ("DPM", "FRCNN", "SDP"):
+        write_sequence(tmp_path / "train", f"MOT17-02-{detector}", gt="1,1,10,4,8,20,1,1,1\n", det="1,-1,0,0,9,9,1\n")
+    truth = read(tmp_path / "train", "gt", tmp_path / "crops")
+    assert truth.samples["video"].tolist() == ["MOT17-02-DPM"]
+    assert truth.left_out == {"sequences with the ground truth of another (MOT17's detectors)": 2}
+    assert len(read(tmp_path / "train", "det", tmp_path / "detected").samples) == 3
+
+
+def test_videos(tmp_path):
+    av = pytest.importorskip("av")
+    (tmp_path / "videos").mkdir()
+    with av.open(str(tmp_path / "videos" / "street.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(1, 13):
+            image = np.full((48, 64, 3), 20 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    (tmp_path / "street.txt").write_text("1,7,4,4,20,30,1,-1,-1,-1\n9,7,50,4,20,30,1,-1,-1,-1\n")
+    table = read(tmp_path / "videos", tmp_path / "street.txt", tmp_path / "crops").samples
+    first, last = (load_image(tmp_path / "crops" / path) for path in table["file_path"])
+    assert first.shape == (30, 20, 3) and last.shape == (30, 14, 3)
+    assert abs(first.mean() - 20) < 6 and abs(last.mean() - 180) < 6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda root: (root / "a/img1/000002.jpg").unlink(), r"img1: 2 frames, expected 3"),
+        (lambda root: (root / "a/img1/000002.jpg").write_bytes(b"x"), r"sequence a: .*000002\.jpg: not an image"),
+        (
+            lambda root: (root / "a/gt/gt.txt").write_text("7,1,1,1,5,5,1,1,1\n"),
+            "sequence a: 1 frames .* frame 7",
+        ),
+        (lambda root: (root / "a/gt/gt.txt").unlink(), r"gt\.txt: no such file of boxes"),
+        (
+            lambda root: (root / "a/seqinfo.ini").write_text("name=a\n"),
+            r"seqinfo\.ini: expected a sec",
+        ),
+        (
+            lambda root: (root / "a/seqinfo.ini").write_text("[Sequence]\nseqLength=x\n"),
+            r"seqinfo\.ini: expected a sec",
+        ),
+        (lambda root: (root / "a").rename(root.parent / "elsewhere"), "data: no sequence, a folder with img1/"),
+        (lambda root: (root / "a.mp4").write_bytes(b"x"), "sequence a is there twice"),
+    ],
+)
+def test_bad_sequences(tmp_path, change, message):
+    root = write_sequence(tmp_path / "data", "a", gt="1,1,10,4,8,20,1,1,1\n2,1,10,4,8,20,1,1,1\n")
+    change(root)
+    with pytest.raises(ValueError, match=message):
+        read(root, "gt", tmp_path / "crops")
+    assert not list((tmp_path / "crops").rglob("*.jpg"))
