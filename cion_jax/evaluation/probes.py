@@ -1,0 +1,111 @@
+"""What frozen features know of identities: how well two simple classifiers tell people apart across cameras.
+
+Both are fitted to labelled training images without what one camera saw of each person, and tested on that. A network
+fine-tuned on those very images has seen the answers: probes judge pre-training.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import optimize
+
+from cion_jax.evaluation.distances import blocks, cosine_distances, unit_rows
+
+
+class ProbeScores(NamedTuple):
+    """Shares of test images given the right identity, in [0, 1], and how many images and people it was about."""
+
+    knn: float
+    linear: float
+    fitted: int
+    tested: int
+    people: int
+
+
+def probe(features: np.ndarray, ids: np.ndarray, cameras: np.ndarray, *, seed: int = 0) -> ProbeScores:
+    """Scores features `[images, dim]` of labelled images by `hold_out_cameras`, `knn_predict` and `linear_predict`."""
+    fitted, tested = hold_out_cameras(ids, cameras, seed=seed)
+    known, labels = np.unique(ids[fitted], return_inverse=True)
+    correct = [
+        np.mean(known[predict(features[fitted], labels, features[tested])] == ids[tested])
+        for predict in (knn_predict, linear_predict)
+    ]
+    return ProbeScores(float(correct[0]), float(correct[1]), len(fitted), len(tested), len(known))
+
+
+def hold_out_cameras(ids: np.ndarray, cameras: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to fit and rows to test: of each person seen by several cameras, all images of one drawn camera are tested.
+
+    People seen by one camera only are fitted too: they can be mistaken for others. Raises ValueError where no person
+    was seen by two cameras.
+    """
+    random = np.random.default_rng(seed)
+    held_out = np.zeros(len(ids), bool)
+    for identity in np.unique(ids):
+        rows = np.flatnonzero(ids == identity)
+        seen_by = np.unique(cameras[rows])
+        if len(seen_by) > 1:
+            held_out[rows] = cameras[rows] == random.choice(seen_by)
+    if not held_out.any():
+        raise ValueError("no person was seen by two cameras: there is nothing to hold out; probes need such images")
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def knn_predict(
+    fitted: np.ndarray, labels: np.ndarray, tested: np.ndarray, *, k: int = 20, temperature: float = 0.07
+) -> np.ndarray:
+    """Labels of `tested` `[m, dim]` by the k nearest of `fitted` `[n, dim]`, whose `labels` `[n]` count from 0.
+
+    A neighbour at cosine similarity s has exp(s / temperature) votes (Wu et al., CVPR 2018; Caron et al., ICCV 2021);
+    among equals the lowest label wins.
+    """
+    fitted_unit, tested_unit = unit_rows(fitted), unit_rows(tested)
+    predicted = np.empty(len(tested), np.int64)
+    for rows in blocks(len(tested), len(fitted)):
+        similarity = 1 - cosine_distances(tested_unit[rows], fitted_unit)
+        nearest, at = (np.asarray(part) for part in jax.lax.top_k(similarity, min(k, len(fitted))))
+        votes = np.zeros((len(rows), labels.max() + 1))
+        np.add.at(votes, (np.arange(len(rows))[:, None], labels[at]), np.exp(nearest.astype(np.float64) / temperature))
+        predicted[rows] = votes.argmax(axis=1)
+    return predicted
+
+
+def linear_predict(
+    fitted: np.ndarray, labels: np.ndarray, tested: np.ndarray, *, strength: float = 1.0, steps: int = 300
+) -> np.ndarray:
+    """Labels of `tested` `[m, dim]` by multinomial logistic regression on `fitted` `[n, dim]` with `labels` `[n]`.
+
+    Minimises strength * sum of cross-entropies + |W|^2 / 2 by at most so many steps of L-BFGS, over weights and
+    unpenalised offsets of features in standard deviations from their mean over `fitted`.
+    """
+    mean, spread = fitted.mean(axis=0, dtype=np.float64), fitted.std(axis=0, dtype=np.float64)
+    spread[spread == 0] = 1
+    near, far = (jnp.asarray(((side - mean) / spread).astype(np.float32)) for side in (fitted, tested))
+    shape = (fitted.shape[1] + 1, int(labels.max()) + 1)  # the last row holds the offsets
+
+    @jax.jit
+    def objective(flat: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jax.value_and_grad(_penalised_loss)(flat, near, jnp.asarray(labels), shape, strength)
+
+    def on_host(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = objective(jnp.asarray(flat, jnp.float32))
+        return float(value), np.asarray(gradient, np.float64)
+
+    best: Any = optimize.minimize(
+        on_host, np.zeros(np.prod(shape)), jac=True, method="L-BFGS-B", options={"maxiter": steps}
+    )
+    return np.asarray(_logits(jnp.asarray(best.x, jnp.float32).reshape(shape), far).argmax(axis=1))
+
+
+def _penalised_loss(
+    flat: jax.Array, features: jax.Array, labels: jax.Array, shape: tuple[int, int], strength: float
+) -> jax.Array:
+    weights = flat.reshape(shape)
+    likelihood = jnp.take_along_axis(jax.nn.log_softmax(_logits(weights, features)), labels[:, None], axis=1)
+    return -strength * jnp.sum(likelihood) + jnp.sum(jnp.square(weights[:-1])) / 2
+
+
+def _logits(weights: jax.Array, features: jax.Array) -> jax.Array:
+    return jnp.matmul(features, weights[:-1], precision=jax.lax.Precision.HIGHEST) + weights[-1]
