@@ -15,101 +15,34 @@ all are done, `python -m cion_jax.join --out=F.npy` makes of their parts what on
 
 import hashlib
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from absl import flags
 from flax import nnx
 
 import cion_jax
 from cion_jax.conversion import load_weights
+from cion_jax.features import DTYPES, RGB, Extraction, extract_features
 from cion_jax.models import create_model
-from cion_jax.runtime.arrays import ArrayWriter
 from cion_jax.runtime.commands import run
-from cion_jax.runtime.files import atomic_path, write_json
-from cion_jax.runtime.progress import console, progress
+from cion_jax.runtime.files import write_json
+from cion_jax.runtime.progress import console
 from cion_jax.runtime.shards import WHOLE, Shard
 from cion_jax.samples import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     INTERPOLATION,
-    ImageBatch,
     SampleTable,
     check_images,
-    load_batches,
-    load_image,
     open_images,
     read_samples,
     write_samples,
 )
 
 EXAMPLES = 10  # how many undecodable images a report names
-DTYPES = ("float16", "float32")
-RGB = tuple[float, float, float]
-Paths = Sequence[str | os.PathLike] | np.ndarray
-
-
-class Extraction(NamedTuple):
-    """What became of a list of image files.
-
-    features: `[kept, dim]`, L2-normalised.
-    rows: `[kept]` int64, the image that each feature belongs to, ascending.
-    undecodable: for each image left out, by row, why it could not be decoded.
-    """
-
-    features: np.ndarray
-    rows: np.ndarray
-    undecodable: dict[int, str]
-
-
-def extract_features(
-    model: nnx.Module,
-    paths: Paths,
-    *,
-    size: tuple[int, int] = (256, 128),
-    mean: RGB = IMAGENET_MEAN,
-    std: RGB = IMAGENET_STD,
-    batch_size: int = 64,
-    dtype: str = "float16",
-    out: str | os.PathLike | None = None,
-    load: Callable[[Any], np.ndarray] = load_image,
-    shard: Shard = WHOLE,
-) -> Extraction:
-    """Runs images through `model` in eval mode and L2-normalises what comes out.
-
-    Images are resized to `size` (height, width) and become (rgb / 255 - mean) / std. They are decoded a few
-    batches ahead of the device. All batches have one shape: one compilation. Products run at full float32
-    precision (no TF32 on GPUs) where the model computes in float32. With `out`, features are written to this
-    `.npy` file batch by batch and come back memory-mapped; the file is whole or not there.
-
-    `load` gives the image of a path, by default from a file. With `shard`, only this call's share of the batches
-    that there would be without: the same batches, so features are the same to the bit on the same machine.
-
-    Raises ValueError where no image can be decoded, and for a feature that is not finite or all zero, naming
-    the row and the file.
-    """
-    if not len(paths):
-        raise ValueError("no images to extract features from")
-    if batch_size < 1 or dtype not in DTYPES:
-        raise ValueError(f"batch_size {batch_size} and dtype {dtype!r}: expected >= 1 and one of {DTYPES}")
-    batch_size = min(batch_size, len(paths))
-    part = _rows_of(shard, len(paths), batch_size)
-    loaded = load_batches(paths, size, batch_size, load=load, rows=part)
-    batches = _feature_batches(_forward(model, mean, std), loaded, paths)
-    if out is None:
-        parts: list[np.ndarray] = []
-        rows, undecodable = _collect(batches, part, lambda part: parts.append(part.astype(dtype)))
-        return Extraction(np.concatenate(parts), rows, undecodable)
-    with atomic_path(out) as temporary, open(temporary, "wb") as file:
-        writer = ArrayWriter(file, np.dtype(dtype))
-        rows, undecodable = _collect(batches, part, writer.append)
-        writer.finish()
-    return Extraction(np.load(out, mmap_mode="r"), rows, undecodable)
 
 
 def extract(
@@ -180,70 +113,6 @@ def shard_file(out: str | os.PathLike, shard: Shard) -> Path:
     """The feature file of one shard of `out`; of the only one, `out` itself."""
     out = Path(out)
     return out if shard == WHOLE else out.with_name(f"{out.stem}.shard-{shard.index}-of-{shard.count}.npy")
-
-
-def _rows_of(shard: Shard, images: int, batch_size: int) -> range:
-    """Whole batches, numbered over all images: cut anywhere else, rows would meet other rows in their batch."""
-    batches = -(-images // batch_size)
-    if shard.count > batches:
-        raise ValueError(f"{shard.count} shards of {batches} batches of {batch_size}: make at most {batches} shards")
-    part = shard.part(batches)
-    return range(part.start * batch_size, min(part.stop * batch_size, images))
-
-
-def _forward(model: nnx.Module, mean: RGB, std: RGB) -> Callable[[np.ndarray], jax.Array]:
-    """`[b, h, w, 3]` uint8 -> `[b, dim]` float32 of unit length; the caller's model keeps its mode."""
-    evaluated = nnx.merge(*nnx.split(model))
-    evaluated.eval()
-    graph, state = nnx.split(evaluated)
-
-    @jax.jit
-    def forward(state: nnx.State, images: jax.Array) -> jax.Array:
-        with jax.default_matmul_precision("highest"):
-            scaled = (images.astype(jnp.float32) / 255 - jnp.array(mean)) / jnp.array(std)
-            features = nnx.merge(graph, state)(scaled).astype(jnp.float32)
-        return features / jnp.linalg.norm(features, axis=1, keepdims=True)
-
-    return lambda images: forward(state, images)
-
-
-def _feature_batches(
-    forward: Callable[[np.ndarray], jax.Array], batches: Iterator[ImageBatch], paths: Paths
-) -> Iterator[tuple[ImageBatch, np.ndarray]]:
-    """Yields batches with the features of their filled slots; the device is one batch ahead of the reader."""
-    running: deque[tuple[ImageBatch, jax.Array]] = deque()
-    for batch in batches:
-        running.append((batch, forward(batch.images)))
-        if len(running) > 1:
-            yield _fetch(*running.popleft(), paths)
-    yield _fetch(*running.popleft(), paths)
-
-
-def _fetch(batch: ImageBatch, features: jax.Array, paths: Paths) -> tuple[ImageBatch, np.ndarray]:
-    values = np.asarray(features)[batch.slots]
-    bad = batch.rows[~np.isfinite(values).all(axis=1)]
-    if bad.size:
-        raise ValueError(
-            f"the model's output for row {bad[0]} ({paths[bad[0]]}) is not finite or all zero; "
-            "check the weights and that they belong to this model"
-        )
-    return batch, values
-
-
-def _collect(
-    batches: Iterator[tuple[ImageBatch, np.ndarray]], part: range, write: Callable[[np.ndarray], None]
-) -> tuple[np.ndarray, dict[int, str]]:
-    rows: list[np.ndarray] = []
-    undecodable: dict[int, str] = {}
-    with progress("extract", len(part)) as advance:
-        for batch, features in batches:
-            write(features)
-            rows.append(batch.rows)
-            undecodable.update(batch.undecodable)
-            advance(len(batch.rows) + len(batch.undecodable))
-    if len(undecodable) == len(part):
-        raise ValueError(f"none of {len(part)} images can be decoded; the first: {undecodable[part[0]]}")
-    return np.concatenate(rows), undecodable
 
 
 def define_model_flags() -> None:

@@ -7,7 +7,8 @@ import lmdb
 import numpy as np
 import pytest
 
-from cion_jax.samples import UndecodableImage, check_images, load_image, open_images
+from cion_jax.samples import UndecodableImage, check_images, load_image, open_images, read_samples
+from cion_jax.samples.packed import pack
 from cion_jax.samples.pickles import read_pickle
 from cion_jax.samples.readers import read_dataset
 from tests.test_readers import make, rows
@@ -84,6 +85,15 @@ def test_the_images_of_an_lmdb(crops, tmp_path):
     check_images(table, root)
     with pytest.raises(ValueError, match=r"1 of 3 images are not under the image root .*row 2: 'x'"):
         check_images(table.with_columns(file_path=[*KEYS[:2], "x"]), root)
+
+
+def test_an_lmdb_is_packed_like_a_folder(crops, tmp_path):
+    root = write_lmdb(tmp_path / "lupnl_lmdb", crops)
+    pack(KEYS, open_images(root).read, tmp_path / "store")
+    packed = open_images(tmp_path / "store")
+    assert [packed.read(key) for key in KEYS] == [(crops / path).read_bytes() for path in CROPS]
+    with pytest.raises(ValueError, match=r"an LMDB, not a folder of images; python -m cion_jax\.samples\.read"):
+        read_samples(root)
 
 
 @pytest.mark.parametrize("cut", [0, 100, 5000, 9000])

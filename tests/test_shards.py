@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cion_jax.conversion import write_weights
 from cion_jax.extract import aligned_samples, extract, shard_file
 from cion_jax.join import join
+from cion_jax.models import create_model
 from cion_jax.runtime.shards import WHOLE, Shard
-from cion_jax.samples import SampleTable, read_samples
+from cion_jax.samples import SampleTable, read_samples, write_samples
 from cion_jax.samples.packed import pack
-from tests.test_extract import SIZE, Tiny
+from tests.test_extract import SIZE, Tiny, run_command
 
 IMAGES, BATCH = 23, 4
 
@@ -99,6 +101,23 @@ def test_a_packed_store_gives_the_features_of_its_folder(crops, tmp_path):
     assert sorted(result.undecodable) == [1, 11, 22] and "11.png in " in result.undecodable[11]
     report = json.loads((tmp_path / "P.json").read_text())
     assert report["undecodable"] == 3
+
+
+@pytest.mark.slow
+def test_the_commands(crops, tmp_path):
+    folder, table = crops
+    write_samples(table, tmp_path / "s.parquet")
+    weights = tmp_path / "w.pth"
+    write_weights(create_model("resnet_ibn_test"), weights)
+    flags = [f"--samples={tmp_path}/s.parquet", f"--images={folder}", "--model=resnet_ibn_test", f"--weights={weights}"]
+    flags += ["--height=64", "--width=32", "--batch_size=4"]
+    for shard in ("0/2", "1/2"):
+        done = run_command("cion_jax.extract", *flags, f"--out={tmp_path}/F.npy", f"--shard={shard}")
+        assert done.returncode == 0 and f"shard-{shard[0]}-of-2.npy: 10 rows" in done.stdout, done.stderr
+    done = run_command("cion_jax.join", f"--out={tmp_path}/F.npy")
+    assert done.returncode == 0 and "20 rows" in done.stdout, done.stderr
+    expected = [row for row in range(IMAGES) if row not in (1, 11, 22)]
+    assert read_samples(aligned_samples(tmp_path / "F.npy"))["frame"].tolist() == expected
 
 
 @pytest.mark.parametrize("items", [0, 1, 7, 16, 1000])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from cion_jax.samples.lmdb_images import is_lmdb
 from cion_jax.samples.packed import is_packed
 
 # What a file name ends in, in any case, to be taken for an image. Kinds that not every Pillow decodes are among them:
@@ -22,11 +23,13 @@ def read_folder(root: Path) -> pa.Table:
     Hidden files and folders (".name") are left out. Links are followed; a folder that several lead to is read once.
 
     Raises:
-      ValueError: no image is there, a file name is no text, or `root` is a packed store.
+      ValueError: no image is there, a file name is no text, or `root` is a packed store or an LMDB.
       OSError: a folder cannot be listed.
     """
     if is_packed(root):
         raise ValueError(f"{root}: a packed store, which does not keep file names; give the sample table it is for")
+    if is_lmdb(root):
+        raise ValueError(f"{root}: an LMDB, not a folder of images; python -m cion_jax.samples.read makes its table")
     files = list(_files(root))
     images = [path for path in files if os.path.splitext(path)[1].lower() in EXTENSIONS]
     if not images:
