@@ -1,10 +1,6 @@
 """Retrieval scores against a plain reading of the protocol, the Market-1501 layout, and the figures."""
 
-import json
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +12,7 @@ from sklearn.metrics import average_precision_score
 from cion_jax import evaluate as command
 from cion_jax.evaluation import contact_sheet, curve, read_market1501, retrieval_scores
 from cion_jax.evaluation.ranking import Related, match_ranks
+from cion_jax.evaluation.summary import summary
 
 
 def cosine_distance(a, b) -> float:
@@ -247,26 +244,9 @@ def test_evaluate_extracts_and_scores_and_counts_broken_images(tmp_path):
     # colour is the identity here, so all of the rankings are perfect
     assert (report["mAP"], report["rank1"], report["mINP"]) == (1, 1, 1)
     assert (report["queries"], report["gallery"], report["undecodable"]) == (2, 3, 1)
-    text = command.summary(report)
+    text = summary(report)
     assert "mAP 100.0  Rank-1 100.0" in text and "1 images left out: they could not be decoded" in text
     assert "own camera" not in text
-
-
-@pytest.mark.slow
-def test_evaluate_command(tmp_path):
-    make_market(tmp_path)
-    flags = [f"--root={tmp_path}", "--model=resnet_ibn_test", "--random_weights", f"--out={tmp_path}/r.json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "cion_jax.evaluate", *flags, "--height=64", "--width=32"],
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "2 queries scored against 4 gallery images" in done.stdout
-    report = json.loads((tmp_path / "r.json").read_text())
-    assert report["dataset"] == "market1501" and 0 <= report["mAP"] <= 1
 
 
 # --- figures
