@@ -21,6 +21,7 @@ class Stream(enum.IntEnum):
     WALK = 2
     SHOT = 3
     PLAN = 4
+    FILM = 5
 
 
 def generator(config: StreetConfig, population: int, stream: Stream, *key: int) -> np.random.Generator:

@@ -50,7 +50,7 @@ def render_shot(config: StreetConfig, shot: Shot) -> np.ndarray:
         box = _box(config, len(tick), rng)
         pose = walk_pose(person, walk.azimuth(tick, config.turn), phase, camera.pitch, box)
         draw_person(canvas, person, pose, box, camera.light)
-    _occlude(canvas, config, camera, place)
+    draw_occluders(canvas, config, camera, place)
     return develop(canvas, camera, walk.exposure(tick, config.flicker), rng)
 
 
@@ -99,8 +99,8 @@ def _box(config: StreetConfig, crops: int, rng: np.random.Generator) -> Box:
     return Box(config.width / 2 + config.height * 0.5 * jitter[0], foot_y, height, config.fill)
 
 
-def _occlude(canvas: np.ndarray, config: StreetConfig, camera: Camera, place: np.ndarray) -> None:
-    """Draws what stands between the street and the camera."""
+def draw_occluders(canvas: np.ndarray, config: StreetConfig, camera: Camera, place: np.ndarray) -> None:
+    """Draws what stands between the street and the camera; `place` [crops] is where pictures begin on the plate."""
     around = camera.around
     for occluder in camera.occluders:
         x = (occluder.x * config.height - place + around / 2) % around - around / 2

@@ -1,6 +1,8 @@
 """Person crops from videos: a packed store of images, and a sample table with video, tracklet and frame.
 
-    python -m cion_jax.samples.ingest --videos=DIR --out=OUT
+    python -m cion_jax.samples.ingest --videos=DIR --out=OUT                   OpenCV's people detector and ByteTrack
+    python -m cion_jax.samples.ingest --videos=DIR --detector=motion --out=OUT     better for fixed cameras
+    python -m cion_jax.samples.ingest --videos=DIR --detector=F.onnx --out=OUT     better for all
     python -m cion_jax.samples.ingest --videos=DIR --tracks=DIR --out=OUT      tracklets from MOTChallenge files
     python -m cion_jax.samples.ingest --videos=DIR --out=OUT --shard=3/16      one of 16 calls that share the work
 
@@ -47,7 +49,15 @@ def main(argv: list[str]) -> None:
 
 def _settings(values: flags.FlagValues) -> IngestSettings:
     crops = CropSettings(values.crop_every, values.min_height, values.min_crops)
-    return IngestSettings(Path(values.tracks) if values.tracks else None, crops)
+    tracks = Path(values.tracks) if values.tracks else None
+    settings = IngestSettings(
+        values.detector, values.person_class, values.detect_every, tracks, crops, values.blur_faces
+    )
+    if tracks is None:
+        settings.make_detector()  # says what is wrong with it before anything is begun
+    elif not tracks.is_dir():
+        raise ValueError(f"{tracks}: no such folder of tracks")
+    return settings
 
 
 def _print_broken(broken: dict[str, str], total: int) -> None:
@@ -63,10 +73,21 @@ def _print_broken(broken: dict[str, str], total: int) -> None:
 if __name__ == "__main__":
     flags.DEFINE_string("videos", None, "Folder of videos; those in folders below it count too.", required=True)
     flags.DEFINE_string("out", None, "Folder to write.", required=True)
+    flags.DEFINE_string(
+        "detector",
+        IngestSettings.detector,
+        "people: OpenCV's people detector, for any video. motion: "
+        "what moves before a fixed camera. Or the path of an ONNX file (cion_jax/samples/ingest/onnx_detector.py).",
+    )
+    flags.DEFINE_integer(
+        "person_class", IngestSettings.person_class, "Class of people in the ONNX file.", lower_bound=0
+    )
+    flags.DEFINE_integer("detect_every", IngestSettings.detect_every, "Frames between two detections.", lower_bound=1)
     flags.DEFINE_string("tracks", None, "Folder of MOTChallenge result files, <video>.txt, instead of detection.")
     flags.DEFINE_integer("crop_every", CropSettings.every, "Frames from one crop to the next.", lower_bound=1)
     flags.DEFINE_integer("min_height", CropSettings.min_height, "Pixels of the lowest crop.", lower_bound=1)
     flags.DEFINE_integer("min_crops", CropSettings.min_crops, "Crops of the shortest tracklet kept.", lower_bound=1)
+    flags.DEFINE_bool("blur_faces", IngestSettings.blur_faces, "Blur heads, and faces that are found elsewhere.")
     flags.DEFINE_integer("workers", os.cpu_count() or 1, "Processes, each with a video at a time.", lower_bound=1)
     flags.DEFINE_string("shard", None, "i/n: only the i-th, from 0, of n equal parts of the videos.")
     run(main)

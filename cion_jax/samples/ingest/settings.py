@@ -1,28 +1,64 @@
 """What decides what becomes of a video, and what is made of it for one."""
 
 import dataclasses
+import functools
 import hashlib
 from pathlib import Path
 from typing import Any
 
-from cion_jax.samples.ingest.tracks import KnownTracks, Tracks
+from cion_jax.samples.ingest.byte_track import ByteTrack
+from cion_jax.samples.ingest.decoding import frame_rate
+from cion_jax.samples.ingest.detectors import MotionDetector, PeopleDetector
+from cion_jax.samples.ingest.faces import FaceBlur
+from cion_jax.samples.ingest.onnx_detector import OnnxDetector
+from cion_jax.samples.ingest.tracks import DetectedTracks, Detector, KnownTracks, Tracks
 from cion_jax.samples.ingest.video import Change, CropSettings
+
+_DETECTORS = {"people": PeopleDetector, "motion": MotionDetector}
 
 
 @dataclasses.dataclass(frozen=True)
 class IngestSettings:
     """How people are found and cut out; the same for all videos of a folder.
 
-    tracks: a folder of MOTChallenge files, `<video>.txt`; the rest of the next three is then not used.
+    detector: "people", "motion", or the path of an ONNX file.
+    person_class: the number of people among an ONNX detector's classes.
+    detect_every: frames from one detection to the next. Tracking needs people to overlap with where they were.
+    tracks: a folder of MOTChallenge files, `<video>.txt`, instead of detection and tracking.
     crops: which boxes become crops.
+    blur_faces: whether faces are blurred in all of them.
+
+    Raises:
+      ValueError: crops are to be taken from frames in which nobody was looked for.
     """
 
+    detector: str = "people"
+    person_class: int = 0
+    detect_every: int = 1
     tracks: Path | None = None
     crops: CropSettings = dataclasses.field(default_factory=CropSettings)
+    blur_faces: bool = False
+
+    def __post_init__(self) -> None:
+        if self.detect_every < 1 or (self.tracks is None and self.crops.every % self.detect_every):
+            raise ValueError(
+                f"a crop every {self.crops.every} frames, of people looked for every {self.detect_every}; "
+                "expected a multiple"
+            )
 
     def described(self) -> dict[str, Any]:
         """What decides the result, as JSON; where files are is no part of it."""
-        return {"tracks": "files", "crops": dataclasses.asdict(self.crops)}
+        crops = {"crops": dataclasses.asdict(self.crops), "faces": "blurred" if self.blur_faces else "as they are"}
+        if self.tracks is not None:
+            return {"tracks": "from files", **crops}
+        detector = self.detector if self.detector in _DETECTORS else f"ONNX {_sha256(self.detector)[:16]}"
+        return {
+            "tracks": "ByteTrack",
+            "detector": detector,
+            "person_class": self.person_class,
+            "detect_every": self.detect_every,
+            **crops,
+        }
 
     def sources(self, name: str, path: Path) -> dict[str, Any]:
         """What tells the files that a video is made from from later ones of the same name."""
@@ -32,13 +68,41 @@ class IngestSettings:
         return found
 
     def open_tracks(self, name: str, path: Path) -> Tracks:
-        """The tracklets of one video."""
-        return KnownTracks(self._file(name))
+        """The tracklets of one video.
+
+        Raises:
+          BrokenVideo: the video cannot be opened.
+          ValueError: its file of tracks is missing or wrong.
+        """
+        if self.tracks is not None:
+            return KnownTracks(self._file(name))
+        tracker = ByteTrack(frame_rate(path) / self.detect_every)
+        return DetectedTracks(self.make_detector(), tracker, self.detect_every)
+
+    def make_detector(self) -> Detector:
+        """A new one: some remember the frames before.
+
+        Raises:
+          ValueError: an unknown name, a file that is no ONNX model, or a package that is not installed.
+        """
+        if self.detector in _DETECTORS:
+            return _DETECTORS[self.detector]()
+        if not self.detector.lower().endswith(".onnx"):
+            raise ValueError(
+                f"detector {self.detector!r}: expected {', '.join(_DETECTORS)} or the path of an .onnx file"
+            )
+        return OnnxDetector(Path(self.detector), self.person_class)
 
     def change(self) -> Change | None:
         """What is done to every crop."""
-        return None
+        return FaceBlur() if self.blur_faces else None
 
     def _file(self, name: str) -> Path:
         assert self.tracks is not None
         return self.tracks / f"{name}.txt"
+
+
+@functools.cache
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,58 @@
+"""Detectors that come with OpenCV and need no weights of their own."""
+
+from typing import Any
+
+import numpy as np
+
+from cion_jax.samples.ingest.optional import needed
+from cion_jax.samples.ingest.tracks import Detections
+
+_SHARE_OF_WINDOW = 0.8  # that a person takes up, in height and in width: windows were trained with a margin
+_MOVED = 24  # squared distance to the background, in variances, from which a pixel counts as moved
+_MOTION_SCORE = 0.9  # shapes tell nothing more than that something moves
+
+
+class PeopleDetector:
+    """OpenCV's people detector: histograms of oriented gradients and a linear SVM (Dalal and Triggs, CVPR 2005).
+
+    It finds upright people that are at least 100 pixels high, on any background; in crowds, in the dark and on noisy
+    video it misses most of them. A score is the logistic function of the SVM's margin.
+    """
+
+    def __init__(self) -> None:
+        cv2: Any = needed("cv2")
+        cv2.setNumThreads(1)
+        self._hog = cv2.HOGDescriptor()
+        self._hog.setSVMDetector(cv2.HOGDescriptor_getDefaultPeopleDetector())
+
+    def detect(self, image: np.ndarray) -> Detections:
+        blue_first = np.ascontiguousarray(image[..., ::-1])
+        windows, margins = self._hog.detectMultiScale(blue_first, winStride=(8, 8), padding=(16, 16), scale=1.05)
+        if not len(windows):
+            return Detections.of([], [])
+        corner, size = np.split(np.asarray(windows, np.float32), 2, axis=1)
+        middle, half = corner + size / 2, _SHARE_OF_WINDOW * size / 2
+        return Detections.of(np.hstack([middle - half, middle + half]), 1 / (1 + np.exp(-np.ravel(margins))))
+
+
+class MotionDetector:
+    """What moves before a fixed camera and is upright: OpenCV's background subtraction (Zivkovic, ICPR 2004).
+
+    People that walk close together come out as one, or as none where that is too wide; who stands still fades.
+    """
+
+    def __init__(self) -> None:
+        self._cv2: Any = needed("cv2")
+        self._cv2.setNumThreads(1)
+        self._background = self._cv2.createBackgroundSubtractorMOG2(varThreshold=_MOVED, detectShadows=False)
+
+    def detect(self, image: np.ndarray) -> Detections:
+        cv2, height = self._cv2, image.shape[0]
+        moved = self._background.apply(cv2.GaussianBlur(image, (5, 5), 0))
+        moved = cv2.morphologyEx(moved, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))  # noise
+        gap = max(3, height // 100)  # between head, trunk and legs: taller than it is wide
+        moved = cv2.morphologyEx(moved, cv2.MORPH_CLOSE, np.ones((2 * gap, gap), np.uint8))
+        left, top, width, tall, area = cv2.connectedComponentsWithStats(moved)[2][1:].T
+        upright = (tall > 1.2 * width) & (tall < 6 * width) & (tall > height / 8) & (area > 0.3 * width * tall)
+        boxes = np.stack([left, top, left + width, top + tall], axis=1)[upright]
+        return Detections.of(boxes, np.full(len(boxes), _MOTION_SCORE))

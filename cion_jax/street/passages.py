@@ -1,0 +1,108 @@
+"""Who walks through a whole video, and where they are in every frame."""
+
+import dataclasses
+
+import numpy as np
+
+from cion_jax.street.camera import Camera
+from cion_jax.street.config import StreetConfig
+from cion_jax.street.people import Person, make_person
+from cion_jax.street.pose import Box, Pose, walk_pose
+from cion_jax.street.randomness import Population, Stream, generator
+
+_HEIGHTS_PER_SECOND = 0.8  # how far people walk, in their own heights
+_STEPS_PER_SECOND = 5  # a person's cadence is for a fifth of a second
+
+
+@dataclasses.dataclass(frozen=True)
+class FilmConfig:
+    """How whole videos of a street are filmed.
+
+    height, width: of a frame, in pixels.
+    rate: frames per second.
+    seconds: of a video; 0 for as long as it takes everybody to pass, `StreetConfig.co_visible` of them at a time.
+    far, near: height of people at the far and at the near side of the pavement, in heights of the frame.
+    """
+
+    height: int = 360
+    width: int = 640
+    rate: int = 10
+    seconds: float = 0.0
+    far: float = 0.36
+    near: float = 0.56
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width) < 16 or self.height % 2 or self.width % 2:
+            raise ValueError(f"film: frames of {self.height}x{self.width}; expected even numbers from 16 on")
+        if self.rate < 1 or self.seconds < 0 or not 0 < self.far <= self.near <= 1:
+            raise ValueError(
+                f"film: rate={self.rate}, seconds={self.seconds}, far={self.far}, near={self.near}; "
+                "expected a rate of at least 1, no negative time, and 0 < far <= near <= 1"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Passage:
+    """One person's way across the picture, at constant speed."""
+
+    number: int  # of the person on the street
+    person: Person
+    enters: float  # seconds
+    direction: int  # 1: to the right
+    foot_y: float  # pixels
+    height: float  # pixels
+    heading: float  # radians, as in a pose
+    wander: np.ndarray  # [3] phases: of steps, and of two slow turns
+
+    def foot_x(self, film: FilmConfig, seconds: float) -> float:
+        way = _HEIGHTS_PER_SECOND * self.height * (seconds - self.enters) - self.height / 2
+        return way if self.direction > 0 else film.width - way
+
+    def crossing(self, film: FilmConfig) -> float:
+        """Seconds from edge to edge."""
+        return (film.width + self.height) / (_HEIGHTS_PER_SECOND * self.height)
+
+    def is_seen(self, film: FilmConfig, seconds: float) -> bool:
+        return self.enters <= seconds <= self.enters + self.crossing(film)
+
+    def pose(self, config: StreetConfig, film: FilmConfig, camera: Camera, seconds: float) -> tuple[Pose, Box]:
+        """How the person stands in the frame at a time."""
+        tick = np.array([_STEPS_PER_SECOND * seconds])
+        turned = 0.7 * np.sin(0.15 * tick + self.wander[1]) + 0.3 * np.sin(0.47 * tick + self.wander[2])
+        feet = np.array([[self.foot_x(film, seconds)], [self.foot_y], [self.height]])
+        box = Box(*feet, stretch=1.0)
+        phase = self.wander[0] + self.person.cadence * tick
+        return walk_pose(self.person, self.heading + config.turn * turned, phase, camera.pitch, box), box
+
+
+def plan_video(config: StreetConfig, film: FilmConfig, video: int) -> tuple[float, list[Passage]]:
+    """Seconds of the crawl's video `video`, and everybody in it, each once.
+
+    The farthest come first, which is the order of drawing.
+    """
+    rng = generator(config, Population.CRAWL, Stream.FILM, video)
+    people = rng.choice(config.crawl_people, config.people_per_video, replace=False).tolist()
+    askew = float(rng.uniform(-0.5, 0.5))  # the street is not quite parallel to the picture
+    passages = [_passage(config, film, rng, person, askew) for person in people]
+    crossings = np.array([passage.crossing(film) for passage in passages])
+    seconds = film.seconds or float(crossings.sum()) / config.co_visible
+    # Some are there when the video begins, some are still there when it ends.
+    starts = rng.uniform(-crossings / 2, seconds - crossings / 2).tolist()
+    passages = [dataclasses.replace(passage, enters=start) for passage, start in zip(passages, starts)]
+    return seconds, sorted(passages, key=lambda passage: passage.foot_y)
+
+
+def _passage(config: StreetConfig, film: FilmConfig, rng: np.random.Generator, number: int, askew: float) -> Passage:
+    depth = float(rng.uniform(0, 1))
+    direction = int(rng.choice((-1, 1)))
+    person = make_person(generator(config, Population.CRAWL, Stream.PERSON, number))
+    return Passage(
+        number=config.labelled_people + number,
+        person=person,
+        enters=0.0,
+        direction=direction,
+        foot_y=film.height * (0.74 + 0.23 * depth),
+        height=film.height * (film.far + (film.near - film.far) * depth) * float(rng.uniform(0.93, 1.07)),
+        heading=direction * np.pi / 2 + askew,
+        wander=rng.uniform(0, 2 * np.pi, 3),
+    )

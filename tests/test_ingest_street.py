@@ -1,0 +1,162 @@
+"""From the pixels of a filmed street to people and identities, against the truth: detectors, tracker, faces."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+from trackers.eval import evaluate_mot_sequence
+
+from cion_jax.correlation import correlate, pairwise_scores
+from cion_jax.samples import open_images, read_samples, resize
+from cion_jax.samples.ingest.byte_track import ByteTrack
+from cion_jax.samples.ingest.decoding import find_videos, read_frames
+from cion_jax.samples.ingest.detectors import MotionDetector, PeopleDetector
+from cion_jax.samples.ingest.faces import FaceBlur
+from cion_jax.samples.ingest.job import gather, ingest_videos
+from cion_jax.samples.ingest.settings import IngestSettings
+from cion_jax.samples.ingest.tracks import DetectedTracks, Detections
+from cion_jax.samples.ingest.video import CropSettings
+from cion_jax.samples.mot import read_mot
+from cion_jax.street import street_config
+from cion_jax.street.film import film_street
+from cion_jax.street.passages import FilmConfig
+from cion_jax.street.truth import overlap, with_people
+
+# Six people, who all walk before both cameras.
+CONFIG = street_config(crawl_people=6, crawl_videos=2, people_per_video=6, co_visible=1.5)
+FILM = FilmConfig(height=240, width=400, far=0.55, near=0.7)
+
+
+@pytest.fixture(scope="module")
+def street(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("filmed") / "street"
+    film_street(CONFIG, folder, FILM, workers=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(street, tmp_path_factory) -> Path:
+    """What `--detector=motion` makes of it."""
+    out = tmp_path_factory.mktemp("found") / "out"
+    settings = IngestSettings("motion", crops=CropSettings(every=4))
+    videos = find_videos(street / "videos")
+    broken = ingest_videos(videos, out, settings, workers=2)
+    gather(list(videos), out, settings, broken)
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("video", ["v00000", "v00001"])
+def test_motion_is_detected_and_tracked(street, found, video):
+    """As `trackers` scores it, which agrees with TrackEval: boxes that overlap by half."""
+    scores = evaluate_mot_sequence(
+        street / "truth" / f"{video}.txt", found / "videos" / f"{video}.part" / "tracks.txt", ["CLEAR", "Identity"]
+    )
+    assert scores.CLEAR.CLR_Re > 0.7 and scores.CLEAR.CLR_Pr > 0.85
+    assert scores.Identity.IDF1 > 0.6
+
+
+@pytest.mark.slow
+def test_the_people_detector_finds_drawn_people(street):
+    """It was trained on photographs, and yet it sees most of the street's people where the light is good."""
+    hits = wanted = 0
+    for video in ("v00000", "v00001"):
+        truth, detector = read_mot(street / "truth" / f"{video}.txt", "gt"), PeopleDetector()
+        for number, image in read_frames(street / "videos" / f"{video}.mp4"):
+            boxes = truth.boxes[truth.frames == number]
+            if number % 10 or not len(boxes):
+                continue
+            detections = detector.detect(image())
+            assert ((detections.scores > 0) & (detections.scores < 1)).all()
+            hits += (overlap(boxes, detections.boxes).max(1, initial=0) > 0.5).sum()
+            wanted += len(boxes)
+    assert hits > 0.5 * wanted
+
+
+@pytest.mark.slow
+def test_identities_are_found_across_videos_from_pixels(street, found):
+    """Colours of a few stripes are enough to tell six people apart; who is who comes from the truth."""
+    table, images = with_people(read_samples(found / "samples.parquet"), street / "truth"), open_images(found / "crops")
+    crops = np.stack([resize(images.load(path), (16, 8))[:, 2:6] for path in table["file_path"]]).astype(float)
+    grey = crops.mean((1, 2), keepdims=True)  # the cameras differ in their colour cast
+    features = (crops - grey).reshape(len(table), -1).astype(np.float32)
+    persons = table["person"]
+    assert (persons >= 0).mean() > 0.7 and len(np.unique(persons[persons >= 0])) == 6
+    result = correlate(features, table.videos, table.tracklets, sigma_cst=0.5, sigma_drm=0.35)
+    raw, linked = (pairwise_scores(level.identities, persons) for level in (result.levels[0], result.levels[-1]))
+    assert linked.recall > raw.recall and linked.f1 > raw.f1
+
+
+# Parts
+
+
+def moving(frame: int) -> np.ndarray:
+    """A dark upright shape that walks over noise, and a car below it that is no person, from frame 0 on."""
+    image = np.random.default_rng(frame + 50).integers(100, 116, (200, 300, 3), np.uint8)
+    if frame < 0:
+        return image
+    image[40:120, 10 + 5 * frame : 40 + 5 * frame] = 20
+    image[150:180, 200 - 5 * frame : 290 - 5 * frame] = 230
+    return image
+
+
+def test_motion_finds_what_moves_and_is_upright():
+    detector = MotionDetector()
+    for frame in range(-40, 30):
+        found = detector.detect(moving(frame))
+        if frame < 0:
+            assert not len(found.boxes)
+        else:
+            expected = np.array([[10 + 5 * frame, 40, 40 + 5 * frame, 120]], float)
+            assert len(found.boxes) == 1 and overlap(found.boxes, expected)[0, 0] > 0.8
+
+
+def test_byte_track_keeps_a_number_through_a_gap_and_tells_two_apart():
+    tracker = ByteTrack(rate=10)
+    numbers = []
+    for frame in range(20):
+        boxes = [[5 * frame, 50, 5 * frame + 40, 150]] if frame not in (9, 10) else []
+        boxes += [[200, 60, 240, 160]]
+        tracked = tracker.update(Detections.of(boxes, [0.9] * len(boxes)))
+        for number, box in zip(tracked.tracklets, tracked.boxes):
+            numbers.append((int(number), "stands" if box[0] == 200 else "walks"))
+        if frame > 1 and len(boxes) == 2:
+            assert len(tracked.tracklets) == 2
+    assert len(set(numbers)) == 2 and len({number for number, _ in numbers}) == 2
+    assert not len(tracker.update(Detections.of([], [])).tracklets)
+
+
+def test_people_are_looked_for_in_every_nth_frame():
+    class Everywhere:
+        def __init__(self):
+            self.seen = []
+
+        def detect(self, image):
+            self.seen.append(int(image[0, 0, 0]))
+            return Detections.of([[0, 0, 30, 90]], [0.9])
+
+    detector = Everywhere()
+    tracks = DetectedTracks(detector, ByteTrack(rate=5), every=3)
+    found = [
+        len(tracks.at(number, lambda n=number: np.full((1, 1, 3), n, np.uint8)).tracklets) for number in range(1, 12)
+    ]
+    assert detector.seen == [1, 4, 7, 10]
+    assert found == [0, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0]  # the tracker is sure from the second time on
+    with pytest.raises(ValueError, match="a crop every 5 frames, of people looked for every 3; expected a multiple"):
+        IngestSettings(detect_every=3)
+
+
+def test_faces_are_blurred_and_the_rest_is_left():
+    photograph = Image.open(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg")
+    portrait = np.array(photograph.resize((170, 200)))
+    crop = np.concatenate([portrait, np.random.default_rng(0).integers(0, 256, (200, 170, 3), np.uint8)])
+    blur = FaceBlur()
+    blurred = blur(crop)
+    face, head = (slice(45, 105), slice(55, 120)), slice(0, 80)
+    sharpness = [np.abs(np.diff(image[face].astype(float), axis=0)).mean() for image in (crop, blurred)]
+    assert sharpness[1] < 0.4 * sharpness[0]
+    assert np.abs(np.diff(blurred[head].astype(float), axis=1)).mean() < 2
+    np.testing.assert_array_equal(blurred[200:], crop[200:])
+    assert blur._faces(crop) and not blur._faces(blurred)
