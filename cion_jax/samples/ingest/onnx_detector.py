@@ -36,7 +36,7 @@ class OnnxDetector:
         options = runtime.SessionOptions()
         options.intra_op_num_threads = 1  # videos are what is done in parallel
         try:
-            self._session = runtime.InferenceSession(str(path), options, providers=runtime.get_available_providers())
+            self._session = runtime.InferenceSession(str(path), options, providers=_providers(runtime))
         except Exception as error:  # its own classes have no common base
             raise ValueError(f"{path}: not an ONNX model that onnxruntime can load ({error})") from error
         self._path, self._person = path, person_class
@@ -82,3 +82,8 @@ class OnnxDetector:
             raise ValueError(f"{self._path}: an output of shape {output.shape} has no score of class {self._person}")
         middle, half = output[0, :2].T, output[0, 2:4].T / 2
         return np.hstack([middle - half, middle + half]), output[0, 4 + self._person]
+
+
+def _providers(runtime: Any) -> list[str]:
+    there = runtime.get_available_providers()
+    return [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in there]
