@@ -262,9 +262,10 @@ def test_bad_detections(videos, tmp_path, capsys):
     with pytest.raises(ValueError, match="crops: no image in this folder"):
         read_dataset("lupersonnl", videos, crops=str(tmp_path / "crops"))
     assert "AbC-_1.mp4: left out, 1 frames with boxes are not there, the first is frame 501" in capsys.readouterr().err
-    file.rename(videos / "dets" / "york.pkl")
-    with pytest.raises(ValueError, match=r"york\.pkl: expected the name <country>\+<city>\+<id>\.pkl"):
-        read_dataset("lupersonnl", videos, crops=str(tmp_path / "crops"))
+    for name in ("york.pkl", "..+..+york.pkl", "uk+york+..pkl", "uk+york+a+b.pkl"):
+        file = file.rename(videos / "dets" / name)
+        with pytest.raises(ValueError, match=r"\.pkl: expected the name <country>\+<city>\+<id>\.pkl"):
+            read_dataset("lupersonnl", videos, crops=str(tmp_path / "crops"))
     assert not list((tmp_path / "crops").rglob("*.jpg"))
 
 

@@ -104,6 +104,13 @@ def test_only_what_changed_is_cut_again(tmp_path):
     assert not crop.exists() and load_image(tmp_path / "crops/a/000002/000001.jpg").shape == (20, 6, 3)
 
 
+def test_nothing_but_crops_is_ever_replaced(tmp_path):
+    root = write_sequence(tmp_path / "data", "a", gt="1,1,10,4,8,20,1,1,1\n")
+    with pytest.raises(ValueError, match=r"data/a is there already and was not made by this reader"):
+        read(root, "gt", root)
+    assert (root / "a/img1/000001.jpg").exists()
+
+
 def test_sequences_of_mot17_are_there_once(tmp_path):
     for detector in ("DPM", "FRCNN", "SDP"):
         write_sequence(tmp_path / "train", f"MOT17-02-{detector}", gt="1,1,10,4,8,20,1,1,1\n", det="1,-1,0,0,9,9,1\n")

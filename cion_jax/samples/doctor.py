@@ -121,9 +121,10 @@ def _image_problems(table: SampleTable, looks: _Looks) -> list[dict[str, Any]]:
 def _table_problems(table: SampleTable) -> list[dict[str, Any]]:
     problems = []
     if {"video", "tracklet", "frame"} <= set(table.columns):
-        places = np.stack([table.tracklets, table["frame"]], axis=1)
-        _, first, which = np.unique(places, axis=0, return_index=True, return_inverse=True)
-        again = table["file_path"][np.arange(len(table)) != first[which.ravel()]]
+        frames, numbers = np.unique(table["frame"], return_inverse=True)
+        places = table.tracklets.astype(np.int64) * len(frames) + numbers
+        _, first, which = np.unique(places, return_index=True, return_inverse=True)
+        again = table["file_path"][np.arange(len(table)) != first[which]]
         problems.append(_finding("images of a tracklet that is in this frame already", again))
     if "identity" in table.columns and not (table["identity"] >= 0).any():
         problems.append(_finding("images, all of them, are discarded (identity -1)", table["file_path"]))

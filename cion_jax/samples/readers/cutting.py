@@ -25,17 +25,19 @@ def cut_boxes(
 ) -> np.ndarray:
     """Writes box `boxes[i]` (left, top, right, bottom) of frame `numbers[i]`, clipped, to `folder/names[i]` as JPEG.
 
-    A folder that an earlier call made of the same boxes and names stays as it is.
+    A folder that an earlier call made of the same boxes and names stays as it is; one of other boxes is replaced.
 
     Returns:
       `[n]` bool: which boxes have a crop; those that lie outside their frame have none.
 
     Raises:
       MissingFrames: a frame that has boxes is not among `frames`.
-      ValueError: a frame cannot be decoded.
+      ValueError: a frame cannot be decoded, or `folder` holds something else than crops.
     """
     digest = hashlib.sha256("\n".join(names).encode() + numbers.tobytes() + boxes.tobytes()).hexdigest()
-    if (folder / _DONE).exists() and read_json(folder / _DONE) == digest:
+    if folder.exists() and not (folder / _DONE).exists():
+        raise ValueError(f"{folder} is there already and was not made by this reader; give another folder of crops")
+    if folder.exists() and read_json(folder / _DONE) == digest:
         return np.array([(folder / name).exists() for name in names], bool)
     rows_of = _by_frame(numbers)
     written = np.zeros(len(names), bool)

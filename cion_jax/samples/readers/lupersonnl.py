@@ -7,6 +7,7 @@
 A pid is one track of one video, so it is the tracklet; frames count from 0.
 """
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from cion_jax.samples.readers.reading import Reading, integers, parse_names
 from cion_jax.samples.table import EXAMPLES, SampleTable, pc
 
 _KEYS, _DETECTIONS, _VIDEOS = "keys.pkl", "dets", "videos"
+_VIDEO = re.compile(r"[^+.][^+]*(\+[^+.][^+]*){2}")  # no ".." among them: they become folders
 _NAME = r"(?P<tracklet>\d{6,})_(?P<frame>\d{7,})_\d{2,}"
 
 
@@ -86,7 +88,7 @@ def _cut_videos(root: Path, crops: Path) -> dict[str, int]:
     left_out: Counter[str] = Counter()
     with progress("crops", len(files), "videos") as advance:
         for file in files:
-            if file.stem.count("+") != 2:
+            if not _VIDEO.fullmatch(file.stem):
                 raise ValueError(f"{file}: expected the name <country>+<city>+<id>.pkl")
             country, city, name = file.stem.split("+")
             numbers, boxes, names = _boxes(file)

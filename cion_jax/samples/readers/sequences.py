@@ -111,20 +111,21 @@ def _is_sequence(folder: Path) -> bool:
 
 def _of_folder(folder: Path) -> _Sequence:
     """A folder of frames `<number>.jpg`, numbered from 1; `seqinfo.ini` may say where and how many."""
-    name, images, length = folder.resolve().name, folder / _FRAMES, None
+    images, length = folder / _FRAMES, None
     if (folder / _INFO).is_file():
         parser = configparser.ConfigParser(interpolation=None)
         try:
             parser.read(folder / _INFO)
             info = parser["Sequence"]
-            name, length = info.get("name", name), info.getint("seqLength")
-            images = folder / info.get("imDir", _FRAMES)
+            images, length = folder / info.get("imDir", _FRAMES), info.getint("seqLength")
         except (configparser.Error, KeyError, ValueError, UnicodeDecodeError) as error:
             raise ValueError(f"{folder / _INFO}: expected a section [Sequence] ({error})") from error
     files = {int(file.stem): file for file in sorted(images.glob("*")) if file.stem.isdecimal()}
     if not files or (length is not None and len(files) < length):
         raise ValueError(f"{images}: {len(files)} frames, expected {length or 'some, 000001.jpg and so on'}")
-    return _Sequence(name, folder, lambda: [Frame(n, lambda f=file: load_image(f)) for n, file in files.items()])
+    return _Sequence(
+        folder.resolve().name, folder, lambda: [Frame(n, lambda f=file: load_image(f)) for n, file in files.items()]
+    )
 
 
 def _first_copies(sequences: list[_Sequence]) -> tuple[list[_Sequence], int]:
