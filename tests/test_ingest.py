@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -182,11 +183,13 @@ def test_broken_videos_are_named_counted_and_left_out(footage, ingested, tmp_pat
     (copy / "videos" / "text.avi").write_text("nothing to see")
     write_video(copy / "videos" / "untracked.mkv", scene(3))
     (copy / "tracks" / "untracked.txt").write_text("1,1,2,3\n")
-    for name in ("cut", "text"):
+    write_video(copy / "videos" / "short.mkv", scene(3))
+    for name in ("cut", "text", "short"):
         (copy / "tracks" / f"{name}.txt").write_text(tracks(20))
     ingest(copy, out)
     broken = read_json(out / "report.json")["broken"]
-    assert list(broken) == ["cut", "text", "untracked"] and "4 values in line 1" in broken["untracked"]
+    assert list(broken) == ["cut", "short", "text", "untracked"] and "4 values in line 1" in broken["untracked"]
+    assert "tracks up to frame 20, but the video has 3; are they of another" in broken["short"]
     assert all("frame 1 cannot be decoded" in broken[name] for name in ("cut", "text"))
     assert contents(out) == contents(ingested)
     assert not list(out.rglob("*.tmp"))
@@ -225,6 +228,32 @@ def test_frames_are_what_another_decoder_shows(tmp_path, rotation):
         assert ok
         np.testing.assert_array_equal(frame.image(), expected[..., ::-1])
     assert frame_rate(tmp_path / "video.mp4") == 10
+
+
+@pytest.mark.slow
+def test_what_was_done_when_it_was_killed_is_kept(footage, tmp_path):
+    """Fifteen videos in one process, killed after the second."""
+    copy, out = tmp_path / "footage", tmp_path / "out"
+    for number in range(15):
+        for kind, ending in (("videos", "mkv"), ("tracks", "txt")):
+            (copy / kind).mkdir(parents=True, exist_ok=True)
+            shutil.copy(footage / kind / f"alley.{ending}", copy / kind / f"v{number:02d}.{ending}")
+    command = [sys.executable, "-m", "cion_jax.samples.ingest", f"--videos={copy / 'videos'}"]
+    command += [f"--tracks={copy / 'tracks'}", f"--out={out}", "--workers=1"]
+    killed = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while len(ages(out)) < 2:
+        assert killed.poll() is None
+        time.sleep(0.001)
+    killed.kill()
+    killed.wait()
+    before = ages(out)
+    assert 2 <= len(before) < 15
+    assert ingest(copy, out)["crops"] == 15 * 8
+    after = ages(out)
+    assert len(after) == 15 and all(after[name] == age for name, age in before.items())
+    assert not list(out.rglob("*.tmp"))
+    ingest(copy, tmp_path / "undisturbed")
+    assert contents(out) == contents(tmp_path / "undisturbed")
 
 
 @pytest.mark.slow

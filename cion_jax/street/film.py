@@ -7,7 +7,6 @@ Cameras and people are those of the crawl; a person's number is that of the craw
 """
 
 import dataclasses
-import functools
 import os
 from collections.abc import Iterator
 from concurrent.futures import as_completed
@@ -19,6 +18,7 @@ import numpy as np
 from cion_jax.runtime.files import atomic_path
 from cion_jax.runtime.progress import progress
 from cion_jax.runtime.workers import spawned_pool
+from cion_jax.samples.ingest.optional import needed
 from cion_jax.street.camera import Camera, develop, make_camera
 from cion_jax.street.config import StreetConfig
 from cion_jax.street.figure import draw_person
@@ -48,7 +48,7 @@ def film_street(config: StreetConfig, out: str | os.PathLike, film: FilmConfig, 
     Raises:
       ValueError: the package `av`, which writes videos, is not installed.
     """
-    import_av()
+    needed("av")
     workers = min(workers or os.cpu_count() or 1, config.crawl_videos)
     with atomic_path(out) as folder, progress("film", config.crawl_videos, "videos") as advance:
         for name in ("videos", "truth"):
@@ -70,7 +70,7 @@ def film_street(config: StreetConfig, out: str | os.PathLike, film: FilmConfig, 
 
 def film_video(config: StreetConfig, film: FilmConfig, video: int, folder: Path) -> None:
     """Writes one video and its truth."""
-    av = import_av()
+    av: Any = needed("av")
     lines = []
     with av.open(str(folder / "videos" / f"v{video:05d}.mp4"), "w") as container:
         stream = container.add_stream("libx264", rate=film.rate, options=_QUALITY)
@@ -99,16 +99,6 @@ def render_video(config: StreetConfig, film: FilmConfig, video: int) -> Iterator
                 seen.append((passage.number, _around(pose, passage)))
         draw_occluders(canvas, sized, camera, left)
         yield develop(canvas, camera, np.ones(1), rng)[0], _visible(film, seen)
-
-
-@functools.cache
-def import_av() -> Any:
-    """The package that writes videos."""
-    try:
-        import av
-    except ImportError as error:
-        raise ValueError(f"filming needs the package av ({error}); pip install -r requirements-ingest.txt") from error
-    return av
 
 
 def _draw(

@@ -55,6 +55,10 @@ class Tracks(Protocol):
         """Who is in frame `number`; asked for every frame once, in order. `image` decodes it where it is needed."""
         ...
 
+    def end(self, frames: int) -> None:
+        """Told how many frames there were; raises ValueError if the tracklets cannot be this video's."""
+        ...
+
 
 class DetectedTracks:
     """Tracklets that a detector and a tracker find in every `every`-th frame, from the first on."""
@@ -66,6 +70,9 @@ class DetectedTracks:
         if (number - 1) % self._every:
             return NOBODY
         return self._tracker.update(self._detector.detect(image()))
+
+    def end(self, frames: int) -> None:
+        del frames
 
 
 class KnownTracks:
@@ -79,6 +86,7 @@ class KnownTracks:
         found = read_mot(path, "tracks")
         if found.ids is None:
             raise ValueError(f"{path}: boxes without tracklets (id -1); run a tracker on them first")
+        self._path = path
         order = np.argsort(found.frames, kind="stable")
         self._frames = found.frames[order]
         scores = np.ones(len(order), np.float32)
@@ -88,3 +96,10 @@ class KnownTracks:
         del image
         rows = slice(*np.searchsorted(self._frames, (number, number + 1)))
         return Tracked(*(column[rows] for column in self._tracked))
+
+    def end(self, frames: int) -> None:
+        if self._frames[-1] > frames:
+            raise ValueError(
+                f"{self._path}: tracks up to frame {self._frames[-1]}, but the video has {frames}; are they of another "
+                "video, or of one with another frame rate?"
+            )

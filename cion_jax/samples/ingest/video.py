@@ -51,6 +51,7 @@ def ingest_video(
 
     Raises:
       BrokenVideo: the video cannot be decoded to its end.
+      ValueError: the tracks are of another video.
     """
     collector = _Collector(name, tracks, settings, change)
     started = time.perf_counter()
@@ -89,6 +90,7 @@ class _Collector:
             self._boxes.append((number, tracked))
             if (number - 1) % self._settings.every == 0:
                 yield from self._crops(number, tracked, pixels())
+        self._tracks.end(self.frames)
 
     def _crops(self, number: int, tracked: Tracked, image: np.ndarray) -> Iterator[bytes]:
         kept = []
