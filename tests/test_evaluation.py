@@ -82,6 +82,16 @@ def test_scores_follow_the_protocol(seed, ignore_camera, monkeypatch):
     assert absent > 0 and (same_camera > 0) is not ignore_camera  # the world has both kinds
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_many_equal_distances_rank_in_gallery_order(seed, monkeypatch):
+    monkeypatch.setattr("cion_jax.evaluation.distances.BLOCK_BYTES", 16 * 150 * 4)
+    query, gallery, *labels = world(seed)
+    corners = [np.sign(features[:, :4]) for features in (query, gallery)]  # products are exact: five distances in all
+    scores = retrieval_scores(*corners, *labels)
+    mAP, cmc, mINP, *_ = by_the_protocol(*rows((*corners, *labels)))
+    np.testing.assert_allclose([scores.mAP, scores.mINP, *scores.cmc], [mAP, mINP, *cmc], rtol=1e-12)
+
+
 def on_circle(*degrees):
     angles = np.deg2rad(np.array(degrees, np.float64))
     return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)

@@ -55,8 +55,8 @@ def reranked_distances(query: np.ndarray, gallery: np.ndarray, settings: KRecipr
     def distances_of(rows: np.ndarray) -> np.ndarray:
         original = np.asarray(cosine_distances(everyone[rows], gallery_unit)) / farthest[rows, None]
         final = np.float32(settings.lambda_) * original
-        for row, query in enumerate(rows):
-            final[row] += (1 - settings.lambda_) * _jaccard(encoding, query, by_column, len(gallery))
+        for row, number in enumerate(rows):
+            final[row] += (1 - settings.lambda_) * _jaccard(encoding, number, by_column, len(gallery))
         return final
 
     return distances_of
