@@ -12,7 +12,8 @@ from flax import nnx
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
-from cion_jax.models.convolution import convolve, traced_for
+from cion_jax.models.compiler import traced_for
+from cion_jax.models.convolution import convolve
 from cion_jax.models.layers import (
     IBN,
     MLP,

@@ -9,36 +9,22 @@ and far off at others (times of the standard form against the form used here, tw
 - depthwise, forward and input gradient: 15-40x slower than a sum of shifted products; the kernel gradient is a
   loop over such sums.
 
-The choice is made when a function is traced, for `jax.default_backend()` or the platform that `traced_for` names,
-from static shapes. Every form computes the same sums; they differ in rounding only.
+The choice is made when a function is traced, for the platform that `compiler.on_cpu` knows and from static shapes.
+Every form computes the same sums; they differ in rounding only.
 """
 
-import contextlib
-import contextvars
 import functools
 import math
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from cion_jax.models.compiler import on_cpu
+
 # Up to this many output positions the unfolded patches stay in cache, and one matrix product wins.
 _SMALL_MAP = 64
-
-
-_platform: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform", default=None)
-
-
-@contextlib.contextmanager
-def traced_for(platform: str) -> Iterator[None]:
-    """What is traced inside is meant for `platform` ("cpu", "cuda", ...), whatever this machine has: for export."""
-    token = _platform.set(platform)
-    try:
-        yield
-    finally:
-        _platform.reset(token)
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0, groups: int = 1) -> jax.Array:
@@ -54,13 +40,12 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0,
     Returns:
         `[b, (h + 2 padding - size) // stride + 1, (w + 2 padding - size) // stride + 1, out]`.
     """
-    on_cpu = (_platform.get() or jax.default_backend()) == "cpu"
-    return _convolve(x, kernel, stride, padding, groups, on_cpu)
+    return _convolve(x, kernel, stride, padding, groups, on_cpu())
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
-def _convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int, on_cpu: bool) -> jax.Array:
-    if not on_cpu:
+def _convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int, cpu: bool) -> jax.Array:
+    if not cpu:
         return _standard(x, kernel, stride, padding, groups)
     if groups == 1:
         rows, columns = _output_size(x.shape, kernel.shape, stride, padding)

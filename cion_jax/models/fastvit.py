@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cion_jax.models.backbone import Backbone
+from cion_jax.models.compiler import materialised
 from cion_jax.models.fuse import fold, fold_behind, identity, parallel, scale
 from cion_jax.models.layers import (
     Attention,
@@ -152,7 +153,7 @@ class RepMixer(nnx.Module):
         self.mixer = MobileOne(width, width, 3, groups=width, activate=False, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return x + _scaled(self.layer_scale, self.mixer(x) - self.norm(x))
+        return materialised(x + _scaled(self.layer_scale, self.mixer(x) - self.norm(x)))
 
     def fused(self) -> Conv:
         factor = self.layer_scale[...]
@@ -186,7 +187,7 @@ class Residual(nnx.Module):
         self.branch = branch
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return x + self.branch(x)
+        return materialised(x + self.branch(x))
 
 
 class RepMixerBlock(nnx.Module):
@@ -199,7 +200,7 @@ class RepMixerBlock(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.token_mixer(x)
-        return x + _scaled(self.layer_scale, self.convffn(x))
+        return materialised(x + _scaled(self.layer_scale, self.convffn(x)))
 
     def fused(self) -> nnx.Sequential:
         self.convffn.fc2 = scale(self.convffn.fc2, self.layer_scale[...])
@@ -219,8 +220,8 @@ class AttentionBlock(nnx.Module):
         self.convffn = ConvFFN(width, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = x + _scaled(self.layer_scale_1, self.token_mixer(self.norm(x)))
-        return x + _scaled(self.layer_scale_2, self.convffn(x))
+        x = materialised(x + _scaled(self.layer_scale_1, self.token_mixer(self.norm(x))))
+        return materialised(x + _scaled(self.layer_scale_2, self.convffn(x)))
 
     def fused(self) -> nnx.Sequential:
         attention, convffn = self.token_mixer, self.convffn

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cion_jax.models.backbone import Backbone
+from cion_jax.models.compiler import materialised
 from cion_jax.models.layers import BatchNorm, Conv, conv_before_norm
 from cion_jax.models.squeeze_excite import SqueezeExcite, round_channels
 
@@ -136,7 +137,7 @@ class GhostBottleneck(nnx.Module):
             y = self.bn_dw(self.conv_dw(y))
         if self.se is not None:
             y = self.se(y)
-        return self.ghost2(y) + (x if self.shortcut is None else self.shortcut(x))
+        return materialised(self.ghost2(y) + (x if self.shortcut is None else self.shortcut(x)))
 
 
 class ConvBnAct(nnx.Module):

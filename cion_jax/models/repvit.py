@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cion_jax.models.backbone import Backbone
+from cion_jax.models.compiler import materialised
 from cion_jax.models.fuse import fold, identity, parallel
 from cion_jax.models.layers import BatchNorm, Conv, Identity, conv_before_norm, gelu
 from cion_jax.models.squeeze_excite import SqueezeExcite
@@ -70,7 +71,7 @@ class ChannelMixer(nnx.Module):
         self.m = nnx.Sequential(ConvNorm(width, 2 * width, 1, rngs=rngs), gelu, last)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return x + self.m(x)
+        return materialised(x + self.m(x))
 
 
 class Block(nnx.Module):
@@ -83,7 +84,7 @@ class Block(nnx.Module):
         self.channel_mixer = ChannelMixer(width, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.channel_mixer(self.token_mixer(x))
+        return self.channel_mixer(materialised(self.token_mixer(x)))
 
 
 class Downsample(nnx.Module):
