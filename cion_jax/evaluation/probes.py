@@ -80,31 +80,26 @@ def linear_predict(
     Minimises strength * sum of cross-entropies + |W|^2 / 2 by at most so many steps of L-BFGS, over weights and
     unpenalised offsets of features in standard deviations from their mean over `fitted`.
     """
-    mean, spread = fitted.mean(axis=0, dtype=np.float64), fitted.std(axis=0, dtype=np.float64)
-    spread[spread == 0] = 1
-    near, far = (jnp.asarray(((side - mean) / spread).astype(np.float32)) for side in (fitted, tested))
-    shape = (fitted.shape[1] + 1, int(labels.max()) + 1)  # the last row holds the offsets
+    mean, spread = (np.float32(of(fitted, axis=0, dtype=np.float64)) for of in (np.mean, np.std))
+    near, far = (jnp.asarray((side - mean) / np.where(spread > 0, spread, 1)) for side in (fitted, tested))
+    weights = np.zeros((fitted.shape[1] + 1, int(labels.max()) + 1))  # the last row holds the offsets
 
-    @jax.jit
-    def objective(flat: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jax.value_and_grad(_penalised_loss)(flat, near, jnp.asarray(labels), shape, strength)
+    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        at = jnp.asarray(flat.reshape(weights.shape), jnp.float32)
+        value, gradient = _loss_and_gradient(at, near, jnp.asarray(labels), strength)
+        return float(value), np.asarray(gradient, np.float64).ravel()
 
-    def on_host(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = objective(jnp.asarray(flat, jnp.float32))
-        return float(value), np.asarray(gradient, np.float64)
-
-    best: Any = optimize.minimize(
-        on_host, np.zeros(np.prod(shape)), jac=True, method="L-BFGS-B", options={"maxiter": steps}
-    )
-    return np.asarray(_logits(jnp.asarray(best.x, jnp.float32).reshape(shape), far).argmax(axis=1))
+    found: Any = optimize.minimize(objective, weights.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": steps})
+    best = jnp.asarray(found.x.reshape(weights.shape), jnp.float32)
+    return np.asarray(_logits(best, far).argmax(axis=1))
 
 
-def _penalised_loss(
-    flat: jax.Array, features: jax.Array, labels: jax.Array, shape: tuple[int, int], strength: float
-) -> jax.Array:
-    weights = flat.reshape(shape)
+def _penalised_loss(weights: jax.Array, features: jax.Array, labels: jax.Array, strength: float) -> jax.Array:
     likelihood = jnp.take_along_axis(jax.nn.log_softmax(_logits(weights, features)), labels[:, None], axis=1)
     return -strength * jnp.sum(likelihood) + jnp.sum(jnp.square(weights[:-1])) / 2
+
+
+_loss_and_gradient = jax.jit(jax.value_and_grad(_penalised_loss))
 
 
 def _logits(weights: jax.Array, features: jax.Array) -> jax.Array:
