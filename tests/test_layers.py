@@ -12,7 +12,8 @@ from flax import nnx
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
-from cion_jax.models.compiler import traced_for
+from cion_jax.models import repvit
+from cion_jax.models.compiler import materialised, traced_for
 from cion_jax.models.convolution import convolve
 from cion_jax.models.layers import (
     IBN,
@@ -107,6 +108,27 @@ def test_a_convolution_is_traced_for_the_platform_that_is_named(platform, standa
     with traced_for(platform):
         program = str(jax.make_jaxpr(lambda x, kernel: convolve(x, kernel, 1, 1, 8))(x, kernel))
     assert ("conv_general_dilated" in program) == standard
+
+
+@pytest.mark.usefixtures("optimised")
+def test_the_arithmetic_of_a_chain_of_blocks_grows_with_their_number_alone():
+    def arithmetic(depth):
+        blocks = nnx.Sequential(*(repvit.Block(8, squeeze=index % 2 == 0, rngs=nnx.Rngs(0)) for index in range(depth)))
+        blocks.eval()
+        graph, state = nnx.split(blocks)
+        program = jax.jit(lambda state, x: nnx.merge(graph, state)(x)).lower(state, jnp.ones((1, 8, 8, 8)))
+        return program.compile().cost_analysis()["flops"]
+
+    assert arithmetic(8) <= 4.02 * arithmetic(2)  # XLA left to itself: 7 times
+
+
+def test_what_is_materialised_is_what_it_was_and_so_is_its_gradient():
+    x = jnp.asarray([jnp.nan, -0.0, 2.0])
+    np.testing.assert_array_equal(np.signbit(materialised(x)), np.signbit(x))
+    value, gradient = jax.value_and_grad(lambda x: jnp.sum(materialised(x) ** 2))(x[1:])
+    assert value == 4
+    np.testing.assert_array_equal(gradient, [0, 4])
+    np.testing.assert_array_equal(jax.vmap(materialised)(x[1:]), x[1:])
 
 
 def test_batch_norm_follows_pytorch_over_training_steps_and_in_evaluation():
