@@ -152,6 +152,7 @@ def test_shards_together_are_what_one_call_makes(footage, ingested, tmp_path):
     assert ages(tmp_path / "out") == before and contents(tmp_path / "out") == contents(ingested)
 
 
+@pytest.mark.slow
 def test_a_changed_video_and_changed_tracks_are_ingested_again(footage, tmp_path):
     copy, out = tmp_path / "footage", tmp_path / "out"
     shutil.copytree(footage, copy)
@@ -186,6 +187,8 @@ def test_broken_videos_are_named_counted_and_left_out(footage, ingested, tmp_pat
     write_video(copy / "videos" / "short.mkv", scene(3))
     for name in ("cut", "text", "short"):
         (copy / "tracks" / f"{name}.txt").write_text(tracks(20))
+    write_video(copy / "videos" / "void.mkv", scene(3))
+    (copy / "tracks" / "void.txt").write_text("")  # nobody there: not a broken video
     ingest(copy, out)
     broken = read_json(out / "report.json")["broken"]
     assert list(broken) == ["cut", "short", "text", "untracked"] and "4 values in line 1" in broken["untracked"]

@@ -52,10 +52,21 @@ def found(street, tmp_path_factory) -> Path:
 def test_motion_is_detected_and_tracked(street, found, video):
     """As `trackers` scores it, which agrees with TrackEval: boxes that overlap by half."""
     scores = evaluate_mot_sequence(
-        street / "truth" / f"{video}.txt", found / "videos" / f"{video}.part" / "tracks.txt", ["CLEAR", "Identity"]
+        street / "truth" / f"{video}.txt", found / "tracks" / f"{video}.txt", ["CLEAR", "Identity"]
     )
     assert scores.CLEAR.CLR_Re > 0.7 and scores.CLEAR.CLR_Pr > 0.85
     assert scores.Identity.IDF1 > 0.6
+
+
+@pytest.mark.slow
+def test_tracks_that_were_written_make_the_same_crops(street, found, tmp_path):
+    settings = IngestSettings(tracks=found / "tracks", crops=CropSettings(every=4))
+    videos = find_videos(street / "videos")
+    gather(list(videos), tmp_path, settings, ingest_videos(videos, tmp_path, settings, workers=2))
+    for name in ("samples.parquet", "crops/shard-00000.sha256", "tracks/v00000.txt"):
+        ours, theirs = (tmp_path / name).read_bytes(), (found / name).read_bytes()
+        assert ours == theirs or name.startswith("tracks")  # which have no scores any more
+    assert len((tmp_path / "tracks/v00000.txt").read_text()) == len((found / "tracks/v00000.txt").read_text())
 
 
 @pytest.mark.slow

@@ -40,6 +40,7 @@ def test_videos_show_what_was_rendered(street):
         assert np.abs(ours.astype(int) - theirs).mean() < 8  # half of the colours, and the noise, are lost
 
 
+@pytest.mark.slow
 def test_the_same_bytes_with_any_number_of_workers(street, tmp_path):
     film_street(CONFIG, tmp_path / "again", FILM, workers=2)
     for file in ("videos/v00000.mp4", "videos/v00001.mp4", "truth/v00000.txt", "truth/v00001.txt"):

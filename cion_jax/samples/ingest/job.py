@@ -2,6 +2,7 @@
 
     out/videos/<video>.part/   what `video.py` makes of a video, whole or not there
     out/crops/                 the packed store of all crops
+    out/tracks/<video>.txt     all tracklets, as MOTChallenge results; `--tracks=out/tracks` cuts other crops out
     out/samples.parquet        the sample table, with the box of every crop in its frame
     out/report.json            what was done, and which videos are broken
 
@@ -17,12 +18,12 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from cion_jax.runtime.files import read_json, write_json
+from cion_jax.runtime.files import atomic_path, read_json, write_json
 from cion_jax.runtime.progress import Progress, silent
 from cion_jax.runtime.workers import apart
 from cion_jax.samples.formats import write_samples
 from cion_jax.samples.ingest.settings import IngestSettings
-from cion_jax.samples.ingest.video import about_part, crops_of, ingest_video
+from cion_jax.samples.ingest.video import about_part, crops_of, ingest_video, tracks_of
 from cion_jax.samples.packed import open_shard, pack
 from cion_jax.samples.table import SampleTable
 
@@ -75,7 +76,7 @@ def ingest_videos(
 def gather(
     names: Sequence[str], out: Path, settings: IngestSettings, broken: Mapping[str, str], *, progress: Progress = silent
 ) -> dict:
-    """Packs the crops of all parts into one store, writes their table, and then the report, which it returns.
+    """Packs the crops of all parts into one store, writes tracks and table, and then the report, which it returns.
 
     Raises:
       ValueError: there are no crops.
@@ -89,6 +90,9 @@ def gather(
     samples = SampleTable(table.drop_columns("record"), source=str(out))
     _start_store(out, [_part(out, name) for name in done])
     pack(samples["file_path"], _reader(out), out / "crops", progress=progress)
+    for name in done:
+        with atomic_path(out / "tracks" / f"{name}.txt") as temporary:
+            shutil.copyfile(tracks_of(_part(out, name)), temporary)
     write_samples(samples, out / "samples.parquet")
     report = {
         "videos": len(names),

@@ -1,7 +1,7 @@
 """Who is where in every frame: the one interface behind which detectors, trackers and track files are."""
 
-import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -76,17 +76,20 @@ class DetectedTracks:
 
 
 class KnownTracks:
-    """Tracklets from elsewhere: a text file as trackers write them for MOTChallenge.
+    """Tracklets from elsewhere: a text file as trackers write them for MOTChallenge. An empty one says: nobody.
 
     Raises:
       ValueError: the file is not there, or is not one of tracks.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: Path):
+        self._path = path
+        if path.is_file() and not path.stat().st_size:
+            self._frames, self._tracked = np.empty(0, np.int64), NOBODY
+            return
         found = read_mot(path, "tracks")
         if found.ids is None:
             raise ValueError(f"{path}: boxes without tracklets (id -1); run a tracker on them first")
-        self._path = path
         order = np.argsort(found.frames, kind="stable")
         self._frames = found.frames[order]
         scores = np.ones(len(order), np.float32)
@@ -98,8 +101,9 @@ class KnownTracks:
         return Tracked(*(column[rows] for column in self._tracked))
 
     def end(self, frames: int) -> None:
-        if self._frames[-1] > frames:
+        last = self._frames.max(initial=0)
+        if last > frames:
             raise ValueError(
-                f"{self._path}: tracks up to frame {self._frames[-1]}, but the video has {frames}; are they of another "
-                "video, or of one with another frame rate?"
+                f"{self._path}: tracks up to frame {last}, but the video has {frames}; are they of another video, or "
+                "of one with another frame rate?"
             )

@@ -44,7 +44,7 @@ def ingest_video(
 ) -> dict:
     """Writes the folder `part`, whole or not at all, and returns what its about.json says: `about` and counts.
 
-    shard-00000.*    the crops' JPEGs in the order of frames, as in a packed store; not there if there are none
+    shard-00000.*    the crops' JPEGs in the order of frames, as in a packed store
     crops.parquet    file_path, video, tracklet, frame and box of every crop that counts, and its record
     tracks.txt       all boxes of all tracklets, as MOTChallenge results are written
     about.json       how it was made, and of how many frames, tracklets and crops
@@ -142,6 +142,11 @@ def about_part(part: Path) -> dict | None:
 def crops_of(part: Path) -> pa.Table:
     """The table of a part's crops."""
     return pyarrow.parquet.read_table(part / _CROPS)
+
+
+def tracks_of(part: Path) -> Path:
+    """The file of a part's tracklets."""
+    return part / _TRACKS
 
 
 def _once(image: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
