@@ -4,7 +4,8 @@ For every size, in a process of its own and on the machine at hand: the seconds 
 of two), beside
 
 - the floor: the arithmetic that the level cannot avoid, at the rate of the fastest float32 matrix product;
-- a straightforward NumPy program of the same level, on a slice, extrapolated by images (or by pairs);
+- a straightforward NumPy program of the same level (`benchmarks.correlation_numpy`), on a slice, extrapolated by
+  images (or by pairs);
 - the time that NumPy takes to read all features once, in blocks, and take their norms;
 
 and the most anonymous memory that was resident. Then all pairs, at `--all_pairs` centroids.
@@ -15,7 +16,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -23,10 +23,12 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks.ceiling import best_seconds, machine, matmul_rate
+from benchmarks.correlation_numpy import seconds_of_levels
+from benchmarks.memory import PeakMemory, anonymous_bytes
 from cion_jax.correlation import correlate
 
 DIM, PER_TRACKLET, PER_VIDEO, HALF_WIDTH = 768, 10, 100, 1000
-SLICE_IMAGES, SLICE_GROUPS = 10_000, 500  # of the NumPy program
+SLICE_IMAGES, SLICE_GROUPS, MOST_GROUPS = 10_000, 500, 30_000  # of the NumPy program
 
 
 def main(argv: list[str]) -> None:
@@ -64,28 +66,6 @@ def make_world(images: int, path: Path, per_tracklet: int = PER_TRACKLET) -> Wor
     features.flush()
     tracklets = np.arange(images) // per_tracklet
     return World(np.load(path, mmap_mode="r"), tracklets // PER_VIDEO, tracklets)
-
-
-class PeakMemory(threading.Thread):
-    """Samples the anonymous resident memory of this process (Linux), in bytes."""
-
-    def __init__(self):
-        super().__init__(daemon=True)
-        self.peak, self.running = 0, True
-        self.start()
-
-    def run(self) -> None:
-        while self.running:
-            self.peak = max(self.peak, anonymous_bytes())
-            time.sleep(0.02)
-
-
-def anonymous_bytes() -> int:
-    """Anonymous resident memory of this process now."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
-            return 1024 * int(line.split()[1])
-    raise OSError("/proc/self/status has no RssAnon: this benchmark measures memory on Linux only")
 
 
 def measure(images: int, half_width: int | None, folder: str) -> dict:
@@ -136,38 +116,15 @@ def read_seconds(features: np.ndarray) -> float:
 
 
 def numpy_program(world: World, per_tracklet: int, groups: int, half_width: int | None) -> list[float]:
-    """Seconds of levels 1 to 3 written plainly in NumPy, extrapolated from a slice to the whole world."""
+    """Seconds of levels 1 to 3 of the NumPy program, extrapolated from a slice to the whole world."""
     images = min(SLICE_IMAGES, len(world.features))
-    features = world.features[:images].astype(np.float32)
-    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    sequence = min(groups, MOST_GROUPS)
+    width = min(half_width or groups, sequence - 1)
+    rows = min(SLICE_GROUPS, sequence - width) if half_width else SLICE_GROUPS
+    first, second, third = seconds_of_levels(world.features[:images], per_tracklet, PER_VIDEO, sequence, width, rows)
+    pairs = sum(min(width, sequence - 1 - row) for row in range(rows))
     scale = len(world.features) / images
-    started = time.perf_counter()
-    kept = [_denoised(features[start : start + per_tracklet]) for start in range(0, images, per_tracklet)]
-    first = time.perf_counter() - started
-    started = time.perf_counter()
-    centroids = np.stack([part.mean(0) for part in kept])
-    centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
-    for start in range(0, len(centroids), PER_VIDEO):
-        np.nonzero(1 - centroids[start : start + PER_VIDEO] @ centroids[start : start + PER_VIDEO].T <= 0.18)
-    second = time.perf_counter() - started
-    sequence = np.resize(centroids, (min(groups, 30_000), DIM))
-    rows, width = min(SLICE_GROUPS, len(sequence)), half_width or len(sequence)
-    started = time.perf_counter()
-    for row in range(rows):
-        np.nonzero(1 - sequence[row + 1 : row + 1 + width] @ sequence[row] <= 0.18)
-    third = (time.perf_counter() - started) * _pairs(groups, half_width) / (rows * min(width, len(sequence)))
-    return [0.0, first * scale, second * scale, third]
-
-
-def _denoised(images: np.ndarray) -> np.ndarray:
-    """Eq. 4 as it is written."""
-    while len(images) > 1:
-        others = images.sum(0) - images
-        away = 1 - (images * others).sum(1) / np.linalg.norm(others, axis=1)
-        if away.max() < 0.2:
-            break
-        images = np.delete(images, away.argmax(), 0)
-    return images
+    return [0.0, first * scale, second * scale, third * _pairs(groups, half_width) / pairs]
 
 
 def report(row: dict) -> str:

@@ -92,5 +92,7 @@ def _vit(package: Any, settings: vit.Settings) -> Any:
         conv = nn.Conv2d(inputs, channels, kernel_size, stride, kernel_size // 2, bias=False)
         layers += [conv, nn.BatchNorm2d(channels), nn.ReLU()]
     patches = nn.Conv2d(channels, settings.width, vit.STRIDE // 2, vit.STRIDE // 2)
-    model.embeddings.patch_embeddings.projection = nn.Sequential(*layers, patches)
+    stem = nn.Sequential(*layers, patches)
+    stem.weight = patches.weight  # transformers asks it for the type to compute in
+    model.embeddings.patch_embeddings.projection = stem
     return model

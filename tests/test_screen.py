@@ -13,7 +13,7 @@ from tests.correlation_oracle import wide_world
 
 def vectors(rows):
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    return Vectors(rows.astype(np.float32), np.full(len(rows), 1e-5, np.float32))
+    return Vectors(rows.astype(np.float32), np.ones(len(rows), np.float32), np.full(len(rows), 1e-5, np.float32))
 
 
 def bounds(chosen, unit):
@@ -37,7 +37,7 @@ def families(random):
 def test_products_of_the_factors_are_never_below_the_similarity(family, kept):
     random = np.random.default_rng(0)
     unit = vectors(families(random)[family])
-    similarity = unit.directions.astype(np.float64) @ unit.directions.T.astype(np.float64)
+    similarity = unit.rows.astype(np.float64) @ unit.rows.T.astype(np.float64)
     bound = bounds(Screen(np.arange(kept)), unit)
     assert (bound >= similarity + 2e-5).all()  # the slack of both is on top
     if kept == 96 or (family == "short" and kept >= 29):
@@ -49,13 +49,13 @@ def test_bfloat16_factors_bound_the_similarity_too(monkeypatch):
     for rows in families(np.random.default_rng(0)).values():
         unit = vectors(rows)
         assert Screen(np.arange(29)).factors(unit).dtype == jnp.bfloat16
-        similarity = unit.directions.astype(np.float64) @ unit.directions.T.astype(np.float64)
+        similarity = unit.rows.astype(np.float64) @ unit.rows.T.astype(np.float64)
         assert (bounds(Screen(np.arange(29)), unit) >= similarity + 2e-5).all()
 
 
 def test_a_vector_of_no_direction_passes_everything():
-    rows = np.zeros((1, 96), np.float32)
-    bound = bounds(Screen(np.arange(29)), Vectors(rows, np.array([np.inf], np.float32)))
+    nowhere = Vectors(np.zeros((1, 96), np.float32), np.ones(1, np.float32), np.array([np.inf], np.float32))
+    bound = bounds(Screen(np.arange(29)), nowhere)
     assert np.isfinite(bound).all() and bound[0, 0] > 2
 
 
@@ -96,7 +96,7 @@ def test_compare_yields_every_close_pair_of_the_band_once(half_width):
     track = lambda total: silent("", total, "")  # noqa: E731
     pairs = linking.pairs_of(tiles.compare(unit, unit, windows, lengths, 0.18, track))
     assert len(np.unique(pairs, axis=0)) == len(pairs)
-    similarity = unit.directions.astype(np.float64) @ unit.directions.T.astype(np.float64)
+    similarity = unit.rows.astype(np.float64) @ unit.rows.T.astype(np.float64)
     i, j = np.nonzero(similarity >= 1 - 0.18)
     band = (i < j) & (j - i <= half_width) & ((i < 400) == (j < 400))
     expected = set(zip(i[band].tolist(), j[band].tolist(), strict=True))

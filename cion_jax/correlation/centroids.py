@@ -2,28 +2,42 @@
 
 import dataclasses
 import functools
-from typing import Any
 
 import numpy as np
 
 from cion_jax.correlation import rounding
 from cion_jax.correlation.closure import groups
-from cion_jax.correlation.distances import directions, squared_lengths, sums_by_label
+from cion_jax.correlation.distances import SHORTEST_SUM, add_rows, squared_lengths, sums_by_label
 from cion_jax.correlation.exact import ExactCentroids
 
 
 @dataclasses.dataclass(frozen=True)
 class Vectors:
-    """Unit vectors `[k, d]` in float32, and `slack` `[k]`: their shares in the error of a distance."""
+    """Vectors `[k, d]` in float32 that are compared by direction.
 
-    directions: Any
-    slack: Any
+    They stay as they are, since copies of all cost more than comparing them: `scale` `[k]` makes each a unit vector.
+    `slack` `[k]` are their shares in the error of a distance.
+    """
+
+    rows: np.ndarray
+    scale: np.ndarray
+    slack: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.directions)
+        return len(self.rows)
 
-    def __getitem__(self, rows: np.ndarray) -> "Vectors":
-        return Vectors(self.directions[rows], self.slack[rows])
+    def __getitem__(self, rows: np.ndarray | slice) -> "Vectors":
+        return Vectors(self.rows[rows], self.scale[rows], self.slack[rows])
+
+    @staticmethod
+    def of_images(units: np.ndarray) -> "Vectors":
+        """Images `[k, d]`, already normalised in float32."""
+        slack = rounding.image_slack(units.shape[1])
+        return Vectors(units, *(np.full(len(units), value, np.float32) for value in (1, slack)))
+
+    def directions(self, rows: np.ndarray | slice) -> np.ndarray:
+        """Unit vectors along some of them, `[r, d]`."""
+        return self.rows[rows] * self.scale[rows, None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +57,21 @@ class Groups:
         """The centroids of the groups."""
         lengths = np.sqrt(squared_lengths(self.sums))
         slack = rounding.centroid_slack(self.counts, lengths, self.sums.shape[1])
-        return Vectors(directions(self.sums), slack)
+        return Vectors(self.sums, 1 / np.maximum(lengths, np.float32(SHORTEST_SUM)), slack)
 
     def exactly(self, features: np.ndarray) -> ExactCentroids:
         """The same centroids in float64, from the images."""
         return ExactCentroids(features, self.assigned)
+
+    def joined(self, images: np.ndarray, units: np.ndarray, group: np.ndarray) -> "Groups":
+        """The groups when the `images` `[m]`, unit features `units` `[m, d]`, have joined the ones in `group` `[m]`.
+
+        Takes over the sums of these groups, whose centroids must not be asked for any more.
+        """
+        assigned = self.assigned.copy()
+        assigned[images] = group
+        add_rows(self.sums, group, units)
+        return Groups(assigned, self.sums)
 
     def merged(self, links: np.ndarray, *, final: bool = False) -> "Groups":
         """Groups after transitive closure of `links` `[l, 2]`, numbered by their lowest member.

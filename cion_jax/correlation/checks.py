@@ -1,8 +1,10 @@
 """What correlation refuses, before any work starts."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from cion_jax.correlation.distances import row_blocks, squared_lengths
+from cion_jax.correlation.distances import row_blocks, squared_lengths, unit
 
 SHOWN = 5  # rows named in a message
 
@@ -10,7 +12,7 @@ SHOWN = 5  # rows named in a message
 def check_features(features: np.ndarray) -> None:
     """Features are `[n, d]`, float16 or float32, finite, and have a direction."""
     check_array(features)
-    bad = [_without_direction(block) + rows.start for rows, block in row_blocks(features)]
+    bad = [_without_direction(lengths) + rows.start for rows, lengths in row_blocks(features, _squared_unit_lengths)]
     _refuse_rows(np.concatenate(bad), len(features))
 
 
@@ -26,7 +28,7 @@ def check_array(features: np.ndarray) -> None:
 
 def check_directions(images: np.ndarray, rows: np.ndarray, total: int) -> None:
     """`images` `[m, d]`, normalised from the features in `rows` `[m]` of `total`, have a direction."""
-    _refuse_rows(np.sort(rows[_without_direction(images)]), total)
+    _refuse_rows(np.sort(rows[_without_direction(squared_lengths(images))]), total)
 
 
 def _refuse_rows(bad: np.ndarray, total: int) -> None:
@@ -39,9 +41,14 @@ def _refuse_rows(bad: np.ndarray, total: int) -> None:
         )
 
 
-def _without_direction(block: np.ndarray) -> np.ndarray:
+@jax.jit
+def _squared_unit_lengths(features: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.square(unit(features)), axis=-1)
+
+
+def _without_direction(squared_unit_lengths: np.ndarray) -> np.ndarray:
     # Normalising NaN, infinite or zero features gives NaN or a vector that is not of length one.
-    return np.flatnonzero(~(np.abs(squared_lengths(block) - 1) < 0.2))
+    return np.flatnonzero(~(np.abs(squared_unit_lengths - 1) < 0.2))
 
 
 def check_tracklets(videos: np.ndarray, tracklets: np.ndarray, rows: int) -> None:

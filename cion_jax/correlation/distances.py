@@ -10,7 +10,7 @@
 3. *No direction.* Features that cancel out have no direction: the distance to their centroid is 1.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -62,12 +62,14 @@ def distance(similarity: Any) -> Any:
     return (1 - similarity).clip(0, 2)
 
 
-def row_blocks(features: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Reads `[n, d]` features once, in order, in bounded memory: blocks (rows, unit features in float32)."""
+def row_blocks(
+    features: np.ndarray, function: Callable[[np.ndarray], jax.Array] = unit
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Reads `[n, d]` features once, in order, in bounded memory: blocks (rows, `function` of their features)."""
     size = max(1, _BLOCK_BYTES // (4 * features.shape[1]))
     for start in range(0, len(features), size):
         rows = slice(start, min(start + size, len(features)))
-        yield rows, np.asarray(unit(features[rows]))
+        yield rows, np.asarray(function(features[rows]))
 
 
 def sums_by_label(labels: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:

@@ -4,15 +4,13 @@ import dataclasses
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from cion_jax.correlation import rounding
 from cion_jax.correlation.centroids import Groups, Vectors
 from cion_jax.correlation.checks import check_features, check_identities, check_threshold
-from cion_jax.correlation.distances import TIE, add_rows, distance, row_blocks
-from cion_jax.correlation.linking import are_close
+from cion_jax.correlation.distances import TIE, add_rows, row_blocks
+from cion_jax.correlation.linking import are_close, pair_distances
 from cion_jax.correlation.tiles import Windows, compare
 from cion_jax.correlation.workers import Track, from_all
 from cion_jax.runtime.progress import Progress, silent
@@ -89,7 +87,7 @@ def _scattered(features: np.ndarray, groups: Groups, sigma_cst: float) -> np.nda
     for rows, block in row_blocks(features):
         present = np.flatnonzero(groups.assigned[rows] >= 0)
         own = groups.assigned[rows][present]
-        np.maximum.at(radii, own, np.asarray(_paired_distances(block[present], centroids.directions[own])))
+        np.maximum.at(radii, own, pair_distances(Vectors.of_images(block), centroids, np.stack([present, own], 1)))
     scattered = radii >= sigma_cst
     slack = centroids.slack + rounding.image_slack(features.shape[1])
     exact = groups.exactly(features)
@@ -134,8 +132,3 @@ def _counted(
         close = are_close(identities, centroids, groups, features, sigma_drm)
         counts += np.bincount(pairs[close, 0], minlength=len(rows))
     return from_all(counts[None]).sum(0)
-
-
-@jax.jit
-def _paired_distances(a: jax.Array, b: jax.Array) -> jax.Array:
-    return distance(jnp.sum(a * b, axis=-1))

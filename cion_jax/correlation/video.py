@@ -6,9 +6,8 @@ says how many each has.
 
 import numpy as np
 
-from cion_jax.correlation import rounding
 from cion_jax.correlation.centroids import Groups, Vectors
-from cion_jax.correlation.distances import TIE, add_rows, unit
+from cion_jax.correlation.distances import TIE, unit
 from cion_jax.correlation.linking import close_pairs, pair_distances, pairs_of
 from cion_jax.correlation.tiles import Windows, compare
 from cion_jax.correlation.workers import Track, from_all
@@ -26,17 +25,15 @@ def reassign(
 
         t_min = argmin_{t in video, t != own} dist(x, c_t);   x joins t_min if dist(x, c_t_min) < sigma_cst
 
-    `denoised` are the images `features` `[n, d]` that their tracklets keep; `tracklet` `[n]` is the one that each
-    was in. Equal distances: lowest tracklet.
+    `denoised` are the images `features` `[n, d]` that their tracklets keep, and are of no use afterwards
+    (`Groups.joined`); `tracklet` `[n]` is the one that each was in. Equal distances: lowest tracklet.
     """
     excluded = np.flatnonzero(denoised.assigned < 0)
     excluded = excluded[np.argsort(tracklet[excluded], kind="stable")]
     images = np.asarray(unit(features[excluded]))
     target = _nearest(images, excluded, denoised, features, tracklet[excluded], video_lengths, sigma_cst, track)
-    assigned, sums = denoised.assigned.copy(), denoised.sums.copy()
-    assigned[excluded] = target
-    add_rows(sums, target[target >= 0], images[target >= 0])
-    return Groups(assigned, sums)
+    joins = target >= 0
+    return denoised.joined(excluded[joins], images[joins], target[joins])
 
 
 def merge(
@@ -57,7 +54,7 @@ def _nearest(
     track: Track,
 ) -> np.ndarray:
     """The tracklet each of the `images` `[e, d]` goes to, -1 for none; they are in `rows`, and were in `owners`."""
-    vectors = Vectors(images, np.full(len(images), rounding.image_slack(images.shape[1]), np.float32))
+    vectors = Vectors.of_images(images)
     centroids = denoised.centroids
     windows, lengths = _own_videos(owners, video_lengths)
     candidates = from_all(pairs_of(compare(vectors, centroids, windows, lengths, sigma_cst, track)))
