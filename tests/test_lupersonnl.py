@@ -7,6 +7,9 @@ import lmdb
 import numpy as np
 import pytest
 
+from cion_jax.distillation.loader import load_batches
+from cion_jax.distillation.sampler import IdentitySampler
+from cion_jax.distillation.schedules import make_curriculum
 from cion_jax.samples import UndecodableImage, check_images, load_image, open_images, read_samples
 from cion_jax.samples.packed import pack
 from cion_jax.samples.pickles import read_pickle
@@ -85,6 +88,17 @@ def test_the_images_of_an_lmdb(crops, tmp_path):
     check_images(table, root)
     with pytest.raises(ValueError, match=r"1 of 3 images are not under the image root .*row 2: 'x'"):
         check_images(table.with_columns(file_path=[*KEYS[:2], "x"]), root)
+
+
+def test_training_reads_an_lmdb_as_it_reads_a_folder(crops, tmp_path):
+    root = write_lmdb(tmp_path / "lupnl_lmdb", crops)
+    plan = make_curriculum(np.array([3]), batch_size=2, epochs=4, stage_epochs=(0,), images_per_identity=(2,))
+    sampler = IdentitySampler(np.zeros(3, np.int64), plan, batch_size=2, seed=0)
+    sources = [(CROPS, crops), (KEYS, root)]
+    batches = [list(load_batches(sampler, *source, canvas=(8, 4), threads=2)) for source in sources]
+    assert len(batches[0]) > 1
+    for ours, theirs in zip(*batches, strict=True):
+        np.testing.assert_array_equal(ours.images, theirs.images)
 
 
 def test_an_lmdb_is_packed_like_a_folder(crops, tmp_path):

@@ -57,10 +57,10 @@ class LmdbImages:
 
     def missing(self, paths: Paths) -> np.ndarray:
         """Which of these are no keys, as a mask."""
-        keys = [path.encode() for path in paths]
         longest = self._environment.max_key_size()
         with self._environment.begin(buffers=True) as transaction:  # values stay where they are
-            return np.array([not 0 < len(key) <= longest or transaction.get(key) is None for key in keys], bool)
+            absent = (not 0 < len(key := path.encode()) <= longest or transaction.get(key) is None for path in paths)
+            return np.fromiter(absent, bool, len(paths))
 
 
 def _database(folder: str | os.PathLike) -> Path | None:

@@ -65,7 +65,7 @@ def _read_lmdb(root: Path) -> SampleTable:
     tracklet = integers(parsed["tracklet"])
     if pids is not None and not pids.equals(tracklet):
         raise ValueError(f"{file}: its {len(pids)} pids are not those in its {len(keys)} keys; make it again")
-    missing = np.flatnonzero(images.missing(keys.to_pylist()))
+    missing = np.flatnonzero(images.missing(index["keys"]))
     if missing.size:
         examples = ", ".join(f"{keys[row].as_py()!r}" for row in missing[:EXAMPLES].tolist())
         raise ValueError(f"{root}: {missing.size} of {len(keys)} keys of {_KEYS} are not in the LMDB: {examples}")
