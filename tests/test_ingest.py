@@ -216,6 +216,25 @@ def test_folders_without_videos_and_videos_of_one_name_are_refused(tmp_path):
         find_videos(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("package", "settings"), [("av", {}), ("cv2", {}), ("trackers", {}), ("cv2", {"blur_faces": True})]
+)
+def test_missing_packages_are_named_before_anything_is_begun(footage, monkeypatch, package, settings):
+    tracks = footage / "tracks" if settings else None
+    IngestSettings(tracks=tracks, **settings).check()
+    monkeypatch.setitem(sys.modules, package, None)  # its import fails
+    with pytest.raises(ValueError, match=rf"package '{package}', .*pip install -r requirements-ingest\.txt"):
+        IngestSettings(tracks=tracks, **settings).check()
+
+
+def test_an_opencv_without_its_old_detectors_is_named(monkeypatch):
+    monkeypatch.delattr(cv2, "HOGDescriptor")
+    with pytest.raises(ValueError, match=r"OpenCV [\d.]+ has no HOGDescriptor; pip install -r"):
+        IngestSettings().check()
+    with pytest.raises(ValueError, match="gone: no such folder of tracks"):
+        IngestSettings(tracks=Path("gone")).check()
+
+
 # Decoding
 
 

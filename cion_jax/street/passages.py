@@ -11,7 +11,7 @@ from cion_jax.street.pose import Box, Pose, walk_pose
 from cion_jax.street.randomness import Population, Stream, generator
 
 _HEIGHTS_PER_SECOND = 0.8  # how far people walk, in their own heights
-_STEPS_PER_SECOND = 5  # a person's cadence is for a fifth of a second
+_TICKS_PER_SECOND = 5  # of a person's cadence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Passage:
 
     def pose(self, config: StreetConfig, film: FilmConfig, camera: Camera, seconds: float) -> tuple[Pose, Box]:
         """How the person stands in the frame at a time."""
-        tick = np.array([_STEPS_PER_SECOND * seconds])
+        tick = np.array([_TICKS_PER_SECOND * seconds])
         turned = 0.7 * np.sin(0.15 * tick + self.wander[1]) + 0.3 * np.sin(0.47 * tick + self.wander[2])
         feet = np.array([[self.foot_x(film, seconds)], [self.foot_y], [self.height]])
         box = Box(*feet, stretch=1.0)

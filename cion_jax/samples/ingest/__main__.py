@@ -1,10 +1,10 @@
 """Person crops from videos: a packed store of images, and a sample table with video, tracklet and frame.
 
-    python -m cion_jax.samples.ingest --videos=DIR --out=OUT                   OpenCV's people detector and ByteTrack
-    python -m cion_jax.samples.ingest --videos=DIR --detector=motion --out=OUT     better for fixed cameras
-    python -m cion_jax.samples.ingest --videos=DIR --detector=F.onnx --out=OUT     better for all
-    python -m cion_jax.samples.ingest --videos=DIR --tracks=DIR --out=OUT      tracklets from MOTChallenge files
-    python -m cion_jax.samples.ingest --videos=DIR --out=OUT --shard=3/16      one of 16 calls that share the work
+    python -m cion_jax.samples.ingest --videos=DIR --out=OUT                     OpenCV's people detector, ByteTrack
+    python -m cion_jax.samples.ingest --videos=DIR --out=OUT --detector=motion   better for fixed cameras
+    python -m cion_jax.samples.ingest --videos=DIR --out=OUT --detector=F.onnx   a detector of yours: better for all
+    python -m cion_jax.samples.ingest --videos=DIR --out=OUT --tracks=DIR        tracklets from MOTChallenge files
+    python -m cion_jax.samples.ingest --videos=DIR --out=OUT --shard=3/16        one of 16 calls that share the work
 
 The next step is `python -m cion_jax.main ... --config.data.samples=OUT/samples.parquet --config.data.images=OUT/crops`.
 The same command continues what was interrupted, video by video. Broken videos are named and left out. After calls
@@ -32,6 +32,7 @@ def main(argv: list[str]) -> None:
     values = flags.FLAGS
     videos = find_videos(values.videos)
     settings = _settings(values)
+    settings.check()
     out, names = Path(values.out), list(videos)
     shard = Shard.parse(values.shard) if values.shard else None
     mine = [names[row] for row in shard.part(len(names))] if shard else names
@@ -50,14 +51,7 @@ def main(argv: list[str]) -> None:
 def _settings(values: flags.FlagValues) -> IngestSettings:
     crops = CropSettings(values.crop_every, values.min_height, values.min_crops)
     tracks = Path(values.tracks) if values.tracks else None
-    settings = IngestSettings(
-        values.detector, values.person_class, values.detect_every, tracks, crops, values.blur_faces
-    )
-    if tracks is None:
-        settings.make_detector()  # says what is wrong with it before anything is begun
-    elif not tracks.is_dir():
-        raise ValueError(f"{tracks}: no such folder of tracks")
-    return settings
+    return IngestSettings(values.detector, values.person_class, values.detect_every, tracks, crops, values.blur_faces)
 
 
 def _print_broken(broken: dict[str, str], total: int) -> None:
@@ -85,7 +79,9 @@ if __name__ == "__main__":
     flags.DEFINE_integer("detect_every", IngestSettings.detect_every, "Frames between two detections.", lower_bound=1)
     flags.DEFINE_string("tracks", None, "Folder of MOTChallenge result files, <video>.txt, instead of detection.")
     flags.DEFINE_integer("crop_every", CropSettings.every, "Frames from one crop to the next.", lower_bound=1)
-    flags.DEFINE_integer("min_height", CropSettings.min_height, "Pixels of the lowest crop.", lower_bound=1)
+    flags.DEFINE_integer(
+        "min_height", CropSettings.min_height, "Smaller people are left out; in pixels.", lower_bound=1
+    )
     flags.DEFINE_integer("min_crops", CropSettings.min_crops, "Crops of the shortest tracklet kept.", lower_bound=1)
     flags.DEFINE_bool("blur_faces", IngestSettings.blur_faces, "Blur heads, and faces that are found elsewhere.")
     flags.DEFINE_integer("workers", os.cpu_count() or 1, "Processes, each with a video at a time.", lower_bound=1)

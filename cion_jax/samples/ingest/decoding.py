@@ -100,7 +100,10 @@ def _share_decoded(container: Any, stream: Any, frames: int, seconds: float) -> 
 
 
 def _rgb(frame: Any) -> np.ndarray:
-    image = frame.to_ndarray(format="rgb24")
+    try:
+        image = frame.to_ndarray(format="rgb24")
+    except (needed("av").FFmpegError, ValueError) as error:
+        raise BrokenVideo(f"a frame cannot be converted to RGB ({error})") from error
     if frame.rotation % 360:  # what phones write instead of turning the pixels
         image = np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
     return image

@@ -1,10 +1,8 @@
 """Detectors that come with OpenCV and need no weights of their own."""
 
-from typing import Any
-
 import numpy as np
 
-from cion_jax.samples.ingest.optional import needed
+from cion_jax.samples.ingest.optional import opencv
 from cion_jax.samples.ingest.tracks import Detections
 
 _SHARE_OF_WINDOW = 0.8  # that a person takes up, in height and in width: windows were trained with a margin
@@ -20,8 +18,7 @@ class PeopleDetector:
     """
 
     def __init__(self) -> None:
-        cv2: Any = needed("cv2")
-        cv2.setNumThreads(1)
+        cv2 = opencv("HOGDescriptor")
         self._hog = cv2.HOGDescriptor()
         self._hog.setSVMDetector(cv2.HOGDescriptor_getDefaultPeopleDetector())
 
@@ -42,8 +39,7 @@ class MotionDetector:
     """
 
     def __init__(self) -> None:
-        self._cv2: Any = needed("cv2")
-        self._cv2.setNumThreads(1)
+        self._cv2 = opencv()
         self._background = self._cv2.createBackgroundSubtractorMOG2(varThreshold=_MOVED, detectShadows=False)
 
     def detect(self, image: np.ndarray) -> Detections:

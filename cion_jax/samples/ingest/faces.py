@@ -1,10 +1,8 @@
 """Blurring faces, so that nobody is stored more recognisable than the task needs (paper, A.3)."""
 
-from typing import Any
-
 import numpy as np
 
-from cion_jax.samples.ingest.optional import needed
+from cion_jax.samples.ingest.optional import opencv
 
 _CASCADES = ("haarcascade_frontalface_default.xml", "haarcascade_profileface.xml")  # they come with OpenCV
 _HEAD = 0.2  # of the crop's height, from the top: where the head of somebody upright is
@@ -20,8 +18,7 @@ class FaceBlur:
     """
 
     def __init__(self) -> None:
-        self._cv2: Any = needed("cv2")
-        self._cv2.setNumThreads(1)
+        self._cv2 = opencv("CascadeClassifier")
         self._cascades = [self._cv2.CascadeClassifier(self._cv2.data.haarcascades + name) for name in _CASCADES]
 
     def __call__(self, crop: np.ndarray) -> np.ndarray:

@@ -91,8 +91,9 @@ def gather(
     _start_store(out, [_part(out, name) for name in done])
     pack(samples["file_path"], _reader(out), out / "crops", progress=progress)
     for name in done:
-        with atomic_path(out / "tracks" / f"{name}.txt") as temporary:
-            shutil.copyfile(tracks_of(_part(out, name)), temporary)
+        if not (file := out / "tracks" / f"{name}.txt").exists():
+            with atomic_path(file) as temporary:
+                shutil.copyfile(tracks_of(_part(out, name)), temporary)
     write_samples(samples, out / "samples.parquet")
     report = {
         "videos": len(names),
@@ -134,16 +135,18 @@ def _part(out: Path, name: str) -> Path:
 
 
 def _start_store(out: Path, parts: Sequence[Path]) -> None:
-    """Removes a store that was made, or begun, of other parts than these."""
+    """Removes a store and tracks that were made, or begun, of other parts than these."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update((part / "shard-00000.sha256").read_bytes())
         digest.update((part / "crops.parquet").read_bytes())
+        digest.update(tracks_of(part).read_bytes())
     made_of = {"made_of": digest.hexdigest()}
     mark = out / "crops.json"
     if mark.exists() and read_json(mark) == made_of:
         return
-    shutil.rmtree(out / "crops", ignore_errors=True)
+    for folder in ("crops", "tracks"):
+        shutil.rmtree(out / folder, ignore_errors=True)
     write_json(mark, made_of)
 
 

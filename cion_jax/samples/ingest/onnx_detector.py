@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from cion_jax.samples.ingest.optional import needed
+from cion_jax.samples.ingest.optional import needed, opencv
 from cion_jax.samples.ingest.tracks import Detections
 
 _SIDE = 640  # of the input, where the file leaves it open
@@ -32,7 +32,7 @@ class OnnxDetector:
         if not path.is_file():
             raise ValueError(f"{path}: no such ONNX file")
         runtime: Any = needed("onnxruntime")
-        self._cv2: Any = needed("cv2")
+        self._cv2 = opencv()
         options = runtime.SessionOptions()
         options.intra_op_num_threads = 1  # videos are what is done in parallel
         try:

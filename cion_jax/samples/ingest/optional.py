@@ -2,6 +2,7 @@
 
 import importlib
 from types import ModuleType
+from typing import Any
 
 
 def needed(module: str) -> ModuleType:
@@ -13,3 +14,13 @@ def needed(module: str) -> ModuleType:
             f"videos need the Python package {module!r}, which cannot be imported ({error}); "
             "pip install -r requirements-ingest.txt"
         ) from error
+
+
+def opencv(*parts: str) -> Any:
+    """OpenCV, in one thread, because videos are what is done in parallel; a `ValueError` if it lacks one of `parts`."""
+    cv2: Any = needed("cv2")
+    for part in parts:
+        if not hasattr(cv2, part):
+            raise ValueError(f"OpenCV {cv2.__version__} has no {part}; pip install -r requirements-ingest.txt")
+    cv2.setNumThreads(1)
+    return cv2

@@ -11,6 +11,7 @@ from cion_jax.samples.ingest.decoding import frame_rate
 from cion_jax.samples.ingest.detectors import MotionDetector, PeopleDetector
 from cion_jax.samples.ingest.faces import FaceBlur
 from cion_jax.samples.ingest.onnx_detector import OnnxDetector
+from cion_jax.samples.ingest.optional import needed
 from cion_jax.samples.ingest.tracks import DetectedTracks, Detector, KnownTracks, Tracks
 from cion_jax.samples.ingest.video import Change, CropSettings
 
@@ -45,6 +46,16 @@ class IngestSettings:
                 f"a crop every {self.crops.every} frames, of people looked for every {self.detect_every}; "
                 "expected a multiple"
             )
+
+    def check(self) -> None:
+        """Raises ValueError for what would be wrong with every video: files or packages that are not there."""
+        needed("av")
+        self.change()
+        if self.tracks is None:
+            self.make_detector()
+            ByteTrack(rate=1)
+        elif not self.tracks.is_dir():
+            raise ValueError(f"{self.tracks}: no such folder of tracks")
 
     def described(self) -> dict[str, Any]:
         """What decides the result, as JSON; where files are is no part of it."""

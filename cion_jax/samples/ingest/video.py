@@ -59,8 +59,10 @@ def ingest_video(
         folder.mkdir()
         write_shard(folder, 0, collector.jpegs(read_frames(path)))
         table = collector.table()
-        pyarrow.parquet.write_table(table, folder / _CROPS, compression="zstd")
-        (folder / _TRACKS).write_text(collector.mot())
+        with atomic_path(folder / _CROPS) as temporary:  # on disk before the part is
+            pyarrow.parquet.write_table(table, temporary, compression="zstd")
+        with atomic_path(folder / _TRACKS) as temporary:
+            temporary.write_text(collector.mot())
         counts = {
             "frames": collector.frames,
             "tracklets": len(np.unique(table["tracklet"])),
