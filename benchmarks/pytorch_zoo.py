@@ -47,15 +47,7 @@ def _model(name: str) -> Any:
         config = package.ConvNextConfig(depths=list(settings.depths), hidden_sizes=list(settings.widths))
         return package.ConvNextModel(config)
     if family == "swin":
-        settings = swin.MODELS[name]
-        config = package.SwinConfig(
-            image_size=SIZE,
-            embed_dim=settings.width,
-            depths=list(settings.depths),
-            num_heads=list(settings.heads),
-            window_size=settings.window,
-        )
-        return package.SwinModel(config)
+        return _swin(package, swin.MODELS[name])
     return None
 
 
@@ -73,6 +65,24 @@ def _resnet(package: Any, settings: resnet.Settings) -> Any:
         if getattr(module, "stride", None) == (2, 2):
             module.stride = (1, 1)
     return model
+
+
+def _swin(package: Any, settings: swin.Settings) -> Any:
+    """With windows of half the side where maps have become narrower than that: `transformers` cannot."""
+
+    def model(window: int) -> Any:
+        config = package.SwinConfig(
+            image_size=SIZE,
+            embed_dim=settings.width,
+            depths=list(settings.depths),
+            num_heads=list(settings.heads),
+            window_size=window,
+        )
+        return package.SwinModel(config)
+
+    whole = model(settings.window)
+    whole.encoder.layers[-1] = model(settings.window // 2).encoder.layers[-1]
+    return whole
 
 
 def _vit(package: Any, settings: vit.Settings) -> Any:
