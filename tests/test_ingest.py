@@ -14,7 +14,7 @@ from cion_jax.runtime.files import read_json
 from cion_jax.runtime.shards import Shard
 from cion_jax.samples import check_images, open_images, read_samples
 from cion_jax.samples.ingest.crops import cut
-from cion_jax.samples.ingest.decoding import BrokenVideo, find_videos, frame_rate, read_frames
+from cion_jax.samples.ingest.decoding import find_videos
 from cion_jax.samples.ingest.job import gather, ingest_videos
 from cion_jax.samples.ingest.settings import IngestSettings
 from cion_jax.samples.ingest.video import CropSettings
@@ -198,24 +198,6 @@ def test_broken_videos_are_named_counted_and_left_out(footage, ingested, tmp_pat
     assert not list(out.rglob("*.tmp"))
 
 
-def test_a_video_cut_off_behind_its_index_is_broken(tmp_path):
-    write_video(tmp_path / "whole.mkv", scene(30))
-    data = (tmp_path / "whole.mkv").read_bytes()
-    (tmp_path / "cut.mkv").write_bytes(data[: len(data) // 2])
-    assert len(list(read_frames(tmp_path / "whole.mkv"))) == 30
-    with pytest.raises(BrokenVideo, match=r"only 1\d frames could be decoded, \d\d% of it"):
-        list(read_frames(tmp_path / "cut.mkv"))
-
-
-def test_folders_without_videos_and_videos_of_one_name_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="no video in this folder"):
-        find_videos(tmp_path)
-    for name in ("a.mp4", "a.MKV"):
-        (tmp_path / name).write_bytes(b"")
-    with pytest.raises(ValueError, match="would both be video 'a'; rename"):
-        find_videos(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("package", "settings"), [("av", {}), ("cv2", {}), ("trackers", {}), ("cv2", {"blur_faces": True})]
 )
@@ -235,21 +217,7 @@ def test_an_opencv_without_its_old_detectors_is_named(monkeypatch):
         IngestSettings(tracks=Path("gone")).check()
 
 
-# Decoding
-
-
-@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
-def test_frames_are_what_another_decoder_shows(tmp_path, rotation):
-    frames = [np.random.default_rng(seed).integers(0, 256, (48, 64, 3), np.uint8) for seed in range(4)]
-    write_video(tmp_path / "video.mp4", frames, rotation)
-    capture = cv2.VideoCapture(str(tmp_path / "video.mp4"))
-    decoded = list(read_frames(tmp_path / "video.mp4"))
-    assert [frame.number for frame in decoded] == [1, 2, 3, 4]
-    for frame in decoded:
-        ok, expected = capture.read()
-        assert ok
-        np.testing.assert_array_equal(frame.image(), expected[..., ::-1])
-    assert frame_rate(tmp_path / "video.mp4") == 10
+# The command
 
 
 @pytest.mark.slow

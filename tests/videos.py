@@ -9,14 +9,17 @@ HEIGHT, WIDTH = 120, 160
 TRACKS = "{frame},{tracklet},{left},{top},{width},{height},1,-1,-1,-1\n"
 
 
-def write_video(path: Path, frames: list[np.ndarray], rotation: int = 0) -> None:
-    """Losslessly, 10 frames a second; `rotation` degrees counterclockwise, as phones note it."""
+def write_video(path: Path, frames: list[np.ndarray], rotation: int = 0, codec: str | None = None) -> None:
+    """10 frames a second, losslessly unless a `codec` is named.
+
+    `rotation`: degrees counterclockwise, as phones note it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    mp4 = path.suffix == ".mp4"
+    lossless, pixels = ("libx264rgb", "rgb24") if path.suffix == ".mp4" else ("ffv1", "bgr0")
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264rgb" if mp4 else "ffv1", rate=10, options={"crf": "0"} if mp4 else {})
+        stream = container.add_stream(codec or lossless, rate=10, options={"crf": "0"} if path.suffix == ".mp4" else {})
         stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "rgb24" if mp4 else "bgr0"
+        stream.pix_fmt = "yuv420p" if codec else pixels
         if rotation:
             stream.set_display_rotation(rotation)
         for frame in frames:
