@@ -3,6 +3,7 @@
 import pickle
 import pickletools
 
+import av
 import lmdb
 import numpy as np
 import pytest
@@ -225,7 +226,6 @@ def test_bytes_that_are_no_pickle(tmp_path, data):
 @pytest.fixture
 def videos(tmp_path):
     """A video of 12 frames whose left half shows the frame's number as grey, and its detections."""
-    av = pytest.importorskip("av")
     root = tmp_path / "raw"
     (root / "dets").mkdir(parents=True)
     path = root / "videos" / "uk" / "york" / "uk+york+AbC-_1.mp4"

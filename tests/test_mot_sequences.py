@@ -1,5 +1,6 @@
 """MOTChallenge sequences with frames or videos: which crops are cut, what they show, what is refused."""
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -121,7 +122,6 @@ def test_sequences_of_mot17_are_there_once(tmp_path):
 
 
 def test_videos(tmp_path):
-    av = pytest.importorskip("av")
     (tmp_path / "videos").mkdir()
     with av.open(str(tmp_path / "videos" / "street.mp4"), "w") as container:
         stream = container.add_stream("mpeg4", rate=25)
