@@ -13,10 +13,12 @@ import pytest
 from cion_jax.runtime.files import read_json
 from cion_jax.runtime.shards import Shard
 from cion_jax.samples import check_images, open_images, read_samples
+from cion_jax.samples.ingest import video
 from cion_jax.samples.ingest.crops import cut
 from cion_jax.samples.ingest.decoding import find_videos
 from cion_jax.samples.ingest.job import gather, ingest_videos
 from cion_jax.samples.ingest.settings import IngestSettings
+from cion_jax.samples.ingest.tracks import KnownTracks
 from cion_jax.samples.ingest.video import CropSettings
 from tests.videos import HEIGHT, WIDTH, colour, scene, tracks, write_video
 
@@ -104,6 +106,23 @@ def test_small_people_and_short_tracklets_are_left_out(footage, tmp_path):
         else:
             with pytest.raises(ValueError, match="nobody was found in 1 videos"):
                 gather(list(videos), out, values, {})
+
+
+def test_a_long_video_tells_how_far_it_is(footage, tmp_path, monkeypatch):
+    monkeypatch.setattr(video, "_NEWS", 5)
+    told, tracks_of_it = [], KnownTracks(footage / "tracks" / "alley.txt")
+    made = video.ingest_video(
+        footage / "videos" / "alley.mkv",
+        "alley",
+        tracks_of_it,
+        CropSettings(),
+        tmp_path / "part",
+        about={"made": "here"},
+        change=lambda crop: 255 - crop,
+        tell=told.append,
+    )
+    assert told == [5, 5, 5] and (made["made"], made["frames"], made["crops"]) == ("here", FRAMES, 8)
+    assert video.about_part(tmp_path / "part") == made and video.about_part(tmp_path / "gone") is None
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,16 @@
-"""Processes that work for this one: what happens when one of them dies, and when the work fails."""
+"""Processes that work for this one: what they tell, and when one of them dies or fails."""
 
 import os
 import signal
+from collections.abc import Callable
 
 import pytest
 
 from cion_jax.runtime.workers import Died, apart
 
 
-def square(number: int) -> int:
+def square(number: int, tell: Callable[[int], None]) -> int:
+    tell(-number)
     if number == 2:
         os._exit(7)
     if number == 5:
@@ -19,10 +21,12 @@ def square(number: int) -> int:
 
 
 def test_a_process_that_dies_costs_its_item_only():
-    results = dict(apart(square, range(8), 2))
+    heard = []
+    results = dict(apart(square, range(8), 2, heard.append))
     expected = {number: number * number for number in range(8)} | {2: Died(7), 5: Died(-9)}
     assert results == expected
     assert str(results[5]) == "its process was ended by signal 9"
+    assert sorted(heard) == list(range(-7, 1))
     assert list(apart(square, [], 2)) == []
 
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.connection import Connection, wait
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -35,13 +35,23 @@ class Died(NamedTuple):
         return f"its process ended with code {self.exit_code}"
 
 
-def apart(
-    function: Callable[[Item], Result], items: Sequence[Item], workers: int
-) -> Iterator[tuple[Item, Result | Died]]:
-    """Calls `function` with every item in `workers` other processes; gives each item with its result, the first first.
+class _News(NamedTuple):
+    """What a process tells before it is done."""
 
-    An item whose process dies is answered by `Died`, and a new process goes on with the others. What `function`
-    raises is raised here and ends all. Call it under `if __name__ == "__main__":`, with what can be pickled.
+    value: Any
+
+
+def apart(
+    function: Callable[[Item, Callable[[Any], None]], Result],
+    items: Sequence[Item],
+    workers: int,
+    hear: Callable[[Any], None] = lambda news: None,
+) -> Iterator[tuple[Item, Result | Died]]:
+    """Calls `function(item, tell)` for every item in `workers` other processes; gives each item with its result.
+
+    What is done first comes first. `hear` is called here with what `function` tells there. An item whose process dies
+    is answered by `Died`, and a new process goes on with the others. What `function` raises is raised here and ends
+    all. Call it under `if __name__ == "__main__":`, with what can be pickled.
     """
     waiting = deque(items)
     busy: dict[Connection, tuple[_Worker[Item, Result], Item]] = {}
@@ -50,8 +60,12 @@ def apart(
             _start(_Worker(function), waiting, busy)
         while busy:
             for pipe in wait(list(busy)):
-                worker, item = busy.pop(pipe)  # type: ignore[call-overload]
+                worker, item = busy[pipe]  # type: ignore[index]
                 answer = worker.answer()
+                if isinstance(answer, _News):
+                    hear(answer.value)
+                    continue
+                del busy[worker.pipe]
                 yield item, answer
                 _start(_Worker(function) if isinstance(answer, Died) else worker, waiting, busy)
     finally:
@@ -62,14 +76,14 @@ def apart(
 class _Worker(Generic[Item, Result]):
     """A process that takes one item after the other, until its pipe is closed."""
 
-    def __init__(self, function: Callable[[Item], Result]):
+    def __init__(self, function: Callable[[Item, Callable[[Any], None]], Result]):
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, function), daemon=True)
         self.process.start()
         theirs.close()  # or nobody would notice that the process has died
 
-    def answer(self) -> Result | Died:
+    def answer(self) -> Result | Died | _News:
         try:
             result, error = self.pipe.recv()
         except (EOFError, ConnectionResetError):
@@ -91,13 +105,17 @@ def _start(worker: _Worker, waiting: deque, busy: dict) -> None:
 
 def _serve(pipe: Connection, function: Callable) -> None:
     _follow_parent()
+
+    def tell(news: Any) -> None:
+        pipe.send((_News(news), None))
+
     while True:
         try:
             item = pipe.recv()
         except EOFError:
             return
         try:
-            pipe.send((function(item), None))
+            pipe.send((function(item, tell), None))
         except Exception as error:
             error.add_note(f"in a worker process:\n{traceback.format_exc()}")
             pipe.send((None, error))

@@ -61,15 +61,22 @@ def ingest_videos(
     ]
     pending = [task for task in tasks if not _is_done(task)]
     broken: dict[str, str] = {}
-    crops = 0
+    frames = crops = 0
+
+    def hear(more: int) -> None:
+        nonlocal frames
+        frames += more
+        advance(0, f"{frames:,} frames, {crops:,} crops" + (f", {len(broken)} broken" if broken else ""))
+
     with progress("Ingesting", len(tasks), "videos") as advance:
         advance(len(tasks) - len(pending))
-        for task, made in apart(_ingest, pending, workers):
+        for task, made in apart(_ingest, pending, workers, hear):
             if isinstance(made, int):
                 crops += made
             else:
                 broken[task.name] = str(made)
-            advance(1, f"{crops:,} crops" + (f", {len(broken)} broken" if broken else ""))
+            advance(1)
+            hear(0)
     return dict(sorted(broken.items()))
 
 
@@ -105,13 +112,15 @@ def gather(
     return report
 
 
-def _ingest(task: _Task) -> int | str:
+def _ingest(task: _Task, tell: Callable[[int], None]) -> int | str:
     """Runs in a worker: the number of crops, or what is wrong with the video."""
     about = {"settings": task.settings.described(), "sources": task.sources}
     try:
         tracks = task.settings.open_tracks(task.name, task.path)
         change = task.settings.change()
-        made = ingest_video(task.path, task.name, tracks, task.settings.crops, task.part, about=about, change=change)
+        made = ingest_video(
+            task.path, task.name, tracks, task.settings.crops, task.part, about=about, change=change, tell=tell
+        )
     except ValueError as error:  # the video or its tracks; what concerns all videos is checked before
         return str(error)
     return made["crops"]

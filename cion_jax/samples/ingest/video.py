@@ -16,6 +16,7 @@ from cion_jax.samples.ingest.tracks import NOBODY, Tracked, Tracks
 from cion_jax.samples.packed import write_shard
 
 _CROPS, _TRACKS, _ABOUT = "crops.parquet", "tracks.txt", "about.json"
+_NEWS = 100  # frames from one word about progress to the next
 Change = Callable[[np.ndarray], np.ndarray]  # what is done to a crop before it is written
 
 
@@ -40,9 +41,19 @@ class CropSettings:
 
 
 def ingest_video(
-    path: Path, name: str, tracks: Tracks, settings: CropSettings, part: Path, *, about: dict, change: Change | None
+    path: Path,
+    name: str,
+    tracks: Tracks,
+    settings: CropSettings,
+    part: Path,
+    *,
+    about: dict,
+    change: Change | None,
+    tell: Callable[[int], None],
 ) -> dict:
     """Writes the folder `part`, whole or not at all, and returns what its about.json says: `about` and counts.
+
+    `tell` is called now and then with the number of frames since it was called before.
 
     shard-00000.*    the crops' JPEGs in the order of frames, as in a packed store
     crops.parquet    file_path, video, tracklet, frame and box of every crop that counts, and its record
@@ -57,7 +68,7 @@ def ingest_video(
     started = time.perf_counter()
     with atomic_path(part) as folder:
         folder.mkdir()
-        write_shard(folder, 0, collector.jpegs(read_frames(path)))
+        write_shard(folder, 0, collector.jpegs(_told(read_frames(path), tell)))
         table = collector.table()
         with atomic_path(folder / _CROPS) as temporary:  # on disk before the part is
             pyarrow.parquet.write_table(table, temporary, compression="zstd")
@@ -149,6 +160,13 @@ def crops_of(part: Path) -> pa.Table:
 def tracks_of(part: Path) -> Path:
     """The file of a part's tracklets."""
     return part / _TRACKS
+
+
+def _told(frames: Iterator[Frame], tell: Callable[[int], None]) -> Iterator[Frame]:
+    for frame in frames:
+        if frame.number % _NEWS == 0:
+            tell(_NEWS)
+        yield frame
 
 
 def _once(image: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
