@@ -121,7 +121,7 @@ def test_a_long_video_tells_how_far_it_is(footage, tmp_path, monkeypatch):
         change=lambda crop: 255 - crop,
         tell=told.append,
     )
-    assert told == [5, 5, 5] and (made["made"], made["frames"], made["crops"]) == ("here", FRAMES, 8)
+    assert told == [5, 5, 5, 3] and (made["made"], made["frames"], made["crops"]) == ("here", FRAMES, 8)
     assert video.about_part(tmp_path / "part") == made and video.about_part(tmp_path / "gone") is None
 
 

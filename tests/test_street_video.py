@@ -122,7 +122,9 @@ def test_overlap_is_what_counting_pixels_gives():
     np.testing.assert_allclose(overlap(boxes[:3], boxes[3:]), expected)
 
 
-@pytest.mark.parametrize("wrong", [{"height": 121}, {"rate": 0}, {"seconds": -1.0}, {"far": 0.8, "near": 0.5}])
+@pytest.mark.parametrize(
+    "wrong", [{"height": 121}, {"width": 2160}, {"rate": 0}, {"seconds": -1.0}, {"far": 0.8, "near": 0.5}]
+)
 def test_impossible_films_are_refused(wrong):
     with pytest.raises(ValueError, match=r"film: .*expected"):
         FilmConfig(**wrong)

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from cion_jax.street.camera import Camera
+from cion_jax.street.camera import PLATE_LENGTH, Camera
 from cion_jax.street.config import StreetConfig
 from cion_jax.street.people import Person, make_person
 from cion_jax.street.pose import Box, Pose, walk_pose
@@ -34,6 +34,10 @@ class FilmConfig:
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 16 or self.height % 2 or self.width % 2:
             raise ValueError(f"film: frames of {self.height}x{self.width}; expected even numbers from 16 on")
+        if self.width >= PLATE_LENGTH * self.height:
+            raise ValueError(
+                f"film: frames of {self.height}x{self.width}; expected less than {PLATE_LENGTH} times as wide as high"
+            )
         if self.rate < 1 or self.seconds < 0 or not 0 < self.far <= self.near <= 1:
             raise ValueError(
                 f"film: rate={self.rate}, seconds={self.seconds}, far={self.far}, near={self.near}; "

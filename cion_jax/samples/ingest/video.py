@@ -163,10 +163,12 @@ def tracks_of(part: Path) -> Path:
 
 
 def _told(frames: Iterator[Frame], tell: Callable[[int], None]) -> Iterator[Frame]:
-    for frame in frames:
-        if frame.number % _NEWS == 0:
+    number = 0
+    for number, image in frames:
+        if number % _NEWS == 0:
             tell(_NEWS)
-        yield frame
+        yield Frame(number, image)
+    tell(number % _NEWS)
 
 
 def _once(image: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
