@@ -145,6 +145,12 @@ def test_boxes_are_rounded_outwards_and_clipped(box, rows, columns):
         np.testing.assert_array_equal(crop, image[slice(*rows), slice(*columns)])
 
 
+def test_tracks_that_are_written_make_the_same_crops(footage, ingested, tmp_path):
+    videos, chosen = find_videos(footage / "videos"), IngestSettings(tracks=ingested / "tracks")
+    gather(list(videos), tmp_path, chosen, ingest_videos(videos, tmp_path, chosen, workers=2))
+    assert contents(tmp_path) == contents(ingested)
+
+
 # Continued, shared, changed
 
 

@@ -1,5 +1,6 @@
 """From the pixels of a filmed street to people and identities, against the truth: detectors, tracker, faces."""
 
+import dataclasses
 from pathlib import Path
 
 import matplotlib
@@ -9,18 +10,17 @@ from PIL import Image
 from trackers.eval import evaluate_mot_sequence
 
 from cion_jax.correlation import correlate, pairwise_scores
-from cion_jax.samples import open_images, read_samples, resize
+from cion_jax.samples import SampleTable, open_images, read_samples, resize
 from cion_jax.samples.ingest.byte_track import ByteTrack
-from cion_jax.samples.ingest.decoding import find_videos, read_frames
+from cion_jax.samples.ingest.decoding import find_videos
 from cion_jax.samples.ingest.detectors import MotionDetector, PeopleDetector
 from cion_jax.samples.ingest.faces import FaceBlur
 from cion_jax.samples.ingest.job import gather, ingest_videos
 from cion_jax.samples.ingest.settings import IngestSettings
 from cion_jax.samples.ingest.tracks import DetectedTracks, Detections
 from cion_jax.samples.ingest.video import CropSettings
-from cion_jax.samples.mot import read_mot
 from cion_jax.street import street_config
-from cion_jax.street.film import film_street
+from cion_jax.street.film import film_street, render_video
 from cion_jax.street.passages import FilmConfig
 from cion_jax.street.truth import overlap, with_people
 
@@ -29,74 +29,48 @@ CONFIG = street_config(crawl_people=6, crawl_videos=2, people_per_video=6, co_vi
 FILM = FilmConfig(height=200, width=320, far=0.6, near=0.75, rate=8, seconds=24.0)
 
 
-@pytest.fixture(scope="module")
-def street(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("filmed") / "street"
-    film_street(CONFIG, folder, FILM, workers=2)
-    return folder
+@pytest.mark.slow
+def test_from_pixels_to_identities(tmp_path):
+    street, out = tmp_path / "street", tmp_path / "out"
+    film_street(CONFIG, street, FILM, workers=2)
+    videos, settings = find_videos(street / "videos"), IngestSettings("motion", crops=CropSettings(every=4))
+    gather(list(videos), out, settings, ingest_videos(videos, out, settings, workers=2))
+    for video in videos:
+        check_tracks(street / "truth" / f"{video}.txt", out / "tracks" / f"{video}.txt")
+    check_identities(with_people(read_samples(out / "samples.parquet"), street / "truth"), out / "crops")
 
 
-@pytest.fixture(scope="module")
-def found(street, tmp_path_factory) -> Path:
-    """What `--detector=motion` makes of it."""
-    out = tmp_path_factory.mktemp("found") / "out"
-    settings = IngestSettings("motion", crops=CropSettings(every=4))
-    videos = find_videos(street / "videos")
-    broken = ingest_videos(videos, out, settings, workers=2)
-    gather(list(videos), out, settings, broken)
-    return out
+def check_tracks(truth: Path, tracks: Path) -> None:
+    """As `trackers` scores them, which agrees with TrackEval: boxes that overlap by half."""
+    scores = evaluate_mot_sequence(truth, tracks, ["CLEAR", "Identity"])
+    assert scores.CLEAR.CLR_Re > 0.7 and scores.CLEAR.CLR_Pr > 0.85
+    assert scores.Identity.IDF1 > 0.6
+
+
+def check_identities(table: SampleTable, crops: Path) -> None:
+    """Colours of a few stripes are enough to tell six people apart; who is who comes from the truth."""
+    images, persons = open_images(crops), table["person"]
+    assert (persons >= 0).mean() > 0.7 and len(np.unique(persons[persons >= 0])) == 6
+    stripes = np.stack([resize(images.load(path), (16, 8))[:, 2:6] for path in table["file_path"]]).astype(float)
+    stripes -= stripes.mean((1, 2), keepdims=True)  # the cameras differ in their colour cast
+    features = stripes.reshape(len(table), -1).astype(np.float32)
+    result = correlate(features, table.videos, table.tracklets, sigma_cst=0.5, sigma_drm=0.35)
+    raw, linked = (pairwise_scores(level.identities, persons) for level in (result.levels[0], result.levels[-1]))
+    assert linked.recall > raw.recall + 0.1 and linked.f1 > raw.f1 + 0.05
 
 
 @pytest.mark.slow
-def test_motion_is_detected_and_tracked(street, found):
-    """As `trackers` scores it, which agrees with TrackEval: boxes that overlap by half."""
-    for video in ("v00000", "v00001"):
-        truth, ours = street / "truth" / f"{video}.txt", found / "tracks" / f"{video}.txt"
-        scores = evaluate_mot_sequence(truth, ours, ["CLEAR", "Identity"])
-        assert scores.CLEAR.CLR_Re > 0.7 and scores.CLEAR.CLR_Pr > 0.85
-        assert scores.Identity.IDF1 > 0.6
-
-
-@pytest.mark.slow
-def test_tracks_that_were_written_make_the_same_crops(street, found, tmp_path):
-    settings = IngestSettings(tracks=found / "tracks", crops=CropSettings(every=4))
-    videos = find_videos(street / "videos")
-    gather(list(videos), tmp_path, settings, ingest_videos(videos, tmp_path, settings, workers=2))
-    for name in ("samples.parquet", "crops/shard-00000.sha256", "tracks/v00000.txt"):
-        ours, theirs = (tmp_path / name).read_bytes(), (found / name).read_bytes()
-        assert ours == theirs or name.startswith("tracks")  # which have no scores any more
-    assert len((tmp_path / "tracks/v00000.txt").read_text()) == len((found / "tracks/v00000.txt").read_text())
-
-
-@pytest.mark.slow
-def test_the_people_detector_finds_drawn_people(street):
+def test_the_people_detector_finds_drawn_people():
     """It was trained on photographs, and sees about half of the people that are drawn here."""
-    hits = wanted = 0
-    for video in ("v00000", "v00001"):
-        truth, detector = read_mot(street / "truth" / f"{video}.txt", "gt"), PeopleDetector()
-        for number, image in read_frames(street / "videos" / f"{video}.mp4"):
-            boxes = truth.boxes[truth.frames == number]
-            if number % 10 or not len(boxes):
-                continue
-            detections = detector.detect(image())
+    film, detector, hits, wanted = dataclasses.replace(FILM, rate=1), PeopleDetector(), 0, 0
+    for video in (0, 1):
+        for image, truth in render_video(CONFIG, film, video):
+            boxes = np.array([true.box for true in truth if true.visible > 0.5]).reshape(-1, 4)
+            detections = detector.detect(image)
             assert ((detections.scores > 0) & (detections.scores < 1)).all()
             hits += (overlap(boxes, detections.boxes).max(1, initial=0) > 0.5).sum()
             wanted += len(boxes)
-    assert hits > 0.4 * wanted
-
-
-@pytest.mark.slow
-def test_identities_are_found_across_videos_from_pixels(street, found):
-    """Colours of a few stripes are enough to tell six people apart; who is who comes from the truth."""
-    table, images = with_people(read_samples(found / "samples.parquet"), street / "truth"), open_images(found / "crops")
-    crops = np.stack([resize(images.load(path), (16, 8))[:, 2:6] for path in table["file_path"]]).astype(float)
-    grey = crops.mean((1, 2), keepdims=True)  # the cameras differ in their colour cast
-    features = (crops - grey).reshape(len(table), -1).astype(np.float32)
-    persons = table["person"]
-    assert (persons >= 0).mean() > 0.7 and len(np.unique(persons[persons >= 0])) == 6
-    result = correlate(features, table.videos, table.tracklets, sigma_cst=0.5, sigma_drm=0.35)
-    raw, linked = (pairwise_scores(level.identities, persons) for level in (result.levels[0], result.levels[-1]))
-    assert linked.recall > raw.recall and linked.f1 > raw.f1
+    assert wanted > 20 and hits > 0.4 * wanted, (hits, wanted)
 
 
 # Parts
