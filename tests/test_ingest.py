@@ -95,6 +95,7 @@ def test_the_report_counts(ingested):
     assert report["broken"] == {}
 
 
+@pytest.mark.slow
 def test_small_people_and_short_tracklets_are_left_out(footage, tmp_path):
     videos = {"alley": footage / "videos" / "alley.mkv"}
     for chosen, left in (({"min_height": 71}, {2}), ({"min_crops": 5}, set()), ({"every": 3, "min_crops": 6}, {1, 2})):
