@@ -24,7 +24,6 @@ from cion_jax.models.layers import (
     DropPath,
     LayerNorm,
     Linear,
-    max_pool,
 )
 from cion_jax.models.squeeze_excite import squeeze_excite
 from cion_jax.models.vit import resize_position_embedding
@@ -269,13 +268,6 @@ def test_outlook_windows_are_those_of_pytorchs_unfold_and_fold(h, w):
     np.testing.assert_array_equal(unfold(jnp.asarray(x)), expected)
     folded = torch.nn.functional.fold(windows, (h, w), 3, padding=1, stride=2)
     np.testing.assert_allclose(fold(jnp.asarray(expected), x.shape), from_torch(folded), atol=1e-6)
-
-
-@pytest.mark.parametrize(("h", "w"), [(8, 4), (9, 5)])
-def test_max_pool_is_pytorchs(h, w):
-    x = normal(0, 2, h, w, 3) - 5  # all below the padding's zero, were it to count
-    expected = torch.nn.functional.max_pool2d(to_torch(x), 3, 2, 1)
-    np.testing.assert_array_equal(max_pool(jnp.asarray(x), 3, 2, 1), from_torch(expected))
 
 
 def test_squeeze_excite_is_pytorchs():

@@ -286,12 +286,6 @@ def gelu(x: jax.Array) -> jax.Array:
     return jax.nn.gelu(x, approximate=False)
 
 
-def max_pool(x: jax.Array, size: int, stride: int, padding: int) -> jax.Array:
-    """Largest value of every window, `[b, h, w, c]`; padding never wins."""
-    window, steps, edge = (1, size, size, 1), (1, stride, stride, 1), (padding, padding)
-    return lax.reduce_window(x, -jnp.inf, lax.max, window, steps, ((0, 0), edge, edge, (0, 0)))
-
-
 class MLP(nnx.Module):
     """`fc2(GELU(fc1(x)))`, `[..., c] -> [..., c]`."""
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cion_jax.models.backbone import Backbone
-from cion_jax.models.layers import IBN, BatchNorm, Conv, conv_before_norm, kaiming_normal_fan_out, max_pool
+from cion_jax.models.layers import IBN, BatchNorm, Conv, conv_before_norm, kaiming_normal_fan_out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +122,9 @@ class ResNet(Backbone):
 
     def features(self, images: jax.Array) -> jax.Array:
         """`[b, h, w, 3] -> [b, h / 16, w / 16, embed_dim]` (last stride 1)."""
-        x = max_pool(nnx.relu(self.bn1(self.conv1(images))), 3, 2, 1)
+        x = nnx.relu(self.bn1(self.conv1(images)))
+        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))  # zeros don't win: nothing is below them after ReLU
+        x = nnx.max_pool(x, window_shape=(3, 3), strides=(2, 2))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
     def pool(self, features: jax.Array) -> jax.Array:
