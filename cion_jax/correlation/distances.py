@@ -21,7 +21,7 @@ from scipy import sparse
 TIE = 1e-9
 SHORTEST_SUM = 1e-6  # unit features whose sum is shorter than this have cancelled out
 
-_BLOCK_BYTES = 32 * 2**20
+_BLOCK_BYTES = 4 * 2**20  # of images in float32: memory that is used again, not asked for anew
 
 
 @jax.jit

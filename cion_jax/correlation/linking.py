@@ -52,5 +52,6 @@ def pair_distances(rows: Vectors, columns: Vectors, pairs: np.ndarray) -> np.nda
     for start in range(0, len(pairs), _PAIRS_AT_ONCE):
         some = slice(start, start + _PAIRS_AT_ONCE)
         left, right = pairs[some].T
-        away[some] = distance(np.einsum("pd,pd->p", rows.directions(left), columns.directions(right)))
+        products = np.einsum("pd,pd->p", rows.rows[left], columns.rows[right])
+        away[some] = distance(products * rows.scale[left] * columns.scale[right])
     return away
