@@ -11,9 +11,20 @@ from ml_collections.config_dict import placeholder
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
-    # What `cion_jax.main` runs, in this order: street, extractor, extract, correlate, pretrain, evaluate, export.
+    # What `cion_jax.main` runs, in this order: ingest, street, extractor, extract, correlate, pretrain, evaluate,
+    # export.
     config.stages = ("pretrain", "export")
     config.model = "vit_base"
+
+    # Videos that the ingest stage cuts crops out of, which take the place of `data`: see `cion_jax.samples.ingest`.
+    config.ingest = ConfigDict()
+    config.ingest.videos = placeholder(str)  # a folder
+    config.ingest.tracks = placeholder(str)  # a folder of MOTChallenge files, <video>.txt, instead of detection
+    config.ingest.detector = "people"  # "motion" suits fixed cameras; or the path of an ONNX file
+    config.ingest.person_class = 0
+    config.ingest.detect_every = 1
+    config.ingest.blur_faces = False
+    config.ingest.crops = ConfigDict(dict(every=5, min_height=64, min_crops=2))
 
     # Person crops. `samples` is a sample table, or CION-AL / SYNTH-PEDES annotations; with the correlate stage it
     # needs video and tracklet, without it an identity column.

@@ -20,11 +20,9 @@ from cion_jax.runtime.commands import run
 from cion_jax.runtime.progress import console, progress
 from cion_jax.runtime.shards import Shard
 from cion_jax.samples.ingest.decoding import find_videos
-from cion_jax.samples.ingest.job import gather, ingest_videos
+from cion_jax.samples.ingest.job import gather, ingest_videos, left_out
 from cion_jax.samples.ingest.settings import IngestSettings
 from cion_jax.samples.ingest.video import CropSettings
-
-_EXAMPLES = 10  # how many broken videos are named; report.json has all
 
 
 def main(argv: list[str]) -> None:
@@ -38,7 +36,8 @@ def main(argv: list[str]) -> None:
     mine = [names[row] for row in shard.part(len(names))] if shard else names
     chosen = {name: videos[name] for name in mine}
     broken = ingest_videos(chosen, out, settings, workers=values.workers, progress=progress)
-    _print_broken(broken, len(mine))
+    if broken:
+        console.print(left_out(broken, len(mine)), markup=False, highlight=False, soft_wrap=True)
     if shard:
         print(f"Shard {shard}: {len(mine) - len(broken)} of its {len(mine)} videos are done. The same command without")
         print("--shard puts all together when every shard is done.")
@@ -52,16 +51,6 @@ def _settings(values: flags.FlagValues) -> IngestSettings:
     crops = CropSettings(values.crop_every, values.min_height, values.min_crops)
     tracks = Path(values.tracks) if values.tracks else None
     return IngestSettings(values.detector, values.person_class, values.detect_every, tracks, crops, values.blur_faces)
-
-
-def _print_broken(broken: dict[str, str], total: int) -> None:
-    if not broken:
-        return
-    lines = [f"{len(broken)} of {total} videos are left out:"]
-    lines += [f"{name}: {reason}" for name, reason in list(broken.items())[:_EXAMPLES]]
-    if len(broken) > _EXAMPLES:
-        lines.append(f"... and {len(broken) - _EXAMPLES} more")
-    console.print("\n  ".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

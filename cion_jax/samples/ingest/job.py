@@ -28,6 +28,7 @@ from cion_jax.samples.packed import open_shard, pack
 from cion_jax.samples.table import SampleTable
 
 _COUNTS = ("frames", "tracklets", "crops", "seconds")
+_EXAMPLES = 10  # how many broken videos are named
 
 
 class _Task(NamedTuple):
@@ -78,6 +79,15 @@ def ingest_videos(
             advance(1)
             hear(0)
     return dict(sorted(broken.items()))
+
+
+def left_out(broken: Mapping[str, str], total: int) -> str:
+    """Which of `total` videos are `broken`, and why, in some lines; report.json has all."""
+    lines = [f"{len(broken)} of {total} videos are left out:"]
+    lines += [f"{name}: {reason}" for name, reason in list(broken.items())[:_EXAMPLES]]
+    if len(broken) > _EXAMPLES:
+        lines.append(f"... and {len(broken) - _EXAMPLES} more")
+    return "\n  ".join(lines)
 
 
 def gather(
