@@ -8,6 +8,7 @@ from ml_collections import config_flags
 
 from cion_jax.distillation.train import pretrain
 from cion_jax.runtime.commands import run
+from cion_jax.runtime.config import Config
 from cion_jax.samples import SampleTable, check_images, read_samples
 
 GROUPINGS = ("identity", "tracklet", "image", "person")
@@ -43,10 +44,14 @@ def share_of_identities(table: SampleTable, ratio: float, seed: int) -> SampleTa
     return table.with_columns(identity=np.where(kept, table["identity"], -1))
 
 
-def pretrain_groupings(config, table: SampleTable, images: Path, workdir: Path) -> None:
+def trained_on(config: Config, table: SampleTable, by: str) -> SampleTable:
+    """The table that the run of one grouping gets: what it does not use has identity -1."""
+    return share_of_identities(grouped(table, by), config.pretrain.data_ratio, config.seed)
+
+
+def pretrain_groupings(config: Config, table: SampleTable, images: Path, workdir: Path) -> None:
     """One run in `workdir/<grouping>` for each of `config.pretrain.group_by`; finished ones are left alone."""
-    share = config.pretrain.data_ratio
-    tables = {by: share_of_identities(grouped(table, by), share, config.seed) for by in config.pretrain.group_by}
+    tables = {by: trained_on(config, table, by) for by in config.pretrain.group_by}
     for by, samples in tables.items():
         if not (workdir / by / "teacher.pth").exists():
             pretrain(config, samples, images, workdir / by)

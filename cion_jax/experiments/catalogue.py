@@ -1,0 +1,36 @@
+"""Which rows of configs/ablation.py make a table or figure of the paper."""
+
+from typing import NamedTuple
+
+
+class Experiment(NamedTuple):
+    """Rows that are compared, by the names that table and plot give them.
+
+    With `timed` the time that training takes is compared, and nothing is scored; without it, retrieval scores.
+    `ordered` rows are points of a curve.
+    """
+
+    title: str
+    compared: str
+    rows: dict[str, str]
+    ordered: bool = True
+    timed: bool = False
+
+
+_RATIOS = {f"data{percent}": f"{percent} %" for percent in range(10, 101, 10)}
+
+EXPERIMENTS = {
+    "table4": Experiment(
+        "Table 4: what is taken for one identity",
+        "one identity is",
+        {"instance": "an image (DINO)", "tracklet": "a tracklet", "identity": "an identity (CION)"},
+        ordered=False,
+    ),
+    "fig5": Experiment(
+        "Fig. 5: levels of denoising",
+        "denoising",
+        {"level0": "none", "level1": "single tracklet", "level2": "+ single video", "level3": "+ cross video"},
+    ),
+    "fig6": Experiment("Fig. 6: share of the identities that is trained on", "identities used", _RATIOS),
+    "fig7": Experiment("Fig. 7: training time against data size", "identities used", _RATIOS, timed=True),
+}

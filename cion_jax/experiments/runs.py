@@ -1,0 +1,173 @@
+"""The runs of an experiment: what they share is made once, then each is trained and scored in a folder of its own.
+
+    ROOT/shared/                crops of videos or the street, extractor, features
+    ROOT/shared/level<n>/       identities that correlation finds up to a level
+    ROOT/runs/<row>/seed<n>/    a workdir of `cion_jax.main` that trains on them
+
+The seed of a run sets initialisation, batches, augmentation and, below 100 %, which identities are drawn. All runs
+share the data.
+"""
+
+import copy
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from cion_jax.distillation.train import plan
+from cion_jax.evaluation import read_market1501
+from cion_jax.experiments.catalogue import Experiment
+from cion_jax.pipeline import STAGES, Workdir, missing_data, remember_config, run_stages
+from cion_jax.pretrain import trained_on
+from cion_jax.runtime.config import Config
+from cion_jax.runtime.files import read_json
+from cion_jax.runtime.metrics import read_metrics
+from cion_jax.runtime.progress import console
+from cion_jax.samples import SampleTable, read_samples
+from configs.ablation import ROWS, ablate
+
+_TRAINING = ("pretrain", "evaluate", "export")
+_CORRELATION = ("extractor", "extract", "correlate")
+
+
+class Shared(Workdir):
+    """The workdir of what runs share; every level of correlation has its folder."""
+
+    @property
+    def correlation(self) -> Path:
+        return self.root / f"level{self.config.correlate.levels}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A row with one seed, and how much it trains on."""
+
+    row: str
+    config: Config
+    workdir: Workdir
+    identities: int
+    images: int
+    steps: int
+
+    @property
+    def complete(self) -> bool:
+        return all(STAGES[name].marker(self.workdir).exists() for name in self.config.stages)
+
+    def execute(self) -> None:
+        """Trains and scores, continuing where an earlier call was interrupted."""
+        run_stages(self.config, self.workdir)
+        jax.clear_caches()  # the next run's programs are others: the number of steps is part of them
+
+    def measured(self) -> dict[str, Any]:
+        """What came out: sizes, seconds of training and, where it was scored, the scores of the network."""
+        (by,) = self.config.pretrain.group_by
+        log = self.workdir.runs / by / "metrics.jsonl"
+        result = {
+            "seed": self.config.seed,
+            "identities": self.identities,
+            "images": self.images,
+            "steps": self.steps,
+            "seconds": training_seconds(log, steps=self.steps, batch_size=self.config.pretrain.batch_size),
+        }
+        if "evaluate" in self.config.stages:
+            scores = read_json(self.workdir.scores)
+            result |= {"scores": scores[by], "untrained": scores["untrained"]}
+        return result
+
+
+def plan_runs(experiment: Experiment, config: Config, root: Path, seeds: Sequence[int]) -> list[Run]:
+    """Makes what the runs share, and returns them seed by seed, seen to be possible.
+
+    `config` is the recipe that rows change. Its stages say where crops and identities come from: without `correlate`,
+    identities are the table's own. Raises ValueError before any work where data are missing, and
+    before any training where a row has too few of them.
+    """
+    root = root.resolve()  # runs remember where their samples are
+    recipes = {row: _recipe(experiment, config, row) for row in experiment.rows}
+    shared = {row: _shared(recipe, root) for row, recipe in recipes.items()}
+    remember_config(config, Workdir(root, config))
+    for workdir in {folder.correlation: folder for folder in shared.values()}.values():
+        run_stages(workdir.config, workdir)
+    runs, tables = [], {path: read_samples(path) for path in {folder.training_samples for folder in shared.values()}}
+    for seed, (row, recipe) in itertools.product(seeds, recipes.items()):
+        runs.append(_run(row, _own(recipe, shared[row], seed), root, tables[shared[row].training_samples]))
+    if not experiment.timed:
+        read_market1501(next(iter(shared.values())).benchmark)  # wrong folders are told now, not after training
+    return runs
+
+
+def _recipe(experiment: Experiment, config: Config, row: str) -> Config:
+    """The config with which `cion_jax.main` would do all of the row in one folder."""
+    recipe = copy.deepcopy(config)
+    ablate(recipe, row)
+    wanted = [name for name in config.stages if name not in _TRAINING]
+    if recipe.correlate.levels < 3 and "correlate" not in wanted:
+        raise ValueError(
+            f"{row} needs identity correlation, which the config's stages {config.stages} leave out; give "
+            "--config.stages=\"('extract','correlate','pretrain')\" and the extractor, or a street"
+        )
+    if "correlate" not in ROWS[row][0]:
+        wanted = [name for name in wanted if name not in _CORRELATION]
+    recipe.stages = (*wanted, "pretrain", *(() if experiment.timed else ("evaluate",)))
+    if missing := missing_data(recipe):
+        raise ValueError(missing)
+    return recipe
+
+
+def _shared(recipe: Config, root: Path) -> Shared:
+    config = copy.deepcopy(recipe)
+    config.stages = tuple(name for name in recipe.stages if name not in _TRAINING)
+    return Shared(root / "shared", config)
+
+
+def _own(recipe: Config, shared: Shared, seed: int) -> Config:
+    """The rest of the recipe: a config for what is shared as the data."""
+    config = copy.deepcopy(recipe)
+    config.seed = seed
+    config.stages = tuple(name for name in recipe.stages if name in _TRAINING)
+    config.data.samples, config.data.images = str(shared.training_samples), str(shared.images)
+    if "street" in recipe.stages:
+        config.evaluate.root = str(shared.benchmark)
+    return config
+
+
+def _run(row: str, config: Config, root: Path, table: SampleTable) -> Run:
+    """Rows of different experiments that are the same training have one folder, under the first one's name."""
+    first = next(name for name in ROWS if ROWS[name] == ROWS[row])
+    workdir = Workdir(root / "runs" / first / f"seed{config.seed}", config)
+    identities = trained_on(config, table, *config.pretrain.group_by)["identity"]
+    used = identities[identities >= 0]
+    try:
+        steps = plan(config, identities, devices=jax.device_count()).total_steps
+    except ValueError as error:
+        raise ValueError(f"{row}, seed {config.seed}: {error}") from error
+    remember_config(config, workdir)
+    return Run(row, config, workdir, len(set(used.tolist())), len(used), steps)
+
+
+def execute_all(runs: Sequence[Run]) -> None:
+    """Executes what is not complete, and says how far it is."""
+    for number, run in enumerate(runs, 1):
+        name = f"run {number} of {len(runs)}: {run.row}, seed {run.config.seed}"
+        if run.complete:
+            console.print(f"[green]✓[/] {name} is complete", highlight=False)
+            continue
+        console.print(f"[bold]{name}[/], {run.identities:,} identities, {run.images:,} images", highlight=False)
+        run.execute()
+
+
+def training_seconds(log: Path, *, steps: int, batch_size: int) -> float:
+    """Seconds that `steps` steps took by a run's `metrics.jsonl`, however often it was interrupted between them.
+
+    Every line has the images per second since the line before, so that compilation, waiting for input and checkpoints
+    count, and steps that were done again after a kill count once. Raises ValueError for a log that ends early.
+    """
+    lines = read_metrics(log)
+    done = [0, *(int(line["step"]) + 1 for line in lines)]
+    if done[-1] != steps:
+        raise ValueError(f"{log} tells of {done[-1]} of {steps} steps; remove {log.parent} to train this run again")
+    since = (after - before for before, after in itertools.pairwise(done))
+    return sum(count * batch_size / line["images_per_second"] for count, line in zip(since, lines))
