@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -90,22 +91,26 @@ def identities_sheet(table: SampleTable, images: str | os.PathLike, out: str | o
     A row each, with crops from as many of its videos as there is room for. Files that cannot be decoded are left out
     and counted: returns how many. None, and no file, where no identity is in several videos.
     """
-    identities, videos = table["identity"], table.videos
-    chosen = _across_videos(identities, videos)
-    if not len(chosen):
-        return None
     rows, captions, unreadable = [], [], 0
-    for identity in chosen.tolist():
-        members = np.flatnonzero(identities == identity)
-        shown = _from_all_videos(members, videos[members])
+    videos = table.videos
+    for identity, members, shown in sheet_rows(table["identity"], videos):
         paths = [Path(images) / path for path in table["file_path"][shown]]
         rows.append([path for path in paths if _readable(path)])
         unreadable += len(paths) - len(rows[-1])
         captions.append(f"identity {identity}: {len(members)} crops in {len(np.unique(videos[members]))} videos")
+    if not rows:
+        return None
     if not any(rows):
         raise ValueError(f"{images}: none of {unreadable} images can be read; is this the table's image root?")
     contact_sheet(rows, out, captions=captions)
     return unreadable
+
+
+def sheet_rows(identities: np.ndarray, videos: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Identities in several videos that a sheet has room for: (identity, its rows of the table, those to show)."""
+    for identity in _across_videos(identities, videos).tolist():
+        members = np.flatnonzero(identities == identity)
+        yield identity, members, _from_all_videos(members, videos[members])
 
 
 def _across_videos(identities: np.ndarray, videos: np.ndarray) -> np.ndarray:

@@ -33,6 +33,7 @@ from cion_jax.evaluation import (
     read_msmt17_training,
     retrieval_scores,
 )
+from cion_jax.evaluation.evidence import gather
 from cion_jax.evaluation.summary import summary, table
 from cion_jax.extract import define_model_flags, extract_features, load_described
 from cion_jax.models import create_model, list_models
@@ -77,11 +78,12 @@ def evaluate(
     batch_size: int = 64,
     ignore_camera: bool = False,
     rerank: KReciprocal | None = None,
+    evidence: str | os.PathLike | None = None,
 ) -> dict[str, Any]:
     """Extracts the features of a benchmark and scores them (`cion_jax.evaluation.retrieval_scores`).
 
     Returns scores in [0, 1] and counts; with `rerank`, those after re-ranking too. Undecodable images are left out and
-    counted.
+    counted. What pictures are made from goes to `evidence` (`.npz`, see `cion_jax.evaluation.evidence`).
     """
     queries = len(benchmark.query.paths)
     paths = benchmark.query.paths + benchmark.gallery.paths
@@ -96,6 +98,9 @@ def evaluate(
         return retrieval_scores(*features, *labels, ignore_camera=ignore_camera, rerank=rerank)
 
     scores = scored(None)
+    if evidence is not None:
+        sides = query, gallery, result.features[:kept], result.features[kept:]
+        gather(*sides, scores.average_precision, ignore_camera=ignore_camera).save(evidence)
     report = {
         **_numbers(scores),
         "queries": scores.queries,

@@ -1,12 +1,15 @@
 """The stages of `cion_jax.main`: what each reads and writes, and when it is complete."""
 
+import ast
 import dataclasses
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flax import nnx
+from ml_collections import ConfigDict
 
 from cion_jax.conversion import load_weights, write_weights
 from cion_jax.conversion.card import training_of
@@ -21,8 +24,12 @@ from cion_jax.models.neck import BNNeck
 from cion_jax.pretrain import pretrain_groupings
 from cion_jax.runtime.config import Config, flat
 from cion_jax.runtime.files import read_json, write_json
-from cion_jax.runtime.progress import console
+from cion_jax.runtime.progress import console, progress
 from cion_jax.samples import check_images, read_samples
+from cion_jax.samples.ingest.decoding import find_videos
+from cion_jax.samples.ingest.job import gather, ingest_videos, left_out
+from cion_jax.samples.ingest.settings import IngestSettings
+from cion_jax.samples.ingest.video import CropSettings
 from cion_jax.street import build_street, street_config
 
 
@@ -38,11 +45,19 @@ class Workdir:
         return self.root / "street"
 
     @property
+    def ingested(self) -> Path:
+        return self.root / "ingest"
+
+    @property
     def samples(self) -> Path:
+        if "ingest" in self.config.stages:
+            return self.ingested / "samples.parquet"
         return self._input(self.config.data.samples, "crawl/crawl.parquet")
 
     @property
     def images(self) -> Path:
+        if "ingest" in self.config.stages:
+            return self.ingested / "crops"
         return self._input(self.config.data.images, "crawl")
 
     @property
@@ -74,6 +89,10 @@ class Workdir:
     @property
     def scores(self) -> Path:
         return self.root / "evaluation.json"
+
+    def evidence(self, network: str) -> Path:
+        """What the report shows of a network's retrieval."""
+        return self.root / "evaluation" / f"{network}.npz"
 
     @property
     def checkpoint(self) -> Path:
@@ -115,8 +134,10 @@ def missing_data(config: Config) -> str | None:
         if name not in list_models():
             create_model(name)  # raises, naming the closest models
     needed = {}
+    if "ingest" in stages:
+        needed["ingest.videos"] = config.ingest.videos
     if "street" not in stages:
-        if {"extract", "correlate", "pretrain"} & set(stages):
+        if "ingest" not in stages and {"extract", "correlate", "pretrain"} & set(stages):
             needed |= {"data.samples": config.data.samples, "data.images": config.data.images}
         if "evaluate" in stages:
             needed["evaluate.root"] = config.evaluate.root
@@ -163,12 +184,53 @@ def remember_config(config: Config, workdir: Workdir) -> None:
         write_json(path, now)
 
 
+def remembered(root: Path) -> Config:
+    """The config that `remember_config` kept in `root`; its stages are those whose results are there."""
+    settings: dict[str, Any] = {}
+    for name, text in read_json(root / "config.json").items():
+        *groups, setting = name.split(".")
+        group = settings
+        for part in groups:
+            group = group.setdefault(part, {})
+        group[setting] = _value(text)
+    config = ConfigDict(settings)
+    config.stages = tuple(STAGES)  # a stage's marker may depend on which there are
+    workdir = Workdir(root, config)
+    config.stages = tuple(name for name, stage in STAGES.items() if stage.marker(workdir).exists())
+    return config
+
+
+def _value(text: str) -> Any:
+    """A setting from what `str` made of it."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):  # a string
+        return text
+
+
 def untrained(config: Config) -> nnx.Module:
     """The backbone that pre-training starts from."""
     model = create_model(config.model, rngs=nnx.Rngs(config.seed))
     if config.pretrain.init is not None:
         initialise(model, config.pretrain.init)
     return model
+
+
+def _ingest(config: Config, workdir: Workdir) -> None:
+    settings = ingest_settings(config.ingest)
+    settings.check()
+    videos = find_videos(config.ingest.videos)
+    broken = ingest_videos(videos, workdir.ingested, settings, workers=os.cpu_count() or 1, progress=progress)
+    if broken:
+        console.print(left_out(broken, len(videos)), markup=False, highlight=False)
+    gather(list(videos), workdir.ingested, settings, broken, progress=progress)
+
+
+def ingest_settings(config: Config) -> IngestSettings:
+    """What `config.ingest` says of all videos."""
+    chosen = {key: value for key, value in config.to_dict().items() if key not in ("videos", "tracks", "crops")}
+    tracks = Path(config.tracks) if config.tracks else None
+    return IngestSettings(**chosen, tracks=tracks, crops=CropSettings(**config.crops.to_dict()))
 
 
 def _street(config: Config, workdir: Workdir) -> None:
@@ -212,7 +274,7 @@ def _pretrain(config: Config, workdir: Workdir) -> None:
 
 def _evaluate(config: Config, workdir: Workdir) -> None:
     """Scores the untrained network, every pre-trained one, and the extractor if it was trained here."""
-    benchmark = read_market1501(workdir.benchmark)
+    benchmark = read_market1501(workdir.benchmark.resolve())  # what is kept is found from any folder
     networks = {"untrained": (untrained(config), config.evaluate.size)}
     for by in config.pretrain.group_by:
         model = create_model(config.model)
@@ -220,10 +282,10 @@ def _evaluate(config: Config, workdir: Workdir) -> None:
         networks[by] = (model, config.evaluate.size)
     if "extractor" in config.stages:
         networks["extractor"] = (_load_extractor(config, workdir), config.extractor.size)
-    scores = {
-        name: evaluate(model, benchmark, size=tuple(size), batch_size=config.evaluate.batch_size)
-        for name, (model, size) in networks.items()
-    }
+    scores, batch_size = {}, config.evaluate.batch_size
+    for name, (model, size) in networks.items():
+        kept = workdir.evidence(name)
+        scores[name] = evaluate(model, benchmark, size=tuple(size), batch_size=batch_size, evidence=kept)
     write_json(workdir.scores, scores)
 
 
@@ -235,6 +297,7 @@ def _export(config: Config, workdir: Workdir) -> None:
 
 
 STAGES = {
+    "ingest": Stage(_ingest, lambda w: w.ingested / "report.json"),
     "street": Stage(_street, lambda w: w.street),
     "extractor": Stage(_extractor, lambda w: w.extractor),
     "extract": Stage(_extract, lambda w: w.features.with_suffix(".json")),

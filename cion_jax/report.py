@@ -1,33 +1,31 @@
-"""What a run of `cion_jax.main` has to say: one table, `report.json`, and pictures."""
+"""What a run of `cion_jax.main` has to say: a page, `report.html`; one table, `report.json`; and pictures.
+
+    python -m cion_jax.report --workdir=DIR
+
+writes the page anew of what is in a workdir, however far the run has come.
+"""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import flags
 from rich.console import Console
 from rich.table import Table
 
 from cion_jax.correlation_report import identities_sheet, print_summary
 from cion_jax.evaluation.figures import curve
-from cion_jax.pipeline import Workdir
+from cion_jax.pipeline import Workdir, remembered
+from cion_jax.report_page import NETWORKS, write_page
+from cion_jax.runtime.commands import run
 from cion_jax.runtime.config import Config
 from cion_jax.runtime.files import read_json, write_json
 from cion_jax.runtime.metrics import read_metrics
 from cion_jax.samples import read_samples
 
-# What a row of the retrieval table is called, by what training took for one identity.
-_NETWORKS = {
-    "untrained": "untrained",
-    "image": "pre-trained, every image by itself (DINO)",
-    "tracklet": "pre-trained on raw tracklets",
-    "identity": "pre-trained on identities (CION)",
-    "person": "pre-trained on true persons",
-    "extractor": "extractor (trained with labels)",
-}
-
 
 def write_report(config: Config, workdir: Workdir, seconds: dict[str, float]) -> None:
-    """Gathers the results of all stages in `report.json` and pictures, and prints them."""
+    """Gathers the results of all stages in `report.json`, `report.html` and pictures, and prints them."""
     path = workdir.root / "report.json"
     earlier = read_json(path)["seconds"] if path.exists() else {}
     report: dict[str, Any] = {"seconds": earlier | seconds}
@@ -42,7 +40,13 @@ def write_report(config: Config, workdir: Workdir, seconds: dict[str, float]) ->
     if "export" in config.stages:
         report["checkpoint"] = str(workdir.checkpoint)
     write_json(path, report)
+    write_page(reopened(workdir.root))
     print_report(report, workdir)
+
+
+def reopened(root: Path) -> Workdir:
+    """The workdir that a run has left in `root`, with the config it was made with."""
+    return Workdir(root, remembered(root))
 
 
 def print_report(report: dict[str, Any], workdir: Workdir) -> None:
@@ -52,12 +56,12 @@ def print_report(report: dict[str, Any], workdir: Workdir) -> None:
     if "retrieval" in report:
         table = Table("network", "mAP", "Rank-1", title="Retrieval on the benchmark")
         for name, scores in report["retrieval"].items():
-            table.add_row(_NETWORKS[name], f"{scores['mAP']:.1%}", f"{scores['rank1']:.1%}")
+            table.add_row(NETWORKS[name], f"{scores['mAP']:.1%}", f"{scores['rank1']:.1%}")
         console.print(table)
     if "checkpoint" in report:
         console.print(f"Checkpoint (PyTorch, as in ReIDZoo): {report['checkpoint']}", highlight=False)
     pictures = ", ".join(sorted(p.name for p in workdir.root.glob("*.png")))
-    console.print(f"In {workdir.root}: report.json, {pictures}", highlight=False)
+    console.print(f"In {workdir.root}: report.html, report.json, {pictures}", highlight=False)
 
 
 def loss_curve(config: Config, workdir: Workdir) -> None:
@@ -65,9 +69,19 @@ def loss_curve(config: Config, workdir: Workdir) -> None:
     lines = {}
     for by in config.pretrain.group_by:
         log = read_metrics(_metrics(workdir, by))
-        lines[_NETWORKS[by]] = tuple(np.asarray([line[name] for line in log]) for name in ("step", "loss"))
+        lines[NETWORKS[by]] = tuple(np.asarray([line[name] for line in log]) for name in ("step", "loss"))
     curve(lines, workdir.root / "loss.png", x_label="step", y_label="loss", title="Self-distillation (Eq. 9)")
 
 
 def _metrics(workdir: Workdir, by: str) -> Path:
     return workdir.runs / by / "metrics.jsonl"
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    Console().print(f"Written: {write_page(reopened(Path(flags.FLAGS.workdir)))}", highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("workdir", None, "Folder of a run of cion_jax.main.", required=True)
+    run(main)

@@ -18,6 +18,7 @@ from cion_jax.runtime.progress import progress
 
 # Of more identities than this, the pairs of Eq. 2 are counted for a sample of so many.
 NOISE_ROWS = 4000
+SHOWN = 4  # images of either side of a weak link that the report names
 IDENTITIES, ANNOTATIONS, REPORT = "identities.parquet", "annotations.json", "report.json"
 
 
@@ -80,8 +81,12 @@ def _correlate(table: tables.SampleTable, features: np.ndarray, settings: dict) 
     frames = table["frame"] if "frame" in table.columns else None
     moment = None if frames is None else covisible.moments(table.videos, frames)
 
+    before = np.full(len(table), -1)  # identities of the level before
+
     def on_level(result: LevelResult) -> None:
-        entries.append(_entry(result, table, features, moment, settings))
+        entry = _entry(result, table, features, moment, settings)
+        entries.append(entry | {"largest": [_described(large, table, before) for large in result.largest]})
+        before[:] = result.identities
 
     found = correlate(
         features, table.videos, table.tracklets, **settings, frames=frames, on_level=on_level, progress=progress
@@ -136,7 +141,6 @@ def _entry(
         "noise_discrimination": measured.discrimination,
         "noise_standard_error": measured.standard_error,
         "images_per_identity": chaining.sizes(result.identities),
-        "largest": [_described(large, table) for large in result.largest],
         "seconds": round(result.seconds, 3),
         "seconds_noise": round(time.perf_counter() - started, 3),
     }
@@ -150,8 +154,18 @@ def _entry(
     return entry
 
 
-def _described(large: chaining.LargeIdentity, table: tables.SampleTable) -> dict:
-    """One of the largest identities, with an image to look it up by."""
-    weakest = [{"identities": [a, b], "distance": away} for a, b, away in large.weakest]
+def _described(large: chaining.LargeIdentity, table: tables.SampleTable, before: np.ndarray) -> dict:
+    """One of the largest identities, with images to look it up by; links are between identities `before`."""
+    weakest = [
+        {"identities": [a, b], "distance": away, "images": [_some_images(table, before == side) for side in (a, b)]}
+        for a, b, away in large.weakest
+    ]
     first = str(table["file_path"][large.row])
     return {"images": large.images, "joined": large.groups, "first_image": first, "weakest_links": weakest}
+
+
+def _some_images(table: tables.SampleTable, members: np.ndarray) -> list[str]:
+    """A few images of the rows in the mask `members`, from first to last."""
+    rows = np.flatnonzero(members)
+    spread = np.unique(np.linspace(0, len(rows) - 1, SHOWN).astype(int))
+    return table.select(rows[spread])["file_path"].tolist()

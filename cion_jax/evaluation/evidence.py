@@ -1,0 +1,112 @@
+"""What pictures of a retrieval are made from, kept when it is scored: small however large the benchmark is."""
+
+import os
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from cion_jax.evaluation.benchmark import LabelledImages
+from cion_jax.evaluation.distances import cosine_distances, unit_rows
+from cion_jax.evaluation.ranking import related_images
+from cion_jax.runtime.files import atomic_path
+
+LISTED, LENGTH = 4, 10  # how many of the best and of the worst queries, and how much of their lists
+PEOPLE, IMAGES_EACH = 15, 30  # whose features are kept (the paper's Fig. 4 shows 15 people)
+
+
+class Evidence(NamedTuple):
+    """Ranked lists of the worst and best queries, and the features of some people.
+
+    average_precision: `[queries]`, NaN for one without a match.
+    listed: `[n]` queries by number, of one person each, by ascending average precision.
+    listed_paths, listed_people: `[n]` image files and identities of these.
+    ranked_paths, ranked_right, ranked_distances: `[n, length]` the first of the gallery, whether they show the same
+        person, and at which cosine distance; the distance is infinite past the end of a short gallery.
+    features, people: `[m, dim]` and `[m]`, of images of up to 15 people that are looked for.
+    """
+
+    average_precision: np.ndarray
+    listed: np.ndarray
+    listed_paths: np.ndarray
+    listed_people: np.ndarray
+    ranked_paths: np.ndarray
+    ranked_right: np.ndarray
+    ranked_distances: np.ndarray
+    features: np.ndarray
+    people: np.ndarray
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes an `.npz` of the fields."""
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **self._asdict())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Self:
+        """Reads what `save` wrote. Raises ValueError for a file that is missing or something else."""
+        try:
+            with np.load(path, allow_pickle=False) as fields:
+                return cls(**fields)
+        except FileNotFoundError:
+            raise ValueError(f"{path}: no such file; evaluation writes it") from None
+        except Exception as error:  # whatever NumPy and zipfile raise on other files
+            raise ValueError(f"{path}: not what evaluation writes ({error}); evaluate again") from error
+
+
+def gather(
+    query: LabelledImages,
+    gallery: LabelledImages,
+    query_features: np.ndarray,
+    gallery_features: np.ndarray,
+    average_precision: np.ndarray,
+    *,
+    ignore_camera: bool,
+) -> Evidence:
+    """Ranks the gallery (`[rows, dim]` features, no junk) for a few queries, as `retrieval_scores` does for all."""
+    listed = _worst_and_best(average_precision, query.ids)
+    shown = query.select(listed)
+    related = related_images(shown.ids, gallery.ids, shown.cameras, gallery.cameras, ignore_camera=ignore_camera)
+    distances = np.array(cosine_distances(unit_rows(query_features[listed]), unit_rows(gallery_features)))
+    for row, images in zip(distances, related):
+        row[images.left_out] = np.inf
+    ranked = np.argsort(distances, axis=1, kind="stable")[:, :LENGTH]
+    features, people = _some_people(query.ids, gallery.ids, query_features, gallery_features)
+    return Evidence(
+        average_precision=average_precision,
+        listed=listed,
+        listed_paths=np.array(shown.paths),
+        listed_people=shown.ids,
+        ranked_paths=np.array(gallery.paths)[ranked],
+        ranked_right=gallery.ids[ranked] == shown.ids[:, None],
+        ranked_distances=np.take_along_axis(distances, ranked, axis=1),
+        features=features,
+        people=people,
+    )
+
+
+def _worst_and_best(average_precision: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Queries of different people: those with the lowest and those with the highest average precision, ascending."""
+    scored = np.flatnonzero(np.isfinite(average_precision))
+    ascending = scored[np.argsort(average_precision[scored], kind="stable")]
+    worst = _one_each(ascending, ids)[:LISTED]
+    best = _one_each(ascending[::-1], ids)
+    best = best[~np.isin(ids[best], ids[worst])][:LISTED]
+    return np.concatenate([worst, best[::-1]])
+
+
+def _one_each(queries: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The first query of every person, in the order given."""
+    return queries[np.sort(np.unique(ids[queries], return_index=True)[1])]
+
+
+def _some_people(
+    query_ids: np.ndarray, gallery_ids: np.ndarray, query_features: np.ndarray, gallery_features: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features and identities of some images of some people, drawn by the labels alone: the same for any network."""
+    random = np.random.default_rng(0)
+    known = np.unique(query_ids)
+    drawn = random.choice(known, min(PEOPLE, len(known)), replace=False)
+    ids = np.concatenate([query_ids, gallery_ids])
+    rows = np.concatenate([random.permutation(np.flatnonzero(ids == person))[:IMAGES_EACH] for person in drawn])
+    of_query = rows < len(query_ids)
+    features = np.concatenate([query_features[rows[of_query]], gallery_features[rows[~of_query] - len(query_ids)]])
+    return features, np.concatenate([ids[rows[of_query]], ids[rows[~of_query]]])

@@ -1,0 +1,198 @@
+"""`report.html`: what the files of a workdir say, one section after the other, as far as they are there."""
+
+import platform
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from flax import nnx
+
+import cion_jax
+from cion_jax.conversion import load_weights
+from cion_jax.conversion.card import card_path
+from cion_jax.evaluation.evidence import Evidence
+from cion_jax.models import create_model
+from cion_jax.models.vit import MODELS as VITS
+from cion_jax.models.vit import ViT
+from cion_jax.pipeline import Workdir
+from cion_jax.reporting.attention import IMAGES, attention_section
+from cion_jax.reporting.data import data_section
+from cion_jax.reporting.embedding import embedding_section
+from cion_jax.reporting.identities import identities_section, links_section
+from cion_jax.reporting.noise import noise_section
+from cion_jax.reporting.page import Page, Section, Table, render
+from cion_jax.reporting.retrieval import lists_section, retrieval_section
+from cion_jax.reporting.summary import Outcome, facts_table, settings_table, summary_section
+from cion_jax.reporting.training import Log, training_concerns, training_section
+from cion_jax.runtime.files import atomic_path, read_json, write_json
+from cion_jax.runtime.metrics import read_metrics
+from cion_jax.runtime.progress import console, progress
+from cion_jax.samples import SampleTable, open_images, read_samples
+from cion_jax.samples.contents import contents
+from cion_jax.samples.doctor import examine
+
+MOST_EXAMINED = 100_000  # images that are decoded unasked, to say what is wrong with them
+# What a network is called, by what training took for one identity.
+NETWORKS = {
+    "untrained": "untrained",
+    "image": "pre-trained, every image by itself (DINO)",
+    "tracklet": "pre-trained on raw tracklets",
+    "identity": "pre-trained on identities (CION)",
+    "person": "pre-trained on true persons",
+    "extractor": "extractor (trained with labels)",
+}
+
+
+def write_page(workdir: Workdir) -> Path:
+    """Writes `report.html` of what is in `workdir`; a section whose files are missing or unusable is named with why."""
+    sections: list[Section] = []
+    left_out: list[tuple[str, str]] = []
+    for title, make in _SECTIONS.items():
+        try:
+            sections.append(make(workdir))
+        except (ValueError, OSError) as reason:
+            left_out.append((title, str(reason)))
+            console.print(f"Left out of the report: {title} ({reason})", markup=False, highlight=False, soft_wrap=True)
+    moment = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    made = (
+        f"Model {workdir.config.model}. Written {moment} by cion_jax {cion_jax.__version__} from {workdir.root.name}."
+    )
+    page = Page("Cross-video identity correlating pre-training", made, sections, left_out)
+    path = workdir.root / "report.html"
+    with atomic_path(path) as temporary:
+        temporary.write_text(render(page), encoding="utf-8")
+    return path
+
+
+def _summary(workdir: Workdir) -> Section:
+    report = workdir.root / "report.json"
+    outcome = Outcome(
+        model=workdir.config.model,
+        correlation=_read_if_there(workdir.correlation / "report.json"),
+        scores=_named_scores(workdir) if workdir.scores.exists() else None,
+        before=NETWORKS["untrained"],
+        after=NETWORKS[workdir.config.pretrain.group_by[-1]],
+        seconds=read_json(report)["seconds"] if report.exists() else {},
+        concerns=training_concerns(_logs(workdir), **_sizes_of_training(workdir)),
+        provenance=[_facts(workdir), settings_table(read_json(workdir.root / "config.json"))],
+    )
+    return summary_section(outcome)
+
+
+def _data(workdir: Workdir) -> Section:
+    kept = workdir.root / "doctor.json"
+    if not kept.exists():
+        table = read_samples(workdir.samples)
+        if len(table) > MOST_EXAMINED:
+            return data_section({"contents": contents(table)})
+        write_json(kept, examine(table, workdir.images, progress=progress))
+    return data_section(read_json(kept))
+
+
+def _noise(workdir: Workdir) -> Section:
+    report, table = _correlated(workdir)
+    return noise_section(report, table["identity"], table["person"] if "person" in table.columns else None)
+
+
+def _identities(workdir: Workdir) -> Section:
+    return identities_section(_correlated(workdir)[1], open_images(workdir.images))
+
+
+def _links(workdir: Workdir) -> Section:
+    report, table = _correlated(workdir)
+    return links_section(report, table, open_images(workdir.images))
+
+
+def _training(workdir: Workdir) -> Section:
+    return training_section(_logs(workdir), **_sizes_of_training(workdir))
+
+
+def _retrieval(workdir: Workdir) -> Section:
+    _ran(workdir.scores, "evaluate")
+    return retrieval_section(_named_scores(workdir))
+
+
+def _lists(workdir: Workdir) -> Section:
+    _ran(workdir.scores, "evaluate")
+    by = workdir.config.pretrain.group_by[-1]
+    return lists_section(NETWORKS[by], Evidence.load(workdir.evidence(by)))
+
+
+def _embedding(workdir: Workdir) -> Section:
+    _ran(workdir.scores, "evaluate")
+    names = "untrained", *workdir.config.pretrain.group_by
+    return embedding_section({NETWORKS[name]: Evidence.load(workdir.evidence(name)) for name in names})
+
+
+def _attention(workdir: Workdir) -> Section:
+    config, by = workdir.config, workdir.config.pretrain.group_by[-1]
+    if config.model not in VITS:
+        raise ValueError(f"{config.model} has no class token that attends to patches; ViTs do")
+    teacher = workdir.runs / by / "teacher.pth"
+    _ran(teacher, "pretrain")
+    model = create_model(config.model)
+    load_weights(model, teacher)
+    paths = read_samples(workdir.samples)["file_path"]
+    some = paths[np.linspace(0, len(paths) - 1, min(IMAGES, len(paths))).astype(int)].tolist()
+    size = config.pretrain.views.global_size
+    return attention_section(NETWORKS[by], cast(ViT, model), open_images(workdir.images), some, size)
+
+
+_SECTIONS: Mapping[str, Callable[[Workdir], Section]] = {
+    "Summary": _summary,
+    "What went in": _data,
+    "Noise and identities": _noise,
+    "Identities found": _identities,
+    "Most doubtful links": _links,
+    "Self-distillation": _training,
+    "Retrieval": _retrieval,
+    "Ranked lists": _lists,
+    "Features of a few people": _embedding,
+    "Attention": _attention,
+}
+
+
+def _ran(marker: Path, stage: str) -> None:
+    if not marker.exists():
+        raise ValueError(f"the {stage} stage has not been run here")
+
+
+def _correlated(workdir: Workdir) -> tuple[dict[str, Any], SampleTable]:
+    report = workdir.correlation / "report.json"
+    _ran(report, "correlate")
+    return read_json(report), read_samples(workdir.correlation / "identities.parquet")
+
+
+def _named_scores(workdir: Workdir) -> dict[str, dict[str, Any]]:
+    return {NETWORKS[name]: scores for name, scores in read_json(workdir.scores).items()}
+
+
+def _read_if_there(path: Path) -> Any:
+    return read_json(path) if path.exists() else None
+
+
+def _logs(workdir: Workdir) -> dict[str, Log]:
+    runs = workdir.config.pretrain.group_by
+    return {NETWORKS[by]: read_metrics(workdir.runs / by / "metrics.jsonl") for by in runs}
+
+
+def _sizes_of_training(workdir: Workdir) -> dict[str, int]:
+    config = workdir.config
+    shape = nnx.eval_shape(lambda: create_model(config.model))
+    return {"prototypes": config.pretrain.head.prototypes, "embed_dim": shape.embed_dim}
+
+
+def _facts(workdir: Workdir) -> Table:
+    """What the run can be repeated and its weights be recognised by."""
+    facts = {"report written with Python": platform.python_version()}
+    facts |= {f"report written with {name}": metadata.version(name) for name in ("jax", "flax", "numpy")}
+    for by in workdir.config.pretrain.group_by:
+        if card := _read_if_there(card_path(workdir.runs / by / "teacher.pth")):
+            name = NETWORKS[by]
+            facts |= {f"{name}: trained with {library}": version for library, version in card["versions"].items()}
+            facts |= {f"{name}: SHA-256 of data": str(card["data"]), f"{name}: SHA-256 of weights": card["sha256"]}
+            facts[f"{name}: parameters"] = f"{card['parameters']:,}"
+    return facts_table(facts)

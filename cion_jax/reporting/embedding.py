@@ -1,0 +1,49 @@
+"""The section on features of a few people, before and after training (the paper's Fig. 4)."""
+
+from collections.abc import Mapping
+
+import matplotlib
+import numpy as np
+from sklearn.manifold import TSNE
+from sklearn.metrics import silhouette_score
+
+from cion_jax.evaluation.evidence import Evidence
+from cion_jax.reporting.drawing import chart, svg
+from cion_jax.reporting.page import Picture, Pictures, Section, Text
+
+_PERPLEXITY = 30
+_MARKERS = "osv^D"
+
+
+def embedding_section(kept: Mapping[str, Evidence]) -> Section:
+    """t-SNE (van der Maaten and Hinton, JMLR 2008) of the features that named networks give the same images."""
+    people = len(np.unique(next(iter(kept.values())).people))
+    images = len(next(iter(kept.values())).people)
+    if not 2 <= people < images:
+        raise ValueError(f"{images} images of {people} persons are in the benchmark: too few to draw")
+    text = (
+        f"{images} images of {people} people of the benchmark, drawn at random; a point is an "
+        f"image, its colour and shape the person. t-SNE puts near what is near in the space of features. Good "
+        f"features make one island of each person. The silhouette compares distances within and between people in that "
+        f"space itself: 1 is best, 0 means that people overlap."
+    )
+    return Section("Features of a few people", [Text(text), Pictures([_map(*item) for item in kept.items()])])
+
+
+def _map(network: str, evidence: Evidence) -> Picture:
+    features, people = evidence.features.astype(np.float32), evidence.people
+    count = len(features)
+    points = TSNE(
+        metric="cosine", init="pca", perplexity=min(_PERPLEXITY, (count - 1) / 3), random_state=0
+    ).fit_transform(features)
+    apart = silhouette_score(features, people, metric="cosine")
+    figure, axes = chart("", "", network)
+    colours = matplotlib.colormaps["tab10"]
+    for number, person in enumerate(np.unique(people)):
+        x, y = points[people == person].T
+        marker = _MARKERS[number // 10 % len(_MARKERS)]
+        axes.scatter(x, y, 14, color=colours(number % 10), marker=marker, alpha=0.8, linewidths=0)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[["left", "bottom"]].set_visible(False)
+    said = f"Silhouette {apart:.2f} (1 is best, 0: people overlap)."
+    return Picture(svg(figure), f"t-SNE of features of the network {network}, coloured by person. {said}", said)
