@@ -191,14 +191,14 @@ def main(argv: list[str]) -> None:
         print(f"{values.model}: the compiled step does {excess(step):.3f} x the arithmetic of its parts")
         return
     rows, seconds = report(step, batch, size, dtype, values.repeats)
+    what = f"{batch} images, 2 + {views.local_views} views, {size[0]}x{size[1]}, {prototypes:,} prototypes"
+    print(f"{machine()}; {jnp.dtype(dtype).name}; {what}\n\n| {values.model} | |\n| --- | --- |")
+    print("\n".join(f"| {name} | {value} |" for name, value in rows), flush=True)
     if values.torch:
         from benchmarks.step_torch import torch_seconds
 
         for name, value in torch_seconds(values.model, batch, prototypes, views, values.repeats).items():
-            rows.append((f"PyTorch {name}, ms (x ours)", f"{1e3 * value:.1f} ({value / seconds:.2f})"))
-    what = f"{batch} images, 2 + {views.local_views} views, {size[0]}x{size[1]}, {prototypes:,} prototypes"
-    print(f"{machine()}; {jnp.dtype(dtype).name}; {what}\n\n| {values.model} | |\n| --- | --- |")
-    print("\n".join(f"| {name} | {value} |" for name, value in rows))
+            print(f"| PyTorch {name}, ms (x ours) | {1e3 * value:.1f} ({value / seconds:.2f}) |", flush=True)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,9 @@ def _backbone(name: str, size: tuple[int, int]) -> tuple[nn.Module, int, dict]:
     if name in _VITS:
         dim, heads = _VITS[name]
         config = ViTConfig(hidden_size=dim, num_attention_heads=heads, intermediate_size=4 * dim, image_size=size)
-        return ViTModel(config), dim, {"interpolate_pos_encoding": True}
+        model = ViTModel(config)
+        model.embeddings.interpolate_pos_encoding = _positions(model.embeddings.position_embeddings, size)
+        return model, dim, {"interpolate_pos_encoding": True}
     if family == "convnext" and kind in _CONVNEXTS:
         depths, width = _CONVNEXTS[kind]
         sizes = [width * 2**stage for stage in range(4)]
@@ -55,6 +57,18 @@ def _backbone(name: str, size: tuple[int, int]) -> tuple[nn.Module, int, dict]:
     if (depth := name.removeprefix("resnet").removesuffix("_ibn")) in _RESNETS:
         return ResNetModel(ResNetConfig(depths=list(_RESNETS[depth]))), 2048, {}
     raise ValueError(f"no PyTorch model of the size of {name} is known here; leave it out with --notorch")
+
+
+def _positions(embedding: torch.Tensor, size: tuple[int, int]):
+    """Position embeddings of maps of any size; those of `transformers` are for square images only."""
+    rows, columns = size[0] // 16, size[1] // 16
+
+    def resized(embeddings: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        grid = embedding[:, 1:].unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
+        grid = nn.functional.interpolate(grid, (height // 16, width // 16), mode="bicubic")
+        return torch.cat([embedding[:, :1], grid.flatten(2).mT], 1)
+
+    return resized
 
 
 def paper_loss(student: torch.Tensor, teacher: torch.Tensor, center: torch.Tensor, k: int) -> torch.Tensor:
