@@ -88,6 +88,8 @@ def check_results(workdir, output):
     assert set(report["retrieval"]) == {"untrained", "tracklet", "identity", "extractor"}
     for picture in ("loss.png", "street/contact_sheet.png"):
         assert (workdir / picture).read_bytes().startswith(b"\x89PNG")
+    page = (workdir / "report.html").read_text()
+    assert "Ranked lists" in page and page.count("</strong>: ") == 1  # only ResNets' attention is left out
     checkpoint = torch.load(workdir / "resnet_test.pth", weights_only=True)
     assert all(key.startswith("module.backbone.") for key in checkpoint["teacher"])
     assert str(workdir / "resnet_test.pth") in output.replace("\n", "")

@@ -18,7 +18,7 @@ class Evidence(NamedTuple):
     """Ranked lists of the worst and best queries, and the features of some people.
 
     average_precision: `[queries]`, NaN for one without a match.
-    listed: `[n]` queries by number, of one person each, by ascending average precision.
+    listed: `[n]` queries by number, by ascending average precision: half of them the worst, half of them the best.
     listed_paths, listed_people: `[n]` image files and identities of these.
     ranked_paths, ranked_right, ranked_distances: `[n, length]` the first of the gallery, whether they show the same
         person, and at which cosine distance; the distance is infinite past the end of a short gallery.
@@ -84,13 +84,12 @@ def gather(
 
 
 def _worst_and_best(average_precision: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Queries of different people: those with the lowest and those with the highest average precision, ascending."""
+    """The queries of the lowest and of the highest average precision, different people on either side; ascending."""
     scored = np.flatnonzero(np.isfinite(average_precision))
     ascending = scored[np.argsort(average_precision[scored], kind="stable")]
     worst = _one_each(ascending, ids)[:LISTED]
-    best = _one_each(ascending[::-1], ids)
-    best = best[~np.isin(ids[best], ids[worst])][:LISTED]
-    return np.concatenate([worst, best[::-1]])
+    best = _one_each(ascending[::-1], ids)[:LISTED]
+    return np.concatenate([worst, best[~np.isin(best, worst)][::-1]])
 
 
 def _one_each(queries: np.ndarray, ids: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from cion_jax.evaluation.evidence import LISTED, Evidence
+from cion_jax.evaluation.evidence import Evidence
 from cion_jax.reporting.drawing import jpeg
 from cion_jax.reporting.page import Block, Column, Crop, Section, Strip, Strips, Table, Text
 from cion_jax.samples import load_image
@@ -29,8 +29,7 @@ def retrieval_section(scores: Mapping[str, Mapping[str, Any]]) -> Section:
 
 def lists_section(network: str, evidence: Evidence) -> Section:
     """Ranked lists of the best and worst queries."""
-    worst = min(LISTED, len(evidence.listed) // 2)
-    order = np.arange(len(evidence.listed))
+    worst, best = np.array_split(np.arange(len(evidence.listed)), 2)
     scored = evidence.average_precision[np.isfinite(evidence.average_precision)]
     text = (
         f"Network: {network}. Left is the query, then the gallery from the most similar on. A green frame with ✓ is "
@@ -41,8 +40,8 @@ def lists_section(network: str, evidence: Evidence) -> Section:
     strips = [
         Strips(caption, [_list(evidence, number) for number in numbers])
         for caption, numbers in (
-            ("Worst queries, one for each person", order[:worst]),
-            ("Best queries, one for each person", order[worst:][::-1]),
+            ("Worst queries", worst),
+            ("Best queries", best[::-1]),
         )
     ]
     return Section("Ranked lists", [Text(text), *strips])
