@@ -121,7 +121,8 @@ def numpy_program(world: World, per_tracklet: int, groups: int, half_width: int 
     sequence = min(groups, MOST_GROUPS)
     width = min(half_width or groups, sequence - 1)
     rows = min(SLICE_GROUPS, sequence - width) if half_width else SLICE_GROUPS
-    first, second, third = seconds_of_levels(world.features[:images], per_tracklet, PER_VIDEO, sequence, width, rows)
+    slice_of = (world.features[:images], per_tracklet, PER_VIDEO, sequence, width, rows)
+    first, second, third = np.min([seconds_of_levels(*slice_of) for _ in range(3)], axis=0).tolist()
     pairs = sum(min(width, sequence - 1 - row) for row in range(rows))
     scale = len(world.features) / images
     return [0.0, first * scale, second * scale, third * _pairs(groups, half_width) / pairs]
