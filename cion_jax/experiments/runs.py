@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from cion_jax.distillation.train import plan
 from cion_jax.evaluation import read_market1501
@@ -89,7 +90,7 @@ def plan_runs(experiment: Experiment, config: Config, root: Path, seeds: Sequenc
     recipes = {row: _recipe(experiment, config, row) for row in experiment.rows}
     shared = {row: _shared(recipe, root) for row, recipe in recipes.items()}
     remember_config(config, Workdir(root, config))
-    for workdir in {folder.correlation: folder for folder in shared.values()}.values():
+    for workdir in {(folder.config.stages, folder.correlation): folder for folder in shared.values()}.values():
         run_stages(workdir.config, workdir)
     runs, tables = [], {path: read_samples(path) for path in {folder.training_samples for folder in shared.values()}}
     for seed, (row, recipe) in itertools.product(seeds, recipes.items()):
@@ -138,14 +139,14 @@ def _run(row: str, config: Config, root: Path, table: SampleTable) -> Run:
     """Rows of different experiments that are the same training have one folder, under the first one's name."""
     first = next(name for name in ROWS if ROWS[name] == ROWS[row])
     workdir = Workdir(root / "runs" / first / f"seed{config.seed}", config)
-    identities = trained_on(config, table, *config.pretrain.group_by)["identity"]
-    used = identities[identities >= 0]
     try:
+        identities = trained_on(config, table, *config.pretrain.group_by)["identity"]
         steps = plan(config, identities, devices=jax.device_count()).total_steps
     except ValueError as error:
         raise ValueError(f"{row}, seed {config.seed}: {error}") from error
+    used = identities[identities >= 0]
     remember_config(config, workdir)
-    return Run(row, config, workdir, len(set(used.tolist())), len(used), steps)
+    return Run(row, config, workdir, len(np.unique(used)), len(used), steps)
 
 
 def execute_all(runs: Sequence[Run]) -> None:
