@@ -83,13 +83,14 @@ def _summary(workdir: Workdir) -> Section:
 
 
 def _data(workdir: Workdir) -> Section:
+    ingested = _read_if_there(workdir.ingested / "report.json")
     kept = workdir.root / "doctor.json"
     if not kept.exists():
         table = read_samples(workdir.samples)
         if len(table) > MOST_EXAMINED:
-            return data_section({"contents": contents(table)})
+            return data_section({"contents": contents(table)}, ingested)
         write_json(kept, examine(table, workdir.images, progress=progress))
-    return data_section(read_json(kept))
+    return data_section(read_json(kept), ingested)
 
 
 def _noise(workdir: Workdir) -> Section:

@@ -16,7 +16,9 @@ from cion_jax.models import create_model
 from cion_jax.pipeline import Workdir, remember_config, remembered
 from cion_jax.report import reopened
 from cion_jax.report_page import write_page
+from cion_jax.reporting.data import data_section
 from cion_jax.reporting.page import Column, Page, Section, Table, Text, render
+from cion_jax.reporting.summary import Outcome, in_time, summary_section
 from cion_jax.runtime.config import flat
 from cion_jax.runtime.files import read_json, write_json
 from cion_jax.samples import SampleTable, write_samples
@@ -253,3 +255,31 @@ def test_the_page_fits_phone_and_desktop(run, tmp_path):
 def test_titles_and_anchors():
     text = render(Page("T", "m", [Section("Two words", [Text("a < b")])], [("Gone", "not there")]))
     assert re.search(r'<section id="two-words"', text) and "a &lt; b" in text and "not there" in text
+
+
+def test_videos_that_could_not_be_used_are_named_and_too_many_images_are_not_looked_at():
+    ingested = {"videos": 9, "broken": {"cut<1>.mkv": "no frames"}, "frames": 1200.0, "crops": 300.0, "tracklets": 40.0}
+    counts = {"images": 300, "images_per_tracklet": [1.0, 8.0, 20.0]}
+    text = render(Page("T", "m", [data_section({"contents": counts}, ingested)]))
+    assert "From 8 videos and 1,200 frames, 300 person crops" in text and "cut&lt;1&gt;.mkv: no frames" in text
+    assert "too many" in text and "nothing is wrong" not in text and "doctor.json" in text
+    found = {"contents": counts, "images": {"height": [], "width": []}, "remarks": [], "problems": []}
+    text = render(Page("T", "m", [data_section(found, None)]))
+    assert "nothing is wrong" in text and "videos" not in text
+    finding = {"what": "images that cannot be decoded", "count": 7, "examples": ["a.png", "b.png"]}
+    text = render(Page("T", "m", [data_section(found | {"problems": [finding]}, None)]))
+    assert "Wrong: 7 images that cannot be decoded (a.png; b.png, ...)" in text and "nothing is wrong" not in text
+
+
+def test_a_suspicious_identity_is_said_at_the_top():
+    entry = {"level": 0, "identities": 2, "images_discarded": 0, "noise": 1.0}
+    correlation = {"images": 10, "levels": [entry, entry | {"level": 3, "warning": "links have chained"}]}
+    outcome = Outcome("vit_test", correlation, None, "untrained", "after", {}, [], [])
+    assert "level 3: links have chained" in render(Page("T", "m", [summary_section(outcome)]))
+
+
+@pytest.mark.parametrize(
+    "seconds, said", [(0.04, "0.0 s"), (59.94, "59.9 s"), (61, "1 min 1 s"), (90000, "25 h 0 min")]
+)
+def test_times_are_said_as_people_do(seconds, said):
+    assert in_time(seconds) == said

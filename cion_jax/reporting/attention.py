@@ -30,20 +30,18 @@ def attention_section(network: str, model: ViT, images: Images, paths: Sequence[
         raise ValueError(f"none of {len(paths)} images can be read")
     scaled = (np.stack(shown) / 255 - IMAGENET_MEAN) / IMAGENET_STD
     maps = np.asarray(class_attention(model, jnp.asarray(scaled, jnp.float32)))
-    strips = []
+    crops = []
     for number, (image, weights) in enumerate(zip(shown, maps), 1):
-        peak = f"{weights.max() * weights.size:.1f} times the mean"
-        pair = [
-            Crop(jpeg(image), f"Image {number}"),
-            Crop(jpeg(_overlaid(image, weights)), f"Attention over image {number}, at most {peak}"),
-        ]
-        strips.append(Strip(f"image {number}: the most attended patch has {peak}", pair))
+        peak = f"{weights.max() / weights.mean():.1f}"
+        crops.append(Crop(jpeg(image), f"Image {number}", f"image {number}"))
+        seen = f"Attention over image {number}, at most {peak} times the mean"
+        crops.append(Crop(jpeg(_overlaid(image, weights)), seen, f"{peak} ×"))
     text = (
-        f"What the class token of the last block of {network} attends to, mean over heads; bright is much. A network "
-        f"that knows people looks at body, clothes and bags and not at the background; a map without a peak (1.0 times "
-        f"the mean) looks everywhere alike."
+        f"What the class token of the last block attends to, mean over heads; bright is much. Network: {network}. One "
+        f"that knows people looks at body, clothes and bags and not at the background. Under a map is how many times "
+        f"the mean its brightest patch has: at 1 it looks everywhere alike."
     )
-    return Section("Attention", [Text(text), Strips("", strips)])
+    return Section("Attention", [Text(text), Strips("", [Strip("Images, each with its map", crops)])])
 
 
 def class_attention(model: ViT, images: jax.Array) -> jax.Array:

@@ -32,8 +32,8 @@ def lists_section(network: str, evidence: Evidence) -> Section:
     worst, best = np.array_split(np.arange(len(evidence.listed)), 2)
     scored = evidence.average_precision[np.isfinite(evidence.average_precision)]
     text = (
-        f"Network: {network}. Left is the query, then the gallery from the most similar on. A green frame with ✓ is "
-        f"the same person, a red one with ✗ another; the number is the cosine distance (0: equal features). Of "
+        f"Network: {network}. First comes the query, then the gallery from the most similar on. A green frame with ✓ "
+        f"is the same person, a red one with ✗ another; the number is the cosine distance (0: equal features). Of "
         f"{len(scored):,} queries, {np.mean(scored == 1):.0%} are perfect (average precision 100%); the median is "
         f"{np.median(scored):.0%}."
     )

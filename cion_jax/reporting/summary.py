@@ -76,8 +76,8 @@ def _of_correlation(outcome: Outcome) -> tuple[list[str], list[Number]]:
             f"{quality['precision']:.1%} show one person, and of all pairs that show one person "
             f"{quality['recall']:.1%} were found (tracklets alone: {first['pairwise']['recall']:.1%})."
         )
-        was = f"tracklets: {100 * first['pairwise']['f1']:.1f}"
-        numbers.append(Number(f"{quality['f1']:.1%}", "pairwise F1 of identities", f"good: near 100 ({was})"))
+        was = f"tracklets: {first['pairwise']['f1']:.1%}"
+        numbers.append(Number(f"{quality['f1']:.1%}", "pairwise F1 of identities", f"good: near 100% ({was})"))
     return sentences, numbers
 
 
@@ -90,13 +90,11 @@ def _of_retrieval(outcome: Outcome) -> tuple[list[str], list[Number]]:
     others = {name: found for name, found in outcome.scores.items() if name != outcome.after}
     if others:
         said += "; mAP of others: " + ", ".join(f"{name} {found['mAP']:.1%}" for name, found in others.items())
-    was = {score: "" for score in ("mAP", "rank1")}
-    if before := outcome.scores.get(outcome.before):
-        was = {score: f" ({outcome.before}: {100 * before[score]:.1f})" for score in was}
-    numbers = [
-        Number(f"{after['mAP']:.1%}", "mAP on the benchmark", f"good: near 100{was['mAP']}"),
-        Number(f"{after['rank1']:.1%}", "Rank-1 on the benchmark", f"good: near 100{was['rank1']}"),
-    ]
+    numbers = []
+    for score, name in (("mAP", "mAP"), ("rank1", "Rank-1")):
+        before = outcome.scores.get(outcome.before)
+        was = f" ({outcome.before}: {before[score]:.1%})" if before else ""
+        numbers.append(Number(f"{after[score]:.1%}", f"{name} on the benchmark", f"good: near 100%{was}"))
     return [f"{said}."], numbers
 
 
