@@ -164,9 +164,8 @@ class Stages:
         (by,) = config.pretrain.group_by
         identities = runs.trained_on(config, runs.read_samples(config.data.samples), by)["identity"]
         steps = runs.plan(config, identities, devices=8).total_steps
-        write_log(
-            workdir.runs / by / "metrics.jsonl", [(steps - 1, float(config.pretrain.batch_size))]
-        )  # a second a step
+        a_second = float(config.pretrain.batch_size)  # for each step
+        write_log(workdir.runs / by / "metrics.jsonl", [(steps - 1, a_second)])
 
     def _evaluate(self, config, workdir):
         (by,) = config.pretrain.group_by
@@ -205,8 +204,7 @@ def test_an_interrupted_experiment_goes_on_where_it_was(config, stages, tmp_path
 
 
 def test_experiments_share_what_is_the_same(config, stages, tmp_path):
-    config.pretrain.batch_size = 8  # of 40 identities or more, a tenth has a batch
-    config.pretrain.curriculum.update(stage_epochs=(0,), images_per_identity=(1,))
+    config.pretrain.batch_size, config.pretrain.curriculum.images_per_identity = 8, (1, 1)
     run_experiment("fig7", config, tmp_path / "w", seeds=1)
     assert len(trainings(stages)) == 10 and not [text for text in stages.done if text.startswith("evaluate")]
     fit = json.loads((tmp_path / "w" / "fig7.json").read_text())["fit"]
@@ -220,19 +218,24 @@ def test_experiments_share_what_is_the_same(config, stages, tmp_path):
     assert stages.done.count("extract w/shared") == 1 and stages.done.count("correlate w/shared") == 4
 
 
-def test_what_cannot_work_is_said_before_any_training(config, stages, tmp_path):
-    def refuses(which, message, **settings):
-        changed = config.copy_and_resolve_references()
-        changed.update_from_flattened_dict(settings)
-        with pytest.raises(ValueError, match=message):
-            run_experiment(which, changed, tmp_path / str(len(settings)), seeds=1)
-        assert not trainings(stages)
-
-    refuses("fig6", r"data10, seed 0: .* fewer than one batch of 64", **{"pretrain.batch_size": 64})
-    refuses("fig5", "level0 needs identity correlation.*stages", **{"stages": ("pretrain",)})
-    refuses("table4", "--config.evaluate.root", **{"evaluate.root": "nowhere", "seed": 0})
-    empty = {"evaluate.root": str(tmp_path), "seed": 0, "model": "resnet_test"}
-    refuses("table4", "no query/ beside", **empty)
+@pytest.mark.parametrize(
+    ("which", "settings", "message"),
+    [
+        ("fig6", {"pretrain.batch_size": 64}, "data10, seed 0: .* fewer than one batch of 64"),
+        ("fig5", {"stages": ("pretrain",)}, "level0 needs identity correlation.*stages"),
+        ("table4", {"evaluate.root": "nowhere"}, "--config.evaluate.root=.*'nowhere' does not exist"),
+        ("table4", {"evaluate.root": "."}, "no query/ beside"),
+        ("table4", {"data.samples": "untracked.json"}, "tracklet, seed 0: .* no column 'tracklet'"),
+    ],
+)
+def test_what_cannot_work_is_said_before_any_training(config, stages, tmp_path, monkeypatch, which, settings, message):
+    monkeypatch.chdir(tmp_path)
+    Path("untracked.json").write_text(json.dumps([{"id": row // 2, "file_path": f"{row}.jpg"} for row in range(48)]))
+    config.pretrain.batch_size, config.pretrain.curriculum.images_per_identity = 8, (1, 1)
+    config.update_from_flattened_dict(settings)
+    with pytest.raises(ValueError, match=message):
+        run_experiment(which, config, tmp_path / "w", seeds=1)
+    assert not trainings(stages)
 
 
 def test_other_settings_need_another_folder(config, stages, tmp_path):
