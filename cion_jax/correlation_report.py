@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -12,7 +11,8 @@ from rich.table import Table
 
 from cion_jax.correlation.calibration import CONFIDENCE, Calibration
 from cion_jax.evaluation.figures import contact_sheet, histograms
-from cion_jax.samples import SampleTable, UndecodableImage, load_image
+from cion_jax.samples import SampleTable, UndecodableImage, open_images
+from cion_jax.samples.sources import Images
 
 _SHEET_ROWS, _SHEET_COLUMNS, _SHEET_LARGEST = 12, 14, 4
 _BINS = np.linspace(0, 2, 101)
@@ -88,21 +88,22 @@ def calibration_figure(found: Calibration, report: dict, out: str | os.PathLike)
 def identities_sheet(table: SampleTable, images: str | os.PathLike, out: str | os.PathLike) -> int | None:
     """Writes a PNG of identities found in several videos: the largest, where false links show, and some others.
 
-    A row each, with crops from as many of its videos as there is room for. Files that cannot be decoded are left out
-    and counted: returns how many. None, and no file, where no identity is in several videos.
+    `images` is a folder of files or a store, as `open_images` takes it. A row each, with crops from as many of its
+    videos as there is room for. Files that cannot be decoded are left out and counted: returns how many. None, and no
+    file, where no identity is in several videos.
     """
     rows, captions, unreadable = [], [], 0
-    videos = table.videos
+    videos, source = table.videos, open_images(images)
     for identity, members, shown in sheet_rows(table["identity"], videos):
-        paths = [Path(images) / path for path in table["file_path"][shown]]
-        rows.append([path for path in paths if _readable(path)])
+        paths = table["file_path"][shown]
+        rows.append([path for path in paths if _readable(source, path)])
         unreadable += len(paths) - len(rows[-1])
         captions.append(f"identity {identity}: {len(members)} crops in {len(np.unique(videos[members]))} videos")
     if not rows:
         return None
     if not any(rows):
         raise ValueError(f"{images}: none of {unreadable} images can be read; is this the table's image root?")
-    contact_sheet(rows, out, captions=captions)
+    contact_sheet(rows, out, captions=captions, load=source.load)
     return unreadable
 
 
@@ -139,9 +140,9 @@ def _spread(values: np.ndarray, count: int) -> np.ndarray:
     return values[np.linspace(0, len(values) - 1, min(count, len(values))).astype(int)]
 
 
-def _readable(path: Path) -> bool:
+def _readable(source: Images, path: str) -> bool:
     try:
-        load_image(path)
+        source.load(path)
     except UndecodableImage:
         return False
     return True

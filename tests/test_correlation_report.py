@@ -38,6 +38,7 @@ def test_images_that_cannot_be_read_are_left_out_and_counted(tmp_path):
     (tmp_path / "3.png").unlink()
     assert identities_sheet(table, tmp_path, tmp_path / "sheet.png") == 2
     assert shown(tmp_path / "sheet.png") == [1, 0, 1, 0]
+    (tmp_path / "elsewhere").mkdir()
     with pytest.raises(ValueError, match=r"none of 4 images can be read; is this the table's image root\?"):
         identities_sheet(table, tmp_path / "elsewhere", tmp_path / "other.png")
     assert not (tmp_path / "other.png").exists()

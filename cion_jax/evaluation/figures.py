@@ -1,7 +1,8 @@
 """Pictures for reports: contact sheets of crops, and curves."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -24,11 +25,12 @@ def contact_sheet(
     tile: tuple[int, int] = (128, 64),
     captions: Sequence[str] | None = None,
     borders: Sequence[Sequence[str | None]] | None = None,
+    load: Callable[[Any], np.ndarray] = load_image,
 ) -> None:
     """Writes a PNG with one row of images per entry of `rows` (the crops of one identity, a ranked list).
 
     `tile` is the height and width of an image; rows may differ in length. `captions` are lines of text, one
-    above each row; `borders` are colour names per image, None for no border.
+    above each row; `borders` are colour names per image, None for no border. `load` decodes an image by its entry.
     """
     if not any(len(row) for row in rows):
         raise ValueError("a contact sheet needs at least one image")
@@ -47,7 +49,7 @@ def contact_sheet(
             draw.text((_GAP, top), captions[index], fill=_INK, font=ImageFont.load_default(12))
         for column, path in enumerate(row):
             x, y = _GAP + column * (width + _GAP), top + header
-            sheet.paste(Image.fromarray(resize(load_image(path), tile)), (x, y))
+            sheet.paste(Image.fromarray(resize(load(path), tile)), (x, y))
             if borders is not None and borders[index][column] is not None:
                 box = (x, y, x + width - 1, y + height - 1)
                 draw.rectangle(box, outline=borders[index][column], width=_BORDER)
