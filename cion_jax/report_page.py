@@ -136,8 +136,9 @@ def _attention(workdir: Workdir) -> Section:
     _ran(teacher, "pretrain")
     model = create_model(config.model)
     load_weights(model, teacher)
-    paths = read_samples(workdir.samples)["file_path"]
-    some = paths[np.linspace(0, len(paths) - 1, min(IMAGES, len(paths))).astype(int)].tolist()
+    table = read_samples(workdir.samples)
+    rows = np.linspace(0, len(table) - 1, min(IMAGES, len(table))).astype(int)
+    some = table.select(rows)["file_path"].tolist()
     size = config.pretrain.views.global_size
     return attention_section(NETWORKS[by], cast(ViT, model), open_images(workdir.images), some, size)
 
