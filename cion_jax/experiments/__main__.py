@@ -35,8 +35,7 @@ def run_experiment(which: str, config: Config, root: Path, *, seeds: int) -> str
     execute_all(runs)
     measured = {row: [run.measured() for run in runs if run.row == row] for row in experiment.rows}
     summary = summarise(experiment, measured, _recipe(config))
-    text = _write(experiment, summary, root / which)
-    return text
+    return _write(experiment, summary, root / which)
 
 
 def _recipe(config: Config) -> dict[str, Any]:
