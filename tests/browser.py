@@ -38,10 +38,11 @@ def browser():
 
 
 def show(running, page: Path, width: int) -> dict:
-    """Opens a file at a width; returns what the console said, what sticks out, how far it scrolls, and its height."""
+    """Opens a file and its folds; returns what the console said, what sticks out, how far it scrolls, its height."""
     metrics = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width == PHONE}
     running.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     running.get(page.as_uri())
+    running.execute_script("document.querySelectorAll('details').forEach(part => { part.open = true; })")
     size = "const e = document.documentElement; return [e.scrollWidth - e.clientWidth, e.scrollHeight]"
     overflow, height = running.execute_script(size)
     return {

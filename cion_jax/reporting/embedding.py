@@ -6,6 +6,7 @@ import matplotlib
 import numpy as np
 from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
+from threadpoolctl import threadpool_limits
 
 from cion_jax.evaluation.evidence import Evidence
 from cion_jax.reporting.drawing import chart, svg
@@ -33,9 +34,9 @@ def embedding_section(kept: Mapping[str, Evidence]) -> Section:
 def _map(network: str, evidence: Evidence) -> Picture:
     features, people = evidence.features.astype(np.float32), evidence.people
     count = len(features)
-    points = TSNE(
-        metric="cosine", init="pca", perplexity=min(_PERPLEXITY, (count - 1) / 3), random_state=0
-    ).fit_transform(features)
+    plane = TSNE(metric="cosine", init="pca", perplexity=min(_PERPLEXITY, (count - 1) / 3), random_state=0)
+    with threadpool_limits(1):  # several threads wait for each other longer than so few points take
+        points = plane.fit_transform(features)
     apart = silhouette_score(features, people, metric="cosine")
     figure, axes = chart("", "", network)
     colours = matplotlib.colormaps["tab10"]

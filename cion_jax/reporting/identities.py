@@ -26,9 +26,9 @@ def identities_section(table: SampleTable, images: Images) -> Section:
     if not any(strip.crops for strip in strips):
         raise ValueError("no identity was found in more than one video, or none of its images can be read")
     text = (
-        "A row is one identity, that is, crops that correlation takes for one person; other videos come first. A good "
-        "row shows one person throughout. The first rows are the largest identities, where wrong links show; the "
-        "others are spread evenly over all."
+        "A row is one identity, that is, crops that correlation takes for one person, out of as many videos as there "
+        "is room for. A good row shows one person throughout. The first rows are the largest identities, where wrong "
+        "links show; the others are spread evenly over all."
     )
     return Section("Identities found", [Text(text), Strips("", strips)])
 
