@@ -53,14 +53,14 @@ def interrupted_after(batches, step):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop", [3, 7])  # in the first stage, and after the change of K
-def test_an_interrupted_run_ends_as_an_undisturbed_one(stop, crops, undisturbed, tmp_path, monkeypatch, one_device):
+def test_a_run_interrupted_twice_ends_as_an_undisturbed_one(crops, undisturbed, tmp_path, monkeypatch, one_device):
     config, table = get_config(), table_of(crops)
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "load_batches", interrupted_after(train.load_batches, stop))
-        with pytest.raises(KeyboardInterrupt):
-            train.pretrain(config, table, crops, tmp_path / "broken")
-    assert not (tmp_path / "broken/teacher.pth").exists()
+    for stop in (3, 7):  # in the first stage, and after the change of K
+        with monkeypatch.context() as patch:
+            patch.setattr(train, "load_batches", interrupted_after(train.load_batches, stop))
+            with pytest.raises(KeyboardInterrupt):
+                train.pretrain(config, table, crops, tmp_path / "broken")
+        assert not (tmp_path / "broken/teacher.pth").exists()
     config.pretrain.loader_threads = 3  # of no consequence
     train.pretrain(config, table, crops, tmp_path / "broken")
     for name in ("teacher.pth", "student.pth"):
