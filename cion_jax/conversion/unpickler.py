@@ -14,6 +14,8 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
+from cion_jax.runtime.pickled import NUMPY_SCALARS
+
 STORAGES = {
     "DoubleStorage": np.float64,
     "FloatStorage": np.float32,
@@ -57,29 +59,6 @@ class _Namespace:
         self.settings = dict(state)
 
 
-class _NumpyType:
-    """Stands for `numpy.dtype` in pickled scalars (learning rates, mostly); plain numbers only."""
-
-    def __init__(self, code: str, *_):
-        if code not in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"):
-            raise pickle.UnpicklingError(f"a NumPy scalar of type {code!r}")
-        self.dtype = np.dtype(code)
-
-    def __setstate__(self, state: tuple) -> None:
-        if state[1] in "<>":
-            self.dtype = self.dtype.newbyteorder(state[1])
-
-
-def _numpy_scalar(kind: _NumpyType, content: bytes) -> Any:
-    return np.frombuffer(content, kind.dtype, count=1)[0].item()
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"bytes in encoding {encoding!r}")
-    return text.encode("latin1")
-
-
 def _rebuild_tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, *_) -> Tensor:
     if not isinstance(storage, Storage) or len(shape) != len(strides):
         raise pickle.UnpicklingError("a tensor without a storage, or with a stride too many")
@@ -95,10 +74,7 @@ def _rebuild_parameter(tensor: Tensor, *_) -> Tensor:
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("argparse", "Namespace"): _Namespace,
-    ("_codecs", "encode"): _encode,
-    ("numpy", "dtype"): _NumpyType,
-    ("numpy.core.multiarray", "scalar"): _numpy_scalar,
-    ("numpy._core.multiarray", "scalar"): _numpy_scalar,
+    **NUMPY_SCALARS,  # learning rates, mostly
     ("torch", "Size"): tuple,
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,

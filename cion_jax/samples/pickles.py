@@ -10,24 +10,11 @@ from typing import Any
 
 import numpy as np
 
-_NUMBERS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
+from cion_jax.runtime.pickled import NUMPY_SCALARS, NumpyType
 
 
 class _Refused(ValueError):
     """The pickle asks for something that is not on the list."""
-
-
-class _Type:
-    """Stands for `numpy.dtype`."""
-
-    def __init__(self, code: str, *_):
-        if code not in _NUMBERS:
-            raise pickle.UnpicklingError(f"NumPy values of type {code!r}, expected numbers")
-        self.dtype = np.dtype(code)
-
-    def __setstate__(self, state: tuple) -> None:
-        if state[1] in "<>":
-            self.dtype = self.dtype.newbyteorder(state[1])
 
 
 class _Array:
@@ -45,30 +32,18 @@ class _Array:
         return np.array(self._values, dtype=dtype, copy=copy)
 
 
-def _from_buffer(content: bytes, kind: _Type, shape: tuple, order: str) -> _Array:
+def _from_buffer(content: bytes, kind: NumpyType, shape: tuple, order: str) -> _Array:
     array = _Array()
     array.__setstate__((1, shape, kind, order == "F", content))
     return array
 
 
-def _scalar(kind: _Type, content: bytes) -> Any:
-    return np.frombuffer(content, kind.dtype, count=1)[0].item()
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"bytes in encoding {encoding!r}")
-    return text.encode("latin1")
-
-
 # Everything a pickle may name, and what stands for it here; NumPy 2 renamed the modules.
 _ALLOWED: dict[tuple[str, str], Any] = {
-    ("_codecs", "encode"): _encode,
+    **NUMPY_SCALARS,
     ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _Type,
     **{(module, "_reconstruct"): _Array for module in ("numpy.core.multiarray", "numpy._core.multiarray")},
     **{(module, "_frombuffer"): _from_buffer for module in ("numpy.core.numeric", "numpy._core.numeric")},
-    **{(module, "scalar"): _scalar for module in ("numpy.core.multiarray", "numpy._core.multiarray")},
 }
 
 
