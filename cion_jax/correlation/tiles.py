@@ -20,14 +20,13 @@ from cion_jax.correlation.distances import similarities
 from cion_jax.correlation.padding import padded_batches
 from cion_jax.correlation.workers import (
     Track,
-    one_ahead,
     own_devices,
     own_share,
     padded_to_devices,
     roomy,
     split_over_devices,
 )
-from cion_jax.runtime.mesh import replicate
+from cion_jax.runtime.mesh import one_ahead, replicate
 
 _FEWEST_ROWS = 64  # that programs are compiled for
 _FEWEST_WORDS = 2**12  # likewise

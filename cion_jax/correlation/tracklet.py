@@ -16,13 +16,13 @@ from cion_jax.correlation.padding import padded_batches
 from cion_jax.correlation.workers import (
     Track,
     from_all,
-    one_ahead,
     own_devices,
     own_share,
     padded_to_devices,
     roomy,
     split_over_devices,
 )
+from cion_jax.runtime.mesh import one_ahead
 
 BATCH_BYTES = 24 * 2**20  # of images in float32 that are given to a device at once
 # Of tracklets of a middling length all products are taken at once. Of shorter ones few images leave, and of

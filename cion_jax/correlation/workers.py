@@ -5,7 +5,7 @@ what it takes over its own devices; what all found is put together at the end of
 by who did the work.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
@@ -65,12 +65,3 @@ def roomy(count: int) -> int:
     """The next of the few counts that programs are compiled for: eight to an octave."""
     step = 2 ** max((count - 1).bit_length() - 4, 0)
     return 2 ** (count - 1).bit_length() if count <= 8 else -(-count // step) * step
-
-
-def one_ahead(results: Iterable[Item]) -> Iterator[Item]:
-    """Asks for a result before it gives the one before away, so that devices work while the host does."""
-    waiting: list[Item] = []
-    for result in results:
-        yield from waiting
-        waiting = [result]
-    yield from waiting

@@ -1,13 +1,14 @@
 """At which ranks a query's matches are, without putting the whole gallery in order."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from cion_jax.evaluation.distances import blocks
+from cion_jax.runtime.mesh import one_ahead
 
 # Distances `[queries, gallery]` of the queries with these numbers: computed when they are asked for.
 DistancesOf = Callable[[np.ndarray], Any]
@@ -48,7 +49,7 @@ def ranks_of_matches(distances_of: DistancesOf, gallery: int, related: Sequence[
     computed = ((queries, distances_of(queries)) for queries in blocks(len(related), gallery))
     found: list[np.ndarray] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for queries, block in _one_ahead(computed):
+        for queries, block in one_ahead(computed):
             found += pool.map(match_ranks, np.asarray(block), [related[query] for query in queries])
     return found
 
@@ -69,13 +70,3 @@ def match_ranks(distances: np.ndarray, related: Related) -> np.ndarray:
     for tied in np.flatnonzero(equal > 1):
         smaller[tied] += np.count_nonzero(distances[: matches[tied]] == values[tied])
     return np.sort(smaller) + 1
-
-
-def _one_ahead(items: Iterable[Any]) -> Iterator[Any]:
-    """Yields each item when the next one has been asked for: devices compute it meanwhile."""
-    iterator = iter(items)
-    waiting = next(iterator)
-    for item in iterator:
-        yield waiting
-        waiting = item
-    yield waiting

@@ -1,13 +1,14 @@
 """Devices and processes: one data axis over everything there is."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 DATA_AXIS = "data"
+Item = TypeVar("Item")
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
@@ -30,3 +31,12 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
     """Splits this process's part of a batch (leading axis) over its devices; the result is the global batch."""
     sharding = NamedSharding(mesh, PartitionSpec(DATA_AXIS))
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+
+
+def one_ahead(results: Iterable[Item]) -> Iterator[Item]:
+    """Asks for a result before it gives the one before away, so that devices work while the host does."""
+    waiting: list[Item] = []
+    for result in results:
+        yield from waiting
+        waiting = [result]
+    yield from waiting
