@@ -35,7 +35,7 @@ from cion_jax.evaluation import (
 )
 from cion_jax.evaluation.evidence import gather
 from cion_jax.evaluation.summary import summary, table
-from cion_jax.extract import define_model_flags, extract_features, load_described
+from cion_jax.extract import check_weights_given, define_model_flags, extract_features, load_described
 from cion_jax.models import create_model, list_models
 from cion_jax.runtime.commands import run
 from cion_jax.runtime.files import write_json
@@ -133,8 +133,7 @@ def evaluate_probes(
 
 def networks(models: Sequence[str], weights: Sequence[str], *, random_weights: bool) -> list[Network]:
     """Which networks the flags mean, seen to exist. Raises ValueError for flags that do not go together."""
-    if bool(weights) == random_weights:
-        raise ValueError("give the model's weights with --weights=FILE, or --random_weights for an untrained one")
+    check_weights_given(weights, random_weights=random_weights)
     if unknown := [name for name in models if name not in list_models()]:
         create_model(unknown[0])  # raises, naming the closest models
     if missing := [path for path in weights if not Path(path).exists()]:

@@ -15,7 +15,7 @@ all are done, `python -m cion_jax.join --out=F.npy` makes of their parts what on
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,20 +125,20 @@ def define_model_flags() -> None:
     flags.DEFINE_integer("batch_size", 64, "Images per batch.", lower_bound=1)
 
 
-def model_from_flags() -> nnx.Module:
-    """The model that the flags of `define_model_flags` ask for."""
-    return _described_model()[0]
-
-
 def _described_model() -> tuple[nnx.Module, dict[str, Any]]:
     """The model of the flags, and which it is: its name, the weight file and what was taken of it."""
     values = flags.FLAGS
-    if bool(values.weights) == values.random_weights:
-        raise ValueError("give the model's weights with --weights=FILE, or --random_weights for an untrained one")
+    check_weights_given(values.weights, random_weights=values.random_weights)
     model = create_model(values.model)
     if not values.weights:
         return model, {"model": values.model, "weights": None}
     return model, {"model": values.model, **load_described(model, values.weights)}
+
+
+def check_weights_given(weights: str | Sequence[str] | None, *, random_weights: bool) -> None:
+    """Raises ValueError unless there are either `weights` or `random_weights`, of `define_model_flags`."""
+    if bool(weights) == random_weights:
+        raise ValueError("give the model's weights with --weights=FILE, or --random_weights for an untrained one")
 
 
 def load_described(model: nnx.Module, path: str | os.PathLike) -> dict[str, str]:
