@@ -4,9 +4,6 @@ from collections.abc import Mapping
 
 import matplotlib
 import numpy as np
-from sklearn.manifold import TSNE
-from sklearn.metrics import silhouette_score
-from threadpoolctl import threadpool_limits
 
 from cion_jax.evaluation.evidence import Evidence
 from cion_jax.reporting.drawing import chart, svg
@@ -32,6 +29,11 @@ def embedding_section(kept: Mapping[str, Evidence]) -> Section:
 
 
 def _map(network: str, evidence: Evidence) -> Picture:
+    # Here, as it takes a second and every worker process imports what the command does.
+    from sklearn.manifold import TSNE
+    from sklearn.metrics import silhouette_score
+    from threadpoolctl import threadpool_limits
+
     features, people = evidence.features.astype(np.float32), evidence.people
     count = len(features)
     plane = TSNE(metric="cosine", init="pca", perplexity=min(_PERPLEXITY, (count - 1) / 3), random_state=0)
