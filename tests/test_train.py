@@ -1,5 +1,7 @@
 """A whole training run on a few rendered rectangles: resume, bad images, what it leaves behind."""
 
+import signal
+
 import jax
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from cion_jax.models import create_model
 from cion_jax.runtime.checkpoints import read_checkpoint
 from cion_jax.runtime.files import read_json
 from cion_jax.runtime.metrics import read_metrics
+from tests import processes, tiny
 from tests.tiny import IDENTITIES, get_config, table_of, write_crops
 
 
@@ -23,53 +26,47 @@ def crops(tmp_path_factory):
 
 @pytest.fixture
 def one_device(monkeypatch):
-    use_one_device(monkeypatch)
-
-
-def use_one_device(patch):
     make_mesh = train.make_mesh
-    patch.setattr(train, "make_mesh", lambda: make_mesh(jax.devices()[:1]))
+    monkeypatch.setattr(train, "make_mesh", lambda: make_mesh(jax.devices()[:1]))
 
 
-@pytest.fixture(scope="module")
-def undisturbed(crops, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
-        use_one_device(patch)
-        train.pretrain(get_config(), table_of(crops), crops, workdir)
-    return workdir
+def stop_while_saving(process, folder, step):
+    """Stops the process while a checkpoint of `step` or a later one is half written."""
+    while True:
+        assert process.poll() is None
+        if half_written(folder, step):
+            process.send_signal(signal.SIGSTOP)
+            if half_written(folder, step):  # still: it had not ended between the two looks
+                return
+            process.send_signal(signal.SIGCONT)
 
 
-def interrupted_after(batches, step):
-    """The loader, pulling the plug after `step`."""
-
-    def load(*args, first_step=0, **options):
-        for count, batch in enumerate(batches(*args, first_step=first_step, **options), first_step):
-            if count == step:
-                raise KeyboardInterrupt
-            yield batch
-
-    return load
+def half_written(folder, step=0):
+    return [path for path in folder.glob("*.orbax-checkpoint-tmp*") if int(path.name.split(".")[0]) >= step]
 
 
 @pytest.mark.slow
-def test_a_run_interrupted_twice_ends_as_an_undisturbed_one(crops, undisturbed, tmp_path, monkeypatch, one_device):
-    config, table = get_config(), table_of(crops)
-    for stop in (3, 7):  # in the first stage, and after the change of K
-        with monkeypatch.context() as patch:
-            patch.setattr(train, "load_batches", interrupted_after(train.load_batches, stop))
-            with pytest.raises(KeyboardInterrupt):
-                train.pretrain(config, table, crops, tmp_path / "broken")
-        assert not (tmp_path / "broken/teacher.pth").exists()
-    config.pretrain.loader_threads = 3  # of no consequence
-    train.pretrain(config, table, crops, tmp_path / "broken")
+def test_killed_in_the_middle_of_saves_a_run_ends_as_an_undisturbed_one(crops, tmp_path):
+    def command(name, **settings):
+        cache = f"--compile_cache={tmp_path / 'cache'}"
+        return [*tiny.arguments(crops, tmp_path / name, checkpoint__every_steps=1, **settings), cache]
+
+    processes.run(1, tmp_path / "logs", *command("whole"))
+    whole, broken = tmp_path / "whole/identity", tmp_path / "broken/identity"
+    for step in (2, 7):  # in the first stage, and after the change of K
+        (process,) = processes.start(1, tmp_path / "logs", *command("broken"))
+        stop_while_saving(process, broken / "checkpoints", step)
+        process.kill()
+        process.wait()
+        assert half_written(broken / "checkpoints") and not (broken / "teacher.pth").exists()
+    (log,) = processes.run(1, tmp_path / "logs", *command("broken", loader_threads=3))  # of no consequence
+    assert "Continuing from step" in log and not half_written(broken / "checkpoints")
     for name in ("teacher.pth", "student.pth"):
-        whole, _ = read_weights(undisturbed / name)
-        broken, _ = read_weights(tmp_path / "broken" / name)
-        for key, value in whole.items():
-            np.testing.assert_array_equal(broken[key], value, err_msg=f"{name} {key}")
-    logs = [read_metrics(run / "metrics.jsonl") for run in (undisturbed, tmp_path / "broken")]
-    steps = train.plan(config, IDENTITIES, devices=1).total_steps
+        arrays, others = read_weights(whole / name)[0], read_weights(broken / name)[0]
+        for key, value in arrays.items():
+            np.testing.assert_array_equal(others[key], value, err_msg=f"{name} {key}")
+    logs = [read_metrics(run / "metrics.jsonl") for run in (whole, broken)]
+    steps = train.plan(tiny.get_config(), IDENTITIES, devices=1).total_steps
     assert steps == 9  # 48 images of K=1, two epochs, then of K=2: three batches of 16 in each epoch
     for log in logs:
         assert [line["step"] for line in log] == list(range(steps))
