@@ -1,4 +1,11 @@
-"""The training step: one device equals eight, and optimizer parts against hand-written NumPy."""
+"""The training step: any number of devices and processes equals one; optimizer parts against hand-written NumPy.
+
+As a program, `python -m tests.test_step FILE` takes three steps together with other processes.
+"""
+
+import pickle
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +28,8 @@ from cion_jax.distillation.step import (
 )
 from cion_jax.models import create_model
 from cion_jax.runtime.mesh import DATA_AXIS, make_mesh, replicate, shard_batch
+from cion_jax.runtime.processes import is_first, start_up
+from tests import processes
 
 
 def network(model="resnet_ibn_test", batch_norm=True, **settings):
@@ -48,29 +57,41 @@ def run(devices, optimizer, steps=3, k=2, model="resnet_ibn_test", seed=0, form=
     losses = []
     for i in range(steps):
         images = np.random.default_rng(i).normal(size=(16, 64, 32, 3)).astype(np.float32)
-        state, metrics = step(state, shard_batch({"images": images}, mesh))
+        own = np.split(images, jax.process_count())[jax.process_index()]
+        state, metrics = step(state, shard_batch({"images": own}, mesh))
         losses.append(float(metrics["loss"]))
-    return losses, jax.device_get(vars(state)), metrics
+    return losses, *jax.device_get((vars(state), metrics))
 
 
 def largest_difference(a, b):
     return max(jax.tree.leaves(jax.tree.map(lambda x, y: np.abs(np.float64(x) - np.float64(y)).max(), a, b)))
 
 
+def sgd():
+    """So that an error of scale in the gradients can't hide behind Adam's normalisation.
+
+    Small steps: batch normalisation in the head makes the loss steep, and rounding must not be amplified.
+    """
+    return optax.chain(clip_per_tensor(3.0), optax.sgd(1e-3, momentum=0.9))
+
+
 @pytest.mark.slow
-def test_eight_devices_equal_one():
-    # SGD, so that an error of scale in the gradients can't hide behind Adam's normalisation.
-    # Small steps: batch normalisation in the head makes the loss steep, and rounding must not be amplified.
-    optimizer = optax.chain(clip_per_tensor(3.0), optax.sgd(1e-3, momentum=0.9))
-    losses, state, _ = run(1, optimizer)
-    sharded_losses, sharded_state, metrics = run(8, optimizer)
-    np.testing.assert_allclose(sharded_losses, losses, rtol=1e-6)
-    for part in ("student", "teacher", "student_stats", "teacher_stats", "center"):
-        assert largest_difference(sharded_state[part], state[part]) < 2e-6, part
-    # Momentum holds the gradients themselves, which reach 3 here.
-    assert largest_difference(sharded_state["optimizer"], state["optimizer"]) < 3e-5
-    assert np.isfinite(jax.tree.leaves(jax.device_get(metrics))).all()
+def test_eight_devices_and_two_processes_of_four_equal_one(tmp_path):
+    losses, state, _ = run(1, sgd())
+    for sharded_losses, sharded_state, metrics in (run(8, sgd()), by_two_processes(tmp_path)):
+        np.testing.assert_allclose(sharded_losses, losses, rtol=1e-6)
+        for part in ("student", "teacher", "student_stats", "teacher_stats", "center"):
+            assert largest_difference(sharded_state[part], state[part]) < 2e-6, part
+        # Momentum holds the gradients themselves, which reach 3 here.
+        assert largest_difference(sharded_state["optimizer"], state["optimizer"]) < 3e-5
+        assert np.isfinite(jax.tree.leaves(metrics)).all()
     assert losses[0] != losses[1]
+
+
+def by_two_processes(folder):
+    """What `run` returns, by two processes of four devices."""
+    processes.run(2, folder, "-m", "tests.test_step", folder / "result.pickle", devices=4)
+    return pickle.loads((folder / "result.pickle").read_bytes())
 
 
 @pytest.fixture(scope="module")
@@ -220,3 +241,10 @@ def test_head_keys_and_unit_prototypes(batch_norm):
         np.testing.assert_allclose(jnp.linalg.norm(unit, axis=-1), 1, rtol=1e-5)
     linear = [i for i, layer in enumerate(head.mlp.layers) if hasattr(layer, "kernel")]
     assert linear == ([0, 3, 6] if batch_norm else [0, 2, 4])
+
+
+if __name__ == "__main__":
+    start_up()
+    result = run(8, sgd())
+    if is_first():
+        Path(sys.argv[1]).write_bytes(pickle.dumps(result))
