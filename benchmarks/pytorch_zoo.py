@@ -18,7 +18,7 @@ def embedder(name: str, batch: int) -> Callable[[], Any] | None:
     """
     import torch
 
-    model = _model(name)
+    model = plain_model(name)
     if model is None:
         return None
     on_gpu = jax.default_backend() == "gpu"
@@ -34,20 +34,21 @@ def embedder(name: str, batch: int) -> Callable[[], Any] | None:
     return embed
 
 
-def _model(name: str) -> Any:
+def plain_model(name: str, size: tuple[int, int] = SIZE) -> Any:
+    """The model for images of `size`, or None; a ResNet-IBN has no twin."""
     import transformers as package
 
     family = name.split("_")[0]
     if family.startswith("resnet"):
         return None if name.endswith("_ibn") else _resnet(package, resnet.MODELS[name])
     if family == "vit":
-        return _vit(package, vit.MODELS[name])
+        return _vit(package, vit.MODELS[name], size)
     if family == "convnext":
         settings = convnext.MODELS[name]
         config = package.ConvNextConfig(depths=list(settings.depths), hidden_sizes=list(settings.widths))
         return package.ConvNextModel(config)
     if family == "swin":
-        return _swin(package, swin.MODELS[name])
+        return _swin(package, swin.MODELS[name], size)
     return None
 
 
@@ -67,12 +68,12 @@ def _resnet(package: Any, settings: resnet.Settings) -> Any:
     return model
 
 
-def _swin(package: Any, settings: swin.Settings) -> Any:
+def _swin(package: Any, settings: swin.Settings, size: tuple[int, int]) -> Any:
     """With windows of half the side where maps have become narrower than that: `transformers` cannot."""
 
     def model(window: int) -> Any:
         config = package.SwinConfig(
-            image_size=SIZE,
+            image_size=size,
             embed_dim=settings.width,
             depths=list(settings.depths),
             num_heads=list(settings.heads),
@@ -85,12 +86,12 @@ def _swin(package: Any, settings: swin.Settings) -> Any:
     return whole
 
 
-def _vit(package: Any, settings: vit.Settings) -> Any:
+def _vit(package: Any, settings: vit.Settings, size: tuple[int, int]) -> Any:
     """With the convolutional stem of ours, plainly batch-normalised, in place of the patch projection."""
     from torch import nn
 
     config = package.ViTConfig(
-        image_size=SIZE,
+        image_size=size,
         hidden_size=settings.width,
         num_hidden_layers=settings.depth,
         num_attention_heads=settings.heads,

@@ -8,21 +8,9 @@ import time
 
 import torch
 from torch import nn
-from transformers import (
-    ConvNextConfig,
-    ConvNextModel,
-    ResNetConfig,
-    ResNetModel,
-    ViTConfig,
-    ViTModel,
-)
 
+from benchmarks.pytorch_zoo import plain_model
 from cion_jax.distillation.augmentation import Augmentation
-
-# Models of the size of ours; Instance-Batch Normalisation and the convolutional stem of ViT are left out.
-_VITS = {"vit_tiny": (192, 3), "vit_small": (384, 6), "vit_base": (768, 12)}
-_CONVNEXTS = {"tiny": ((3, 3, 9, 3), 96), "small": ((3, 3, 27, 3), 96), "base": ((3, 3, 27, 3), 128)}
-_RESNETS = {"50": (3, 4, 6, 3), "101": (3, 4, 23, 3), "152": (3, 8, 36, 3)}
 
 
 class Student(nn.Module):
@@ -43,20 +31,20 @@ class Student(nn.Module):
 
 
 def _backbone(name: str, size: tuple[int, int]) -> tuple[nn.Module, int, dict]:
-    family, _, kind = name.partition("_")
-    if name in _VITS:
-        dim, heads = _VITS[name]
-        config = ViTConfig(hidden_size=dim, num_attention_heads=heads, intermediate_size=4 * dim, image_size=size)
-        model = ViTModel(config)
-        model.embeddings.interpolate_pos_encoding = _positions(model.embeddings.position_embeddings, size)
-        return model, dim, {"interpolate_pos_encoding": True}
-    if family == "convnext" and kind in _CONVNEXTS:
-        depths, width = _CONVNEXTS[kind]
-        sizes = [width * 2**stage for stage in range(4)]
-        return ConvNextModel(ConvNextConfig(depths=list(depths), hidden_sizes=sizes)), sizes[-1], {}
-    if (depth := name.removeprefix("resnet").removesuffix("_ibn")) in _RESNETS:
-        return ResNetModel(ResNetConfig(depths=list(_RESNETS[depth]))), 2048, {}
-    raise ValueError(f"no PyTorch model of the size of {name} is known here; leave it out with --notorch")
+    """A model of `transformers` with the arithmetic of ours; Instance-Batch Normalisation is plain BatchNorm."""
+    model = plain_model(name.removesuffix("_ibn"), size)
+    if model is None or name.startswith("swin"):  # which needs maps of another size for local views
+        raise ValueError(f"no PyTorch model of the size of {name} is known here; leave it out with --notorch")
+    if not name.startswith("vit"):
+        return model, model.config.hidden_sizes[-1], {}
+    model.pooler = _ClassToken()
+    model.embeddings.interpolate_pos_encoding = _positions(model.embeddings.position_embeddings, size)
+    return model, model.config.hidden_size, {"interpolate_pos_encoding": True}
+
+
+class _ClassToken(nn.Module):
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens[:, 0]
 
 
 def _positions(embedding: torch.Tensor, size: tuple[int, int]):
