@@ -8,11 +8,13 @@ transformers`), eager and compiled. `--flops` prints only how much arithmetic th
 Sizes are the recipe's on a GPU and small ones elsewhere, unless given.
 """
 
+import dataclasses
+import functools
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,13 +37,15 @@ from cion_jax.samples import load_image
 IMAGES_PER_IDENTITY = 2
 
 
-class Part(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Part:
     """A jitted function and its arguments; `donates` if the first argument is given back as the first result."""
 
     function: Any
     arguments: tuple
     donates: bool = False
 
+    @functools.cached_property
     def compiled(self) -> Any:
         return self.function.lower(*self.arguments).compile()
 
@@ -50,7 +54,7 @@ class Part(NamedTuple):
         arguments, shortest = list(self.arguments), float("inf")
         for index in range(repeats + 1):
             started = time.perf_counter()
-            result = jax.block_until_ready(self.function(*arguments))
+            result = jax.block_until_ready(self.compiled(*arguments))
             if index:
                 shortest = min(shortest, time.perf_counter() - started)
             if self.donates:
@@ -121,7 +125,7 @@ def parts(
         "student forward": student,
         "teacher forward": Part(jax.jit(embed), (state.teacher, state.student_stats, crops[0])),
         "forward and backward": Part(jax.jit(backbones), (*nets, *crops)),
-        "head and loss": Part(jax.jit(heads), (*nets, state.center, student.function(*student.arguments))),
+        "head and loss": Part(jax.jit(heads), (*nets, state.center, student.compiled(*student.arguments))),
         "update": Part(jax.jit(update, donate_argnums=0), (copy, jax.tree.map(jnp.copy, state.student)), True),
         "step": Part(step, (state, shard_batch(arrays, mesh)), True),
     }
@@ -129,7 +133,7 @@ def parts(
 
 def flops(part: Part) -> float:
     """Of the compiled program. XLA counts the body of a loop once: let all prototypes fit one block."""
-    return part.compiled().cost_analysis()["flops"]
+    return part.compiled.cost_analysis()["flops"]
 
 
 def excess(step: dict[str, Part]) -> float:
@@ -159,7 +163,7 @@ def _seconds(function: Callable[[], Any]) -> float:
 def report(step: dict[str, Part], batch: int, size: tuple[int, int], dtype: Any, repeats: int) -> tuple[list, float]:
     """Rows (what, value) of the table, and the seconds of a step."""
     names = ("augmentation", "forward and backward", "head and loss", "update")
-    memory = step["step"].compiled().memory_analysis()
+    memory = step["step"].compiled.memory_analysis()
     floor = 3 * flops(step["student forward"]) + flops(step["teacher forward"])
     split = {name: step[name].seconds(repeats) for name in names}
     total, rate = step["step"].seconds(repeats), matmul_rate(dtype)
