@@ -5,6 +5,7 @@ As a program, `python -m tests.test_step FILE` takes three steps together with o
 
 import pickle
 import sys
+from collections import Counter
 from pathlib import Path
 
 import jax
@@ -15,6 +16,7 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
 
+from cion_jax.conversion import signature
 from cion_jax.distillation.augmentation import sample_keys
 from cion_jax.distillation.head import Head
 from cion_jax.distillation.optimizer import clip_per_tensor, make_optimizer, parameter_groups
@@ -26,7 +28,7 @@ from cion_jax.distillation.step import (
     make_train_step,
     view_keys,
 )
-from cion_jax.models import create_model
+from cion_jax.models import create_model, list_models
 from cion_jax.runtime.mesh import DATA_AXIS, make_mesh, replicate, shard_batch
 from cion_jax.runtime.processes import is_first, start_up
 from tests import processes
@@ -190,6 +192,21 @@ def test_parameter_groups():
         "backbone": {"conv": {"kernel": "decayed", "bias": "plain"}, "bn": {"scale": "plain"}},
         "head": {"last_layer": {"weight_v": "last_layer"}},
     }
+
+
+@pytest.mark.parametrize("model", list_models("*_test"))
+def test_parameter_groups_are_those_of_the_pytorch_model(model):
+    """PyTorch's names and shapes decide there; a tensor of ours is one of theirs, which clipping needs too."""
+    backbone = nnx.eval_shape(lambda: create_model(model))
+    params = nnx.as_pure(nnx.state(backbone, nnx.Param))
+    ours = Counter(zip(jax.tree.leaves(parameter_groups(params)), (x.size for x in jax.tree.leaves(params))))
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    theirs = Counter(
+        ("plain" if len(shape) == 1 or key.endswith(".bias") else "decayed", int(np.prod(shape)))
+        for key, (shape, dtype) in signature(backbone).items()
+        if not key.endswith(buffers) and np.issubdtype(dtype, np.floating)
+    )
+    assert ours == theirs
 
 
 def adamw_by_hand(p, gradients, rates, decays, clip=3.0):
