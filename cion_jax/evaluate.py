@@ -28,9 +28,7 @@ from cion_jax.evaluation import (
     RetrievalScores,
     probe,
     read_market1501,
-    read_market1501_training,
     read_msmt17,
-    read_msmt17_training,
     retrieval_scores,
 )
 from cion_jax.evaluation.evidence import gather
@@ -39,19 +37,9 @@ from cion_jax.extract import check_weights_given, define_model_flags, extract_fe
 from cion_jax.models import create_model, list_models
 from cion_jax.runtime.commands import run
 from cion_jax.runtime.files import write_json
+from cion_jax.samples.readers import read_dataset
 
-
-class Layout(NamedTuple):
-    """How a data set is read: its benchmark, and the images of a named split of its training part."""
-
-    benchmark: Callable[[str], Benchmark]
-    training: Callable[[str, str], LabelledImages]
-
-
-LAYOUTS = {
-    "market1501": Layout(read_market1501, read_market1501_training),
-    "msmt17": Layout(read_msmt17, read_msmt17_training),
-}
+BENCHMARKS: dict[str, Callable[[str], Benchmark]] = {"market1501": read_market1501, "msmt17": read_msmt17}
 
 
 class Network(NamedTuple):
@@ -151,13 +139,24 @@ def networks(models: Sequence[str], weights: Sequence[str], *, random_weights: b
 def read_target(given: str, root: str | os.PathLike | None, split: str | None) -> Target:
     """Reads a data set named as in `--dataset`: its benchmark and, to be probed, a split of its training images."""
     name, _, own = given.partition("=")
-    if name not in LAYOUTS:
-        raise ValueError(f"--dataset={given}: no data set {name!r}; expected one of {', '.join(LAYOUTS)}, or NAME=DIR")
+    if name not in BENCHMARKS:
+        raise ValueError(
+            f"--dataset={given}: no data set {name!r}; expected one of {', '.join(BENCHMARKS)}, or NAME=DIR"
+        )
     folder = own or root
     if not folder:
         raise ValueError(f"--dataset={given}: where is it? Give --dataset={name}=DIR, or --root=DIR for all")
-    training = LAYOUTS[name].training(str(folder), split) if split else None
-    return Target(name, str(folder), LAYOUTS[name].benchmark(str(folder)), training)
+    training = training_images(name, folder, split) if split else None
+    return Target(name, str(folder), BENCHMARKS[name](str(folder)), training)
+
+
+def training_images(dataset: str, root: str | os.PathLike, split: str) -> LabelledImages:
+    """The training images of a data set, as `cion_jax.samples.readers` has them."""
+    if dataset == "market1501" and split != "train":
+        raise ValueError(f"--probe={split}: market1501 has no other training images than 'train'")
+    options = {"split": split} if dataset == "msmt17" else {}
+    table = read_dataset(dataset, root, **options).samples
+    return LabelledImages([str(Path(root) / path) for path in table["file_path"]], table["identity"], table["camera"])
 
 
 def main(argv: list[str]) -> None:
@@ -192,7 +191,9 @@ if __name__ == "__main__":
     flags.DEFINE_multi_string("model", None, "Name of a model.", required=True, allow_override=True)
     flags.DEFINE_multi_string("weights", [], "Its weights: a .pth, or a file of convert's.", allow_override=True)
     flags.DEFINE_multi_string(
-        "dataset", ["market1501"], f"A data set and its folder, as NAME=DIR, or NAME ({', '.join(LAYOUTS)}) in --root."
+        "dataset",
+        ["market1501"],
+        f"A data set and its folder, as NAME=DIR, or NAME ({', '.join(BENCHMARKS)}) in --root.",
     )
     flags.DEFINE_string("root", None, "Folder of the data sets that are given without their own.")
     flags.DEFINE_bool("ignore_camera", False, "Keep matches from the query's own camera (data with one camera).")

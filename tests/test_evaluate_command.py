@@ -120,7 +120,7 @@ def test_data_sets(tmp_path):
     for given, root, split, message in (
         ("msmt71", tmp_path, None, "no data set 'msmt71'; expected one of market1501, msmt17"),
         ("msmt17", None, None, "Give --dataset=msmt17=DIR, or --root=DIR"),
-        ("market1501", tmp_path, "train+val", r"'train\+val' of a data set in Market-1501 layout"),
+        ("market1501", tmp_path, "train+val", "--probe=train.val: market1501 has no other"),
     ):
         with pytest.raises(ValueError, match=message):
             command.read_target(given, root, split)

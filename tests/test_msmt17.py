@@ -2,17 +2,14 @@
 
 import pytest
 
-from cion_jax.evaluation import read_msmt17, read_msmt17_training
+from cion_jax.evaluation import read_msmt17
 
-TRAIN = {"0000/0000_000_01_0303morning_0008_0.jpg": 0, "0000/0000_001_14_0303noon_0031_1.jpg": 0}
-VAL = {"0000/0000_002_03_0113afternoon_1129_0.jpg": 0, "0001/0001_003_01_0303morning_0009_0.jpg": 1}
 QUERY = {"0000/0000_000_05_0303morning_0508_0.jpg": 0, "0001/0001_004_15_0302noon_0001_2.jpg": 1}
 GALLERY = {"0001/0001_009_02_0302noon_0011_0.jpg": 1, "0000/0000_010_15_0303morning_0044_3.jpg": 0}
 
 
-def make_lists(root, train="train", test="test"):
-    folders = {"train": (train, TRAIN), "val": (train, VAL), "query": (test, QUERY), "gallery": (test, GALLERY)}
-    for name, (folder, images) in folders.items():
+def make_lists(root, folder="test"):
+    for name, images in {"query": QUERY, "gallery": GALLERY}.items():
         for path in images:
             (root / folder / path).parent.mkdir(parents=True, exist_ok=True)
             (root / folder / path).touch()
@@ -21,7 +18,6 @@ def make_lists(root, train="train", test="test"):
 
 def make_folders(root):
     names = {
-        "bounding_box_train": ["0000_c12_0033.jpg", "0001_c1_0001.jpg"],
         "query": ["0003_c15_0002.jpg"],
         "bounding_box_test": ["0003_c2_0007.jpg", "0000_c10_0001.jpg"],
     }
@@ -32,27 +28,21 @@ def make_folders(root):
 
 
 @pytest.mark.parametrize(
-    ("place", "folders", "words"),
+    ("place", "folder", "words"),
     [
-        ("MSMT17_V1", ("train", "test"), "test/ (as V1)"),
-        ("MSMT17_V2", ("mask_train_v2", "mask_test_v2"), "mask_test_v2/ (V2, faces masked)"),
-        ("MSMT17", ("train", "test"), "test/ (as V1)"),
-        (".", ("mask_train_v2", "mask_test_v2"), "faces masked"),
+        ("MSMT17_V1", "test", "test/ (as V1)"),
+        ("MSMT17_V2", "mask_test_v2", "mask_test_v2/ (V2, faces masked)"),
+        ("MSMT17", "test", "test/ (as V1)"),
+        (".", "mask_test_v2", "faces masked"),
     ],
 )
-def test_lists(tmp_path, place, folders, words):
-    make_lists(tmp_path / place, *folders)
+def test_lists(tmp_path, place, folder, words):
+    make_lists(tmp_path / place, folder)
     query, gallery, source = read_msmt17(tmp_path)
     assert words in source
-    assert query.paths == [str(tmp_path / place / folders[1] / name) for name in QUERY]
+    assert query.paths == [str(tmp_path / place / folder / name) for name in QUERY]
     assert query.ids.tolist() == [0, 1] and query.cameras.tolist() == [5, 15]
     assert gallery.ids.tolist() == [1, 0] and gallery.cameras.tolist() == [2, 15]
-    images = read_msmt17_training(tmp_path, "train")
-    assert images.paths == [str(tmp_path / place / folders[0] / name) for name in TRAIN]
-    assert (images.ids.tolist(), images.cameras.tolist()) == ([0, 0], [1, 14])
-    both = read_msmt17_training(tmp_path, "train+val")
-    assert both.paths == [str(tmp_path / place / folders[0] / name) for name in [*TRAIN, *VAL]]
-    assert (both.ids.tolist(), both.cameras.tolist()) == ([0, 0, 0, 1], [1, 14, 3, 1])
 
 
 def test_market_style_folders_with_cameras_of_two_digits(tmp_path):
@@ -61,18 +51,6 @@ def test_market_style_folders_with_cameras_of_two_digits(tmp_path):
     assert "Market-1501 layout" in source
     assert (query.ids.tolist(), query.cameras.tolist()) == ([3], [15])
     assert (gallery.ids.tolist(), gallery.cameras.tolist()) == ([0, 3], [10, 2])
-    both = read_msmt17_training(tmp_path, "train+val")
-    assert (both.ids.tolist(), both.cameras.tolist()) == ([0, 1], [12, 1])
-    with pytest.raises(ValueError, match=r"holds train and val together.*'train\+val'"):
-        read_msmt17_training(tmp_path, "train")
-
-
-def test_the_training_split_is_asked_for_by_name(tmp_path):
-    make_lists(tmp_path)
-    with pytest.raises(TypeError, match="split"):
-        read_msmt17_training(tmp_path)
-    with pytest.raises(ValueError, match=r"split 'val'.*'train', 'train\+val'"):
-        read_msmt17_training(tmp_path, "val")
 
 
 def test_a_listed_image_that_is_not_there_is_named(tmp_path):
@@ -113,6 +91,6 @@ def test_what_is_missing_or_ambiguous(tmp_path):
     (tmp_path / "MSMT17_V1" / "mask_test_v2").mkdir()
     with pytest.raises(ValueError, match=r"one of the image folders test, mask_test_v2 beside the lists, found 2"):
         read_msmt17(tmp_path)
-    make_lists(tmp_path / "MSMT17_V2", "mask_train_v2", "mask_test_v2")
+    make_lists(tmp_path / "MSMT17_V2", "mask_test_v2")
     with pytest.raises(ValueError, match=r"2 copies of MSMT17: .*MSMT17_V1, .*MSMT17_V2; .*give the folder of one"):
         read_msmt17(tmp_path)

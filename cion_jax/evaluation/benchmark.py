@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-TRAIN_FOLDER, QUERY_FOLDER, GALLERY_FOLDER = "bounding_box_train", "query", "bounding_box_test"
+QUERY_FOLDER, GALLERY_FOLDER = "query", "bounding_box_test"
 _NAME = re.compile(r"(-?\d+)_c(\d+)")
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _JUNK = -1

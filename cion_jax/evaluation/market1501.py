@@ -7,14 +7,7 @@ distractors, which stay in the gallery.
 import os
 from pathlib import Path
 
-from cion_jax.evaluation.benchmark import (
-    GALLERY_FOLDER,
-    QUERY_FOLDER,
-    TRAIN_FOLDER,
-    Benchmark,
-    LabelledImages,
-    read_named_folder,
-)
+from cion_jax.evaluation.benchmark import GALLERY_FOLDER, QUERY_FOLDER, Benchmark, read_named_folder
 
 # The folder itself, and the names that ReID code bases give it below a data root.
 _ROOTS = (".", "market1501", "Market-1501-v15.09.15")
@@ -29,13 +22,6 @@ def read_market1501(root: str | os.PathLike) -> Benchmark:
     folder = _find(root)
     query, gallery = read_named_folder(folder / QUERY_FOLDER), read_named_folder(folder / GALLERY_FOLDER)
     return Benchmark(query, gallery, f"Market-1501 layout in {folder}")
-
-
-def read_market1501_training(root: str | os.PathLike, split: str) -> LabelledImages:
-    """Reads `bounding_box_train/` beside what `read_market1501` reads. `split` can only be "train"."""
-    if split != "train":
-        raise ValueError(f"split {split!r} of a data set in Market-1501 layout: it has no other than 'train'")
-    return read_named_folder(_find(root) / TRAIN_FOLDER)
 
 
 def _find(root: str | os.PathLike) -> Path:

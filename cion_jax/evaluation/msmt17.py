@@ -1,10 +1,10 @@
 """Reading MSMT17 (Wei et al., CVPR 2018) in the layouts in which it goes around.
 
-Lists:          `list_{train,val,query,gallery}.txt` with lines `0000/0000_000_01_0303morning_0008_0.jpg 0`, the path
-                below an image folder and the identity; the camera is the third number of the file name. The folders
-                are `train/` and `test/` (V1, and the copies that CION's fine-tuning reads) or `mask_train_v2/` and
-                `mask_test_v2/` (V2, faces masked: scores on it do not compare with V1).
-Market-1501's:  `bounding_box_train/`, `query/`, `bounding_box_test/` with names like `0000_c12_0033.jpg`.
+Lists:          `list_query.txt` and `list_gallery.txt` with lines `0000/0000_000_01_0303morning_0008_0.jpg 0`, the path
+                below an image folder and the identity; the camera is the third number of the file name. The folder
+                is `test/` (V1, and the copies that CION's fine-tuning reads) or `mask_test_v2/` (V2, faces masked:
+                scores on it do not compare with V1).
+Market-1501's:  `query/`, `bounding_box_test/` with names like `0000_c12_0033.jpg`.
 
 Identities are numbered anew from 0 in training and in test: equal numbers are different people.
 """
@@ -18,15 +18,13 @@ import numpy as np
 from cion_jax.evaluation.benchmark import (
     GALLERY_FOLDER,
     QUERY_FOLDER,
-    TRAIN_FOLDER,
     Benchmark,
     LabelledImages,
     read_named_folder,
 )
 
-SPLITS = {"train": ("list_train.txt",), "train+val": ("list_train.txt", "list_val.txt")}
 _QUERY_LIST, _GALLERY_LIST = "list_query.txt", "list_gallery.txt"
-_TRAIN_FOLDERS, _TEST_FOLDERS = ("train", "mask_train_v2"), ("test", "mask_test_v2")
+_TEST_FOLDERS = ("test", "mask_test_v2")
 _MASKED = "mask_test_v2"
 _ROOTS = (".", "MSMT17_V1", "MSMT17_V2", "MSMT17")
 _LINE = re.compile(r"(?P<path>(?:\S+/)?[^\s/_]+_[^\s/_]+_(?P<camera>\d+)_[^\s/]+)\s+(?P<identity>\d+)\s*")
@@ -43,32 +41,10 @@ def read_msmt17(root: str | os.PathLike) -> Benchmark:
     if not _has_lists(folder):
         query, gallery = read_named_folder(folder / QUERY_FOLDER), read_named_folder(folder / GALLERY_FOLDER)
         return Benchmark(query, gallery, f"MSMT17 in Market-1501 layout in {folder}")
-    images = _image_folder(folder, _TEST_FOLDERS)
+    images = _image_folder(folder)
     version = "V2, faces masked" if images.name == _MASKED else "as V1"
     query, gallery = _read_list(folder / _QUERY_LIST, images), _read_list(folder / _GALLERY_LIST, images)
     return Benchmark(query, gallery, f"MSMT17 by its lists in {folder}, images in {images.name}/ ({version})")
-
-
-def read_msmt17_training(root: str | os.PathLike, split: str) -> LabelledImages:
-    """Reads the training images of `split`, which published results differ in: there is no default.
-
-    "train" is `list_train.txt` alone (30,248 images), "train+val" `list_val.txt` too (32,621 images of the same
-    1,041 people). Folders in Market-1501 layout hold both together, so they can only be read as "train+val".
-    """
-    if split not in SPLITS:
-        raise ValueError(f"split {split!r} of MSMT17: expected one of {', '.join(map(repr, SPLITS))}")
-    folder = _find(root)
-    if not _has_lists(folder):
-        if split != "train+val":
-            raise ValueError(
-                f"{folder / TRAIN_FOLDER} holds train and val together, they cannot be told apart there; ask for "
-                "'train+val', or use the copy of MSMT17 that comes with list_train.txt and list_val.txt"
-            )
-        return read_named_folder(folder / TRAIN_FOLDER)
-    images = _image_folder(folder, _TRAIN_FOLDERS)
-    parts = [_read_list(folder / name, images) for name in SPLITS[split]]
-    paths = [path for part in parts for path in part.paths]
-    return LabelledImages(paths, *(np.concatenate([part[field] for part in parts]) for field in (1, 2)))
 
 
 def _has_lists(folder: Path) -> bool:
@@ -91,11 +67,12 @@ def _find(root: str | os.PathLike) -> Path:
     )
 
 
-def _image_folder(folder: Path, names: tuple[str, ...]) -> Path:
-    found = [folder / name for name in names if (folder / name).is_dir()]
+def _image_folder(folder: Path) -> Path:
+    found = [folder / name for name in _TEST_FOLDERS if (folder / name).is_dir()]
     if len(found) != 1:
         raise ValueError(
-            f"{folder}: expected one of the image folders {', '.join(names)} beside the lists, found {len(found)}"
+            f"{folder}: expected one of the image folders {', '.join(_TEST_FOLDERS)} beside the lists, "
+            f"found {len(found)}"
         )
     return found[0]
 
