@@ -17,7 +17,7 @@ from cion_jax.conversion.imagenet import initialise
 from cion_jax.correlation import correlate_to
 from cion_jax.evaluate import evaluate
 from cion_jax.evaluation import read_market1501
-from cion_jax.extract import aligned_samples, extract
+from cion_jax.extract import aligned_samples, extract, load_described
 from cion_jax.extractor import create_extractor, train_extractor
 from cion_jax.models import create_model, list_models
 from cion_jax.models.neck import BNNeck
@@ -242,20 +242,21 @@ def _extractor(config: Config, workdir: Workdir) -> None:
     train_extractor(config, read_samples(labelled / "labelled.parquet"), labelled, workdir.extractor)
 
 
-def _load_extractor(config: Config, workdir: Workdir) -> BNNeck | nnx.Module:
-    trained = "extractor" in config.stages
-    model = create_extractor(config.extractor.model) if trained else create_model(config.extractor.model)
-    load_weights(model, workdir.extractor)
-    return model
+def _load_extractor(config: Config, workdir: Workdir) -> tuple[BNNeck | nnx.Module, dict[str, str]]:
+    """The extractor, and which it is."""
+    name = config.extractor.model
+    model = create_extractor(name) if "extractor" in config.stages else create_model(name)
+    return model, {"model": name, **load_described(model, workdir.extractor)}
 
 
 def _extract(config: Config, workdir: Workdir) -> None:
+    model, about = _load_extractor(config, workdir)
     extract(
-        _load_extractor(config, workdir),
+        model,
         read_samples(workdir.samples),
         workdir.images,
         workdir.features,
-        about={"model": config.extractor.model, "weights": str(workdir.extractor)},
+        about=about,
         size=tuple(config.extractor.size),
         batch_size=config.extractor.batch_size,
     )
@@ -281,7 +282,7 @@ def _evaluate(config: Config, workdir: Workdir) -> None:
         load_weights(model, workdir.runs / by / "teacher.pth")
         networks[by] = (model, config.evaluate.size)
     if "extractor" in config.stages:
-        networks["extractor"] = (_load_extractor(config, workdir), config.extractor.size)
+        networks["extractor"] = (_load_extractor(config, workdir)[0], config.extractor.size)
     scores, batch_size = {}, config.evaluate.batch_size
     for name, (model, size) in networks.items():
         kept = workdir.evidence(name)
