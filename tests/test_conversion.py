@@ -58,24 +58,11 @@ def as_tensors(arrays, prefix=""):
 
 
 @pytest.mark.parametrize("name", TEST_MODELS)
-def test_loading_is_the_inverse_of_the_state_dict(name):
-    arrays = changed_state_dict(name)
-    model = create_model(name)
-    load_state_dict(model, arrays)
-    assert_same(state_dict(model), arrays)
-
-
-@pytest.mark.parametrize("name", TEST_MODELS)
-def test_order_survives_splitting_and_merging(name):
-    model = create_model(name)
-    merged = nnx.merge(*nnx.split(model))
-    assert list(state_dict(merged)) == list(state_dict(model))
-
-
-@pytest.mark.parametrize("name", TEST_MODELS)
-def test_pytorch_reads_what_is_written_and_it_comes_back_bit_by_bit(name, tmp_path):
+def test_what_is_loaded_is_written_for_pytorch_and_comes_back_bit_by_bit(name, tmp_path):
     arrays, model = changed_state_dict(name), create_model(name)
     load_state_dict(model, arrays)
+    assert_same(state_dict(model), arrays)
+    assert list(state_dict(nnx.merge(*nnx.split(model)))) == list(arrays)
     write_weights(model, tmp_path / "w.pth")
 
     content = torch.load(tmp_path / "w.pth", weights_only=True)

@@ -113,6 +113,7 @@ def test_of_two_images_the_lower_row_leaves():
     assert run([E1, E2], [0, 0], [0, 0])[1].tolist() == [-1, 0]
 
 
+@pytest.mark.slow
 def test_ties_among_many_go_to_the_lowest_row():
     # E1 and E2 stand two to two: the first E2 (row 0) leaves, after which the other E2 is the odd one out.
     assert run([E2, E1, E1, E2], [0] * 4, [0] * 4)[1].tolist() == [-1, 0, 0, -1]
@@ -190,7 +191,7 @@ def world():
     return wide_world(42, images=120, videos=3, tracklets=7)
 
 
-@pytest.mark.parametrize("block, budget, picked", [(4, 1, False), (3, 5000, True)])
+@pytest.mark.parametrize("block, budget, picked", [(4, 1, False), pytest.param(3, 5000, True, marks=pytest.mark.slow)])
 def test_batches_and_blocks_do_not_matter(world, monkeypatch, block, budget, picked):
     inputs, oracle = world
     monkeypatch.setattr(tiles, "scale", lambda: tiles.Scale(block, 2 * block, budget, picked))

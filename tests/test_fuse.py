@@ -17,7 +17,7 @@ from tests.test_models import compiled
 TEST_MODELS = list_models("*_test")
 WITHOUT_BATCH_NORM = [name for name in TEST_MODELS if name.startswith(("convnext", "edgenext", "swin"))]
 FUSIBLE = [name for name in TEST_MODELS if name not in WITHOUT_BATCH_NORM]
-QUICK = ("fastvit_test", "repvit_test", "resnet_ibn_test")
+QUICK = ("repvit_test", "resnet_ibn_test")
 
 
 def trained(name):

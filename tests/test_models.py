@@ -188,6 +188,7 @@ def test_bfloat16_is_float32_with_less_precision_and_float32_statistics(name):
     assert all(leaf.dtype != jnp.bfloat16 for leaf in jax.tree.leaves(nnx.state(coarse)))
 
 
+@pytest.mark.slow
 def test_train_and_eval_switch_the_batch_statistics():
     model = create_model("resnet_test")
     images = jnp.asarray(image("mode", (4, 64, 32, 3)), jnp.float32)

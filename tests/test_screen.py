@@ -75,7 +75,7 @@ def test_the_numbers_with_the_most_energy_are_multiplied():
     assert set(screen.choose(spread, spread, 0.18).head) <= set(range(500, 700))
 
 
-@pytest.mark.parametrize("kept, picked", [(3, False), (11, True)])
+@pytest.mark.parametrize("kept, picked", [(3, False), pytest.param(11, True, marks=pytest.mark.slow)])
 def test_the_screen_decides_nothing(monkeypatch, kept, picked):
     inputs, oracle = wide_world(7, images=120, videos=3, tracklets=7)
     dim = inputs[0].shape[1]

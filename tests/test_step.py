@@ -129,6 +129,7 @@ def stochastic_depth_keys(devices, seed, step):
     return np.asarray(sharded(jnp.arange(8)))
 
 
+@pytest.mark.slow
 def test_stochastic_depth_has_a_key_per_image_view_step_and_seed_on_any_number_of_devices():
     kinds = [stochastic_depth_keys(1, seed, step) for seed, step in ((0, 0), (0, 1), (1, 0))]
     np.testing.assert_array_equal(stochastic_depth_keys(8, 1, 0), kinds[2])

@@ -324,6 +324,7 @@ def run(request, tmp_path_factory):
     return folder, network, name
 
 
+@pytest.mark.slow
 def test_teacher_student_and_head_of_a_run(run, tmp_path):
     folder, network, name = run
     teacher = read_run(folder, with_head=True)
