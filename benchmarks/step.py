@@ -10,6 +10,7 @@ Sizes are the recipe's on a GPU and small ones elsewhere, unless given.
 
 import dataclasses
 import functools
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -181,28 +182,33 @@ def report(step: dict[str, Part], batch: int, size: tuple[int, int], dtype: Any,
 
 def main(argv: list[str]) -> None:
     del argv
-    values = flags.FLAGS
-    small = jax.default_backend() == "cpu"
-    batch = values.batch or (8 if small else 256)
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch takes its turn on the same GPU
+    values, small = flags.FLAGS, jax.default_backend() == "cpu"
+    size = tuple(int(x) for x in values.size or (("128", "64") if small else ("256", "128")))
+    batch = values.batch or (4 if small else 256)
     prototypes = values.prototypes or (4096 if small else 65536)
-    size = tuple(int(x) for x in values.size)
     views = Augmentation(
         global_size=size, local_size=(size[0] // 2, size[1] // 2), local_views=values.local_views
     )  # fmt: skip
     dtype = jnp.float32 if small else jnp.bfloat16
-    step = parts(values.model, batch=batch, prototypes=prototypes, views=views, dtype=dtype, remat=values.remat)
+    make_parts = functools.partial(
+        parts, values.model, batch=batch, prototypes=prototypes, views=views, dtype=dtype, remat=values.remat
+    )
     if values.flops:
-        print(f"{values.model}: the compiled step does {excess(step):.3f} x the arithmetic of its parts")
+        print(f"{values.model}: the compiled step does {excess(make_parts()):.3f} x the arithmetic of its parts")
         return
-    rows, seconds = report(step, batch, size, dtype, values.repeats)
-    what = f"{batch} images, 2 + {views.local_views} views, {size[0]}x{size[1]}, {prototypes:,} prototypes"
-    print(f"{machine()}; {jnp.dtype(dtype).name}; {what}\n\n| {values.model} | |\n| --- | --- |")
-    print("\n".join(f"| {name} | {value} |" for name, value in rows), flush=True)
+    peer = {}
     if values.torch:
         from benchmarks.step_torch import torch_seconds
 
-        for name, value in torch_seconds(values.model, batch, prototypes, views, values.repeats).items():
-            print(f"| PyTorch {name}, ms (x ours) | {1e3 * value:.1f} ({value / seconds:.2f}) |", flush=True)
+        peer = torch_seconds(values.model, batch, prototypes, views, values.repeats)
+    rows, seconds = report(make_parts(), batch, size, dtype, values.repeats)
+    for name, value in peer.items():
+        text = value if isinstance(value, str) else f"{1e3 * value:.1f} ({value / seconds:.2f})"
+        rows.append((f"PyTorch {name}, ms (x ours)", text))
+    what = f"{batch} images, 2 + {views.local_views} views, {size[0]}x{size[1]}, {prototypes:,} prototypes"
+    print(f"{machine()}; {jnp.dtype(dtype).name}; {what}\n\n| {values.model} | |\n| --- | --- |")
+    print("\n".join(f"| {name} | {value} |" for name, value in rows))
 
 
 if __name__ == "__main__":
@@ -210,7 +216,7 @@ if __name__ == "__main__":
     flags.DEFINE_integer("batch", None, "Images of a step.")
     flags.DEFINE_integer("prototypes", None, "Prototypes of the head.")
     flags.DEFINE_integer("local_views", 8, "Local views of an image.")
-    flags.DEFINE_list("size", ["256", "128"], "Height and width of global views; local views are half of it.")
+    flags.DEFINE_list("size", None, "Height and width of global views; local views are half of it.")
     flags.DEFINE_integer("repeats", 3, "Runs, of which the shortest counts.")
     flags.DEFINE_bool("remat", False, "As pretrain.remat.")
     flags.DEFINE_bool("flops", False, "Only compare the arithmetic of the step and its parts.")

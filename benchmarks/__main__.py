@@ -1,0 +1,49 @@
+"""Everything that can be measured on this machine, one table after the other: python -m benchmarks [--out=results.md]
+
+Runs every benchmark in a process of its own with its defaults, which are the recipe's sizes in bfloat16 on a GPU and
+small ones on a CPU; some two hours on two cores. The tables go to `--out` as they come. A benchmark that fails is named
+there with its last line, and the others go on.
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from absl import app, flags
+
+RUNS = (
+    *(("step", f"--model={model}") for model in ("vit_base", "resnet50_ibn", "convnext_base")),
+    ("zoo",),
+    ("correlation",),
+    ("correlation", "--images=30000", "--half_width=all"),
+    ("evaluation",),
+    ("evaluation", "--rerank"),
+    ("packing",),
+)
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    failed = 0
+    with Path(flags.FLAGS.out).open("a", encoding="utf-8") as out:
+        for name, *arguments in RUNS:
+            started = time.monotonic()
+            command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            seconds = time.monotonic() - started
+            table = done.stdout
+            if done.returncode:
+                failed += 1
+                table += f"\nfailed: {(done.stderr.strip().splitlines() or ['without a word'])[-1]}\n"
+            text = f"## {' '.join([name, *arguments])} ({seconds:.0f} s)\n\n{table}\n"
+            out.write(text)
+            out.flush()
+            print(text, flush=True)
+    if failed:
+        sys.exit(f"{failed} of {len(RUNS)} benchmarks failed; {flags.FLAGS.out} says how")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("out", "results.md", "File that tables are added to.")
+    app.run(main)
