@@ -18,7 +18,7 @@ def main(argv: list[str]) -> None:
     values = flags.FLAGS
     table = read_samples(values.samples)
     if not is_packed(values.out):
-        check_images(table, values.images)
+        check_images(table, values.images, sample=len(table))  # one that is missing would stop the pack far into it
     read = open_images(values.images).read
     pack(table["file_path"], read, values.out, shard_images=values.shard_images, progress=progress)
     if values.verify and (damaged := damaged_shards(values.out, progress=progress)):

@@ -1,5 +1,8 @@
 """Packed stores: what is in them is what was packed, after interruptions too; training takes them like folders."""
 
+import contextlib
+import os
+import resource
 import subprocess
 import sys
 
@@ -9,7 +12,15 @@ import pytest
 from cion_jax.distillation.loader import load_batches
 from cion_jax.distillation.sampler import IdentitySampler, identity_sizes
 from cion_jax.distillation.schedules import make_curriculum
-from cion_jax.samples import UndecodableImage, check_images, load_image, open_images
+from cion_jax.samples import (
+    SampleTable,
+    UndecodableImage,
+    check_images,
+    load_image,
+    open_images,
+    packed,
+    write_samples,
+)
 from cion_jax.samples.packed import damaged_shards, is_packed, pack
 from tests.tiny import IDENTITIES, write_crops
 
@@ -81,6 +92,30 @@ def test_a_damaged_shard_is_found(store, harm):
     assert damaged_shards(store) == [shard]
 
 
+@contextlib.contextmanager
+def few_more_open_files(count):
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + count, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_more_shards_than_files_may_be_open(crops, tmp_path, monkeypatch):
+    folder, table = crops
+    pack(table["file_path"], folder, tmp_path / "store", shard_images=1)
+    with few_more_open_files(16):
+        monkeypatch.setattr(packed, "_OPEN_SHARDS", 4)
+        images = open_images(tmp_path / "store")
+        for path in table["file_path"]:
+            assert images.read(path) == (folder / path).read_bytes()
+        monkeypatch.setattr(packed, "_OPEN_SHARDS", 1000)
+        with pytest.raises(OSError, match="Too many open files"):  # and not that images are damaged
+            for path in table["file_path"]:
+                images.read(path)
+
+
 @pytest.mark.slow
 def test_the_command(crops, tmp_path):
     folder, _ = crops
@@ -89,3 +124,7 @@ def test_the_command(crops, tmp_path):
     for _ in range(2):
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert "is complete and as it was packed" in done.stdout
+    write_samples(SampleTable.from_columns(file_path=["00.jpg", "nobody.jpg"]), tmp_path / "more.parquet")
+    command[3:] = [f"--samples={tmp_path / 'more.parquet'}", f"--images={folder}", f"--out={tmp_path / 'other'}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "nobody.jpg" in done.stderr and not (tmp_path / "other").exists()

@@ -75,20 +75,36 @@ def test_killed_in_the_middle_of_saves_a_run_ends_as_an_undisturbed_one(crops, t
 
 @pytest.fixture(scope="module")
 def finished(crops, tmp_path_factory):
-    """A run on eight devices in which one identity has two broken images and another none that is whole."""
+    """A run on eight devices in which one identity has two broken images and another none that is whole.
+
+    The data, the folder of the run, and the step functions that it used.
+    """
     folder = tmp_path_factory.mktemp("broken crops")
     for path in crops.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
     for row in (0, 1, *np.flatnonzero(IDENTITIES == 5)):
         (folder / f"{row:02d}.jpg").write_bytes(b"no picture")
-    workdir = tmp_path_factory.mktemp("run")
-    train.pretrain(get_config(), table_of(folder), folder, workdir)
-    return folder, workdir
+    workdir, functions, make = tmp_path_factory.mktemp("run"), [], train.make_train_step
+
+    def make_train_step(*arguments, **options):
+        functions.append(make(*arguments, **options))
+        return functions[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "make_train_step", make_train_step)
+        train.pretrain(get_config(), table_of(folder), folder, workdir)
+    return folder, workdir, functions
+
+
+@pytest.mark.slow
+def test_every_stage_is_compiled_once(finished):
+    _, _, functions = finished
+    assert [function._cache_size() for function in functions] == [1, 1]
 
 
 @pytest.mark.slow
 def test_broken_images_are_replaced_and_counted(finished):
-    _, workdir = finished
+    _, workdir, _ = finished
     log = read_metrics(workdir / "metrics.jsonl")
     assert sum(line["undecodable_images"] for line in log) == 8 * 3  # each once in each of the three epochs
     assert np.isfinite([line["loss"] for line in log]).all()
@@ -96,7 +112,7 @@ def test_broken_images_are_replaced_and_counted(finished):
 
 @pytest.mark.slow
 def test_a_run_leaves_weights_that_fit_the_model_and_a_checkpoint(finished):
-    _, workdir = finished
+    _, workdir, _ = finished
     model = create_model("resnet_test")
     arrays, where = read_weights(workdir / "teacher.pth")
     assert list(arrays) == list(signature(model)) and "module.backbone." in where
@@ -117,7 +133,7 @@ def test_a_run_leaves_weights_that_fit_the_model_and_a_checkpoint(finished):
 
 @pytest.mark.slow
 def test_other_data_are_refused(finished):
-    folder, workdir = finished
+    folder, workdir, _ = finished
     table = table_of(folder).with_columns(identity=np.roll(IDENTITIES, 1))
     with pytest.raises(ValueError, match=r"samples differ.*allow_changed_data"):
         train.pretrain(get_config(), table, folder, workdir)

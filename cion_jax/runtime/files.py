@@ -5,6 +5,7 @@ file under its final name is complete whatever was interrupted (Ctrl-C, ``kill -
 """
 
 import contextlib
+import glob
 import json
 import os
 import shutil
@@ -41,7 +42,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 def remove_leftovers(path: Path) -> None:
     """Removes what killed writers of `path` left beside it. One writer at a time is assumed."""
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.{'?' * 8}.tmp"):
         _remove(leftover)
 
 
@@ -52,10 +53,10 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
         temporary.write_text(text)
 
 
-def read_json(path: str | os.PathLike) -> Any:
-    """Reads a JSON file; a missing or broken one is a `ValueError` that names it."""
+def read_json(path: str | os.PathLike, **options: Any) -> Any:
+    """Reads a JSON file, with `options` of `json.loads`; a missing or broken one is a `ValueError` that names it."""
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text(), **options)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -75,7 +75,7 @@ def _read_parquet(path: Path) -> pa.Table:
 
 
 def _read_json_list(path: Path) -> pa.Table:
-    records = read_json(path)
+    records = read_json(path, object_hook=_without_other_values)
     if not isinstance(records, list):
         raise ValueError(f"{path}: holds a JSON {type(records).__name__}, expected a list of objects")
     for row, record in enumerate(records):
@@ -89,6 +89,11 @@ def _read_json_list(path: Path) -> pa.Table:
     return pa.table(
         {name: _json_column(path, key, [record.get(key) for record in records]) for name, key in keys.items()}
     )
+
+
+def _without_other_values(record: dict) -> dict:
+    """Captions and the like, of millions of images, are not kept while the rest is read."""
+    return {name: value if name in COLUMNS or name == "id" else None for name, value in record.items()}
 
 
 def _json_column(path: Path, key: str, values: list) -> pa.Array:

@@ -13,6 +13,7 @@ so a store that is being made continues at the first shard without hashes, and p
 import hashlib
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +30,7 @@ Paths = Sequence[str] | np.ndarray  # a column of a sample table
 _COMPLETE, _STARTED, _KEYS = "pack.json", "started.json", "keys.npy"
 # JPEGs don't compress, and a group of one record is what random access needs.
 _WRITING, _READING = "group_size:1,uncompressed", "readahead_buffer_size:0"
+_OPEN_SHARDS = 256  # systems commonly allow a process 1,024 open files
 
 
 def is_packed(folder: str | os.PathLike) -> bool:
@@ -47,7 +49,7 @@ class PackedImages:
             raise ValueError(f"{folder}: {len(keys)} paths for {about['images']} images; pack it again")
         self._order = np.argsort(keys)
         self._sorted = keys[self._order]
-        self._readers: dict[int, Any] = {}
+        self._readers: OrderedDict[int, Any] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -65,7 +67,7 @@ class PackedImages:
         shard, position = divmod(int(self._order[place]), self._shard_images)
         try:
             return self._reader(shard).read([position])[0]
-        except (RuntimeError, ValueError, IndexError) as error:
+        except (FileNotFoundError, RuntimeError, ValueError, IndexError) as error:
             raise UndecodableImage(f"{path}: {_shard(self._folder, shard)} is damaged ({error})") from error
 
     def missing(self, paths: Paths) -> np.ndarray:
@@ -76,6 +78,9 @@ class PackedImages:
         with self._lock:
             if shard not in self._readers:
                 self._readers[shard] = open_shard(self._folder, shard)
+                if len(self._readers) > _OPEN_SHARDS:
+                    self._readers.popitem(last=False)  # a thread that still reads from it holds it open
+            self._readers.move_to_end(shard)
             return self._readers[shard]
 
 
@@ -164,6 +169,8 @@ def open_shard(folder: Path, number: int) -> Any:
 def _open(shard: Path) -> Any:
     from array_record.python.array_record_module import ArrayRecordReader  # folders need no such package
 
+    with shard.open("rb"):
+        pass  # OSError if it cannot be opened, such as for too many open files: the reader's error is that of damage
     return ArrayRecordReader(str(shard), _READING)
 
 
@@ -177,7 +184,7 @@ def _holds(shard: Path, expected: np.ndarray) -> bool:
             hashlib.sha256(reader.read([position])[0]).digest() == digest.tobytes()
             for position, digest in enumerate(expected)
         )
-    except (RuntimeError, ValueError, IndexError):  # the reader's own checks found it damaged
+    except (FileNotFoundError, RuntimeError, ValueError, IndexError):  # the reader's own checks found it damaged
         return False
 
 
