@@ -20,8 +20,8 @@ def main(argv: list[str]) -> None:
     if missing := missing_data(config):
         raise ValueError(missing)
     remember_config(config, workdir)
-    seconds = run_stages(config, workdir)
-    write_report(config, workdir, seconds)
+    run_stages(config, workdir)
+    write_report(config, workdir)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import ast
 import dataclasses
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,6 +87,11 @@ class Workdir:
         return self.root / "pretrain"
 
     @property
+    def seconds(self) -> Path:
+        """What every stage has taken so far."""
+        return self.root / "seconds.json"
+
+    @property
     def scores(self) -> Path:
         return self.root / "evaluation.json"
 
@@ -103,15 +108,19 @@ class Workdir:
 
 
 class Stage(NamedTuple):
-    """A step of the pipeline. `marker` is the file (or folder) that appears when the stage is complete."""
+    """A step of the pipeline.
+
+    `marker` is the file (or folder) that appears when the stage is complete, `settings` are those of the config that
+    its results depend on.
+    """
 
     run: Callable[[Config, Workdir], None]
     marker: Callable[[Workdir], Path]
+    settings: tuple[str, ...]
 
 
-def run_stages(config: Config, workdir: Workdir) -> dict[str, float]:
-    """Runs the config's stages in their order; returns the seconds of those that were not complete already."""
-    seconds = {}
+def run_stages(config: Config, workdir: Workdir) -> None:
+    """Runs those of the config's stages that are not complete, in their order, and keeps what they took."""
     for name, stage in STAGES.items():
         if name not in config.stages:
             continue
@@ -119,14 +128,20 @@ def run_stages(config: Config, workdir: Workdir) -> dict[str, float]:
             console.print(f"[green]✓[/] {name} is complete", highlight=False)
             continue
         started = time.perf_counter()
-        stage.run(config, workdir)
-        seconds[name] = round(time.perf_counter() - started, 1)
-        console.print(f"[green]✓[/] {name} took {seconds[name]:.0f} s", highlight=False)
-    return seconds
+        try:
+            stage.run(config, workdir)
+        finally:  # what was interrupted took its time too
+            taken = read_json(workdir.seconds) if workdir.seconds.exists() else {}
+            taken[name] = round(taken.get(name, 0) + time.perf_counter() - started, 1)
+            write_json(workdir.seconds, taken)
+        console.print(f"[green]✓[/] {name} took {taken[name]:.0f} s", highlight=False)
 
 
 def missing_data(config: Config) -> str | None:
-    """Why the config can't run as it is, before any work is done; None if it can."""
+    """Why the config can't run as it is, before any work is done; None if it can.
+
+    Raises ValueError for an unknown model and a benchmark that is not one.
+    """
     stages = config.stages
     if unknown := [name for name in stages if name not in STAGES]:
         return f"unknown stages {unknown}; choose from {', '.join(STAGES)}"
@@ -147,6 +162,8 @@ def missing_data(config: Config) -> str | None:
         needed["extractor.weights"] = config.extractor.weights
     absent = [name for name, value in needed.items() if not value or not Path(value).exists()]
     if not absent:
+        if "evaluate.root" in needed:
+            read_market1501(config.evaluate.root)  # a wrong folder is told now, not after training
         return None
     settings = "\n".join(
         f"  --config.{name}=...  ({f'{needed[name]!r} does not exist' if needed[name] else 'not given'})"
@@ -162,6 +179,8 @@ def missing_data(config: Config) -> str | None:
 # Settings, or the groups they are in, that change how a run goes but not what comes out.
 _NO_RESULT = (
     "stages",
+    "extractor.batch_size",
+    "evaluate.batch_size",
     "pretrain.loader_threads",
     "pretrain.log_every",
     "pretrain.checkpoint",
@@ -169,19 +188,30 @@ _NO_RESULT = (
 )
 
 
-def remember_config(config: Config, workdir: Workdir) -> None:
-    """Keeps the config beside the results, and refuses to mix the results of two configs in one folder."""
+def remember_config(config: Config, workdir: Workdir, *, begun: Sequence[str] | None = None) -> None:
+    """Keeps the config beside the results, and refuses to mix the results of two configs in one folder.
+
+    Settings may change as long as no stage that depends on them has begun; `begun` are all of these, and by default
+    those that have left something in the folder.
+    """
     path = workdir.root / "config.json"
     settings = flat(config.to_dict()).items()
-    now = {name: str(value) for name, value in settings if not name.startswith(_NO_RESULT)}
+    now = {name: _text(value) for name, value in settings if not name.startswith(_NO_RESULT)}
     if path.exists():
         before = read_json(path)
+        used = {group for name in (_begun(workdir.root) if begun is None else begun) for group in STAGES[name].settings}
         changed = sorted(name for name in now.keys() | before.keys() if now.get(name) != before.get(name))
-        if changed:
-            changes = ", ".join(f"{n}: {before.get(n)} -> {now.get(n)}" for n in changed[:5])
+        if fixed := [name for name in changed if name.partition(".")[0] in used]:
+            changes = ", ".join(f"{n}: {before.get(n)} -> {now.get(n)}" for n in fixed[:5])
             raise ValueError(f"{workdir.root} was made with another config ({changes}); give another --workdir")
-    else:
-        write_json(path, now)
+    write_json(path, now)
+
+
+def _begun(root: Path) -> list[str]:
+    """Stages whose results other settings would not fit; a run that is not done says itself what may change."""
+    config = remembered(root)
+    trained = any(Workdir(root, config).runs.glob("*/teacher.pth"))
+    return [*config.stages, *(["pretrain"] if trained else [])]
 
 
 def remembered(root: Path) -> Config:
@@ -200,8 +230,12 @@ def remembered(root: Path) -> Config:
     return config
 
 
+def _text(value: Any) -> str:
+    """What `_value` makes this setting of again."""
+    return str(value) if _value(str(value)) == value else repr(value)
+
+
 def _value(text: str) -> Any:
-    """A setting from what `str` made of it."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):  # a string
@@ -298,12 +332,16 @@ def _export(config: Config, workdir: Workdir) -> None:
 
 
 STAGES = {
-    "ingest": Stage(_ingest, lambda w: w.ingested / "report.json"),
-    "street": Stage(_street, lambda w: w.street),
-    "extractor": Stage(_extractor, lambda w: w.extractor),
-    "extract": Stage(_extract, lambda w: w.features.with_suffix(".json")),
-    "correlate": Stage(_correlate, lambda w: w.correlation / "report.json"),
-    "pretrain": Stage(_pretrain, lambda w: w.runs / w.config.pretrain.group_by[-1] / "teacher.pth"),
-    "evaluate": Stage(_evaluate, lambda w: w.scores),
-    "export": Stage(_export, lambda w: w.checkpoint),
+    "ingest": Stage(_ingest, lambda w: w.ingested / "report.json", ("ingest",)),
+    "street": Stage(_street, lambda w: w.street, ("street",)),
+    "extractor": Stage(_extractor, lambda w: w.extractor, ("extractor", "seed")),
+    "extract": Stage(_extract, lambda w: w.features.with_suffix(".json"), ("extractor", "data")),
+    "correlate": Stage(_correlate, lambda w: w.correlation / "report.json", ("correlate",)),
+    "pretrain": Stage(
+        _pretrain,
+        lambda w: w.runs / w.config.pretrain.group_by[-1] / "teacher.pth",
+        ("pretrain", "model", "seed", "data"),
+    ),
+    "evaluate": Stage(_evaluate, lambda w: w.scores, ("evaluate", "model")),
+    "export": Stage(_export, lambda w: w.checkpoint, ("model",)),
 }

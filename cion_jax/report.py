@@ -24,11 +24,9 @@ from cion_jax.runtime.metrics import read_metrics
 from cion_jax.samples import read_samples
 
 
-def write_report(config: Config, workdir: Workdir, seconds: dict[str, float]) -> None:
+def write_report(config: Config, workdir: Workdir) -> None:
     """Gathers the results of all stages in `report.json`, `report.html` and pictures, and prints them."""
-    path = workdir.root / "report.json"
-    earlier = read_json(path)["seconds"] if path.exists() else {}
-    report: dict[str, Any] = {"seconds": earlier | seconds}
+    report: dict[str, Any] = {"seconds": read_json(workdir.seconds) if workdir.seconds.exists() else {}}
     if "correlate" in config.stages:
         report["correlation"] = read_json(workdir.correlation / "report.json")
         identified = read_samples(workdir.correlation / "identities.parquet")
@@ -39,7 +37,7 @@ def write_report(config: Config, workdir: Workdir, seconds: dict[str, float]) ->
         report["retrieval"] = read_json(workdir.scores)
     if "export" in config.stages:
         report["checkpoint"] = str(workdir.checkpoint)
-    write_json(path, report)
+    write_json(workdir.root / "report.json", report)
     write_page(reopened(workdir.root))
     print_report(report, workdir)
 

@@ -68,14 +68,13 @@ def write_page(workdir: Workdir) -> Path:
 
 
 def _summary(workdir: Workdir) -> Section:
-    report = workdir.root / "report.json"
     outcome = Outcome(
         model=workdir.config.model,
         correlation=_read_if_there(workdir.correlation / "report.json"),
         scores=_named_scores(workdir) if workdir.scores.exists() else None,
         before=NETWORKS["untrained"],
         after=NETWORKS[workdir.config.pretrain.group_by[-1]],
-        seconds=read_json(report)["seconds"] if report.exists() else {},
+        seconds=_read_if_there(workdir.seconds) or {},
         concerns=training_concerns(_logs(workdir), **_sizes_of_training(workdir)),
         provenance=[_facts(workdir), settings_table(read_json(workdir.root / "config.json"))],
     )

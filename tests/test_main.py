@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cion_jax.models import list_models
-from cion_jax.pipeline import Workdir, missing_data, remember_config
+from cion_jax.pipeline import STAGES, Workdir, missing_data, remember_config, remembered, run_stages
 from configs import base, convnext_b, demo, resnet50_ibn, vit_b, zoo
 
 ROOT = Path(__file__).parent.parent
@@ -147,6 +147,41 @@ def test_a_folder_belongs_to_one_config(tmp_path):
     config.pretrain.checkpoint.keep += 1
     config.pretrain.allow_changed_data = True
     remember_config(config, Workdir(tmp_path, config))  # stages may come and go, and what changes no result
+    config.pretrain.batch_size = 48
+    remember_config(config, Workdir(tmp_path, config))  # nothing has been trained yet
+    (tmp_path / "pretrain/tracklet").mkdir(parents=True)
+    (tmp_path / "pretrain/tracklet/teacher.pth").touch()
+    config.evaluate.root = "2024"  # text, though it looks like a number
+    remember_config(config, Workdir(tmp_path, config))  # no network has been scored yet
+    assert remembered(tmp_path).evaluate.root == "2024" and remembered(tmp_path).pretrain.batch_size == 48
     config.pretrain.batch_size = 32
-    with pytest.raises(ValueError, match=r"pretrain.batch_size: 64 -> 32.*another --workdir"):
+    with pytest.raises(ValueError, match=r"pretrain.batch_size: 48 -> 32.*another --workdir"):
         remember_config(config, Workdir(tmp_path, config))
+
+
+def test_a_wrong_benchmark_is_told_before_training(tmp_path):
+    config = base.get_config()
+    config.stages = ("pretrain", "evaluate")
+    config.data.samples = config.data.images = config.evaluate.root = str(tmp_path)
+    with pytest.raises(ValueError, match="no query/ beside a bounding_box_test/"):
+        missing_data(config)
+
+
+def test_what_an_interrupted_stage_took_counts(tmp_path, monkeypatch):
+    config = demo.get_config()
+    config.stages = ("street", "export")
+    workdir, tries = Workdir(tmp_path, config), []
+
+    def street(config, workdir):
+        tries.append(time.sleep(0.2))
+        if len(tries) == 1:
+            raise KeyboardInterrupt
+        workdir.street.mkdir()
+
+    for name, stage in (("street", street), ("export", lambda config, workdir: None)):
+        monkeypatch.setitem(STAGES, name, STAGES[name]._replace(run=stage))
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(config, workdir)
+    run_stages(config, workdir)
+    taken = json.loads(workdir.seconds.read_text())
+    assert taken.keys() == {"street", "export"} and taken["street"] >= 0.4

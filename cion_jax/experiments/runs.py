@@ -89,7 +89,7 @@ def plan_runs(experiment: Experiment, config: Config, root: Path, seeds: Sequenc
     root = root.resolve()  # runs remember where their samples are
     recipes = {row: _recipe(experiment, config, row) for row in experiment.rows}
     shared = {row: _shared(recipe, root) for row, recipe in recipes.items()}
-    remember_config(config, Workdir(root, config))
+    remember_config(config, Workdir(root, config), begun=tuple(STAGES))
     for workdir in {(folder.config.stages, folder.correlation): folder for folder in shared.values()}.values():
         run_stages(workdir.config, workdir)
     runs, tables = [], {path: read_samples(path) for path in {folder.training_samples for folder in shared.values()}}
