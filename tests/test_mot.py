@@ -40,6 +40,8 @@ def test_ground_truth_of_2015_has_world_coordinates_and_no_class(tmp_path):
 def test_detections_belong_to_no_track(tmp_path):
     found = boxes(tmp_path, "1,-1,10,20,30,40,-2.1,-1,-1,-1\n1,-1,11,20,30,40,0,-1,-1,-1\n", "det")
     assert found.ids is None and len(found.frames) == 2 and found.left_out == {}
+    numbered = boxes(tmp_path, "1,1,10,20,30,40,0.9\n1,1,11,20,30,40,0.8\n2,-1,9,9,30,40,0.8\n", "det")
+    assert numbered.ids is None and numbered.frames.tolist() == [1, 1, 2]
 
 
 def test_all_lines_of_a_tracker_count(tmp_path):

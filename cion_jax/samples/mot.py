@@ -4,7 +4,7 @@ A line is `frame, id, left, top, width, height, ...` without a header. Frames co
 leave the image; they are taken from 0 at the upper left corner, as trackers write them. What follows is, by kind:
 
     gt        flag (0: not to be counted), then class and visibility, or three world coordinates (2015)
-    det       confidence, world coordinates; the id is -1
+    det       confidence, world coordinates; the id is -1, and another one is not read
     tracks    confidence and world coordinates of a tracker's results; all lines count
 
 Published: https://motchallenge.net/instructions, and the papers of MOT15 to MOT20.
@@ -58,7 +58,7 @@ def read_mot(path: str | os.PathLike, kind: str) -> MotBoxes:
     if not keep.any():
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         raise ValueError(f"{path}: none of {len(lines)} boxes is left ({reasons})")
-    ids = None if (lines[:, _ID] == -1).all() else lines[keep, _ID].astype(np.int64)
+    ids = None if kind == "det" or (lines[:, _ID] == -1).all() else lines[keep, _ID].astype(np.int64)
     frames = lines[keep, _FRAME].astype(np.int64)
     if ids is not None:
         _check_ids(path, frames, ids, np.flatnonzero(keep) + 1)
