@@ -47,6 +47,7 @@ def test_lists(tmp_path, place, folder, words):
 
 def test_market_style_folders_with_cameras_of_two_digits(tmp_path):
     make_folders(tmp_path / "MSMT17_V1")
+    (tmp_path / "MSMT17_V1" / "query" / "._0003_c15_0002.jpg").write_bytes(b"what macOS keeps of a file")
     query, gallery, source = read_msmt17(tmp_path)
     assert "Market-1501 layout" in source
     assert (query.ids.tolist(), query.cameras.tolist()) == ([3], [15])

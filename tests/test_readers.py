@@ -78,6 +78,7 @@ def test_market1501(tmp_path, place):
     make(tmp_path / place / "bounding_box_train", *names)
     make(tmp_path / place / "query", "0003_c1s1_000451_03.jpg")
     (tmp_path / place / "bounding_box_train" / "Thumbs.db").write_bytes(b"not an image")
+    (tmp_path / place / "bounding_box_train" / f"._{names[0]}").write_bytes(b"what macOS keeps of a file")
     reading = read_dataset("market1501", tmp_path)
     folder = f"{place}/bounding_box_train".lstrip("/")
     assert rows(reading) == [
@@ -132,6 +133,7 @@ def test_msmt17_by_its_lists(tmp_path, place, images):
 
 def test_msmt17_named_as_market1501(tmp_path):
     make(tmp_path / "MSMT17_V1" / "bounding_box_train", "0000_c12_0033.jpg", "0001_c1_0002.jpg")
+    (tmp_path / "MSMT17_V1" / "bounding_box_train" / "._0000_c12_0033.jpg").write_bytes(b"what macOS keeps of a file")
     assert rows(read_dataset("msmt17", tmp_path, split="train+val")) == [
         {"file_path": "MSMT17_V1/bounding_box_train/0000_c12_0033.jpg", "identity": 0, "person": 0, "camera": 12},
         {"file_path": "MSMT17_V1/bounding_box_train/0001_c1_0002.jpg", "identity": 1, "person": 1, "camera": 1},
@@ -151,6 +153,10 @@ def test_bad_msmt17(tmp_path):
     write_msmt17(root, "train", train=TRAIN)
     with pytest.raises(ValueError, match=r"list_val\.txt: no such file; it says which images"):
         read_dataset("msmt17", tmp_path, split="train+val")
+    (root / "mask_train_v2").mkdir()
+    with pytest.raises(ValueError, match="one of the image folders train, mask_train_v2 beside the lists, found 2"):
+        read_dataset("msmt17", tmp_path, split="train")
+    (root / "mask_train_v2").rmdir()
     (root / "train" / TRAIN[1].split()[0]).unlink()
     with pytest.raises(ValueError, match=r"1 of 2 images are not under .*row 1: 'MSMT17_V1/train/0001/0001_002_15"):
         read_dataset("msmt17", tmp_path, split="train")

@@ -43,7 +43,8 @@ def read_named_folder(folder: Path) -> LabelledImages:
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(_SUFFIXES))
+    found = [entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(_SUFFIXES)]
+    names = sorted(name for name in found if not name.startswith("."))  # such as the "._x.jpg" of macOS
     parsed = [_NAME.match(name) for name in names]
     bad = [name for name, match in zip(names, parsed) if match is None]
     if bad:

@@ -63,7 +63,8 @@ def _only(root: Path, names: tuple[str, ...], marks: tuple[str, ...]) -> Path:
 
 def _read_named(root: Path, folder: Path) -> Reading:
     """Images whose names begin with `<identity>_c<camera>`."""
-    names = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in EXTENSIONS)
+    files = (file for file in folder.iterdir() if not file.name.startswith("."))  # such as the "._x.jpg" of macOS
+    names = sorted(file.name for file in files if file.suffix.lower() in EXTENSIONS)
     if not names:
         raise ValueError(f"{folder}: no images ({', '.join(EXTENSIONS)})")
     pattern = r"(?P<identity>-?\d+)_c(?P<camera>\d+).*"
@@ -78,11 +79,13 @@ def _select(table: pa.Table, keep: np.ndarray) -> SampleTable:
 
 
 def _read_lists(root: Path, folder: Path, split: str) -> Reading:
-    images = next((folder / name for name in _LISTED_IN if (folder / name).is_dir()), None)
-    if images is None:
-        raise ValueError(f"{folder}: has lists, but no folder {' or '.join(_LISTED_IN)} of their images")
+    found = [folder / name for name in _LISTED_IN if (folder / name).is_dir()]
+    if len(found) != 1:
+        raise ValueError(
+            f"{folder}: expected one of the image folders {', '.join(_LISTED_IN)} beside the lists, found {len(found)}"
+        )
     lists = ["list_train.txt"] + ["list_val.txt"] * (split == "train+val")
-    parts = [_read_list(root, images, folder / name) for name in lists]
+    parts = [_read_list(root, found[0], folder / name) for name in lists]
     table = SampleTable(pa.concat_tables(parts), source=f"{folder} ({', '.join(lists)})")
     check_images(table, root)
     return Reading(table)
