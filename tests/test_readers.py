@@ -6,9 +6,10 @@ import sys
 
 import numpy as np
 import pytest
+from absl import flags
 from PIL import Image
 
-from cion_jax.samples import check_images, read_samples
+from cion_jax.samples import check_images, read, read_samples
 from cion_jax.samples.readers import READERS, read_dataset
 
 
@@ -220,6 +221,18 @@ def test_the_registry_says_what_a_layout_takes(tmp_path):
     for layout in READERS:
         with pytest.raises(ValueError, match=r"gone: no such folder|needs --"):
             read_dataset(layout, tmp_path / "gone")
+
+
+def test_a_table_of_another_kind_is_refused_before_anything_is_cut(tmp_path, monkeypatch):
+    given = {"layout": "mot", "root": str(tmp_path), "out": "table.csv", "crops": str(tmp_path / "crops")}
+    values = flags.FlagValues()
+    for name in ("layout", "root", "out", "crops", "frame", "split", "tracks"):
+        flags.DEFINE_string(name, given.get(name), "", flag_values=values)
+    values.mark_as_parsed()
+    monkeypatch.setattr(flags, "FLAGS", values)
+    monkeypatch.setattr(read, "read_dataset", lambda *_, **__: pytest.fail("the data set was read"))
+    with pytest.raises(ValueError, match=r"--out=table\.csv: .* give a name that ends in \.parquet"):
+        read.main([])
 
 
 @pytest.mark.slow

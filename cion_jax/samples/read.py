@@ -9,6 +9,8 @@ r"""A data set on disk as a sample table.
 What is read is checked as it is published; `python -m cion_jax.samples.doctor` then looks at every image.
 """
 
+from pathlib import Path
+
 from absl import flags
 
 from cion_jax.runtime.commands import run
@@ -22,6 +24,8 @@ _OPTIONS = ("crops", "frame", "split", "tracks")
 def main(argv: list[str]) -> None:
     del argv
     values = flags.FLAGS
+    if Path(values.out).suffix.lower() != ".parquet":  # told now, not after hours of cutting
+        raise ValueError(f"--out={values.out}: a sample table is written as Parquet, give a name that ends in .parquet")
     options = {name: value for name in _OPTIONS if (value := values[name].value) is not None}
     reading = read_dataset(values.layout, values.root, **options)
     write_samples(reading.samples, values.out)
