@@ -12,9 +12,10 @@ from cion_jax.distillation.loader import load_batches
 from cion_jax.distillation.sampler import IdentitySampler
 from cion_jax.distillation.schedules import make_curriculum
 from cion_jax.samples import UndecodableImage, check_images, load_image, open_images, read_samples
+from cion_jax.samples.ingest.decoding import BrokenVideo, Frame, read_frames
 from cion_jax.samples.packed import pack
 from cion_jax.samples.pickles import read_pickle
-from cion_jax.samples.readers import read_dataset
+from cion_jax.samples.readers import lupersonnl, read_dataset
 from tests.test_readers import make, rows
 
 CROPS = [
@@ -264,7 +265,77 @@ def test_crops_of_detections_and_videos(videos, tmp_path):
     assert abs(first.mean() - 60) < 6 and second.mean() < 6  # frames count from 0
 
 
-def test_bad_detections(videos, tmp_path, capsys):
+def person(pid=17, box=(0, 0, 9, 30)):
+    return {"bbox": np.array(box, float), "pid": pid}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [(0, person(pid=-1))],
+        [(-1, person())],
+        [(0, person()), (0, person())],
+        [(0, {"bbox": np.arange(4.0), "pid": "17"})],
+    ],
+)
+def test_detections_are_all_checked_before_the_first_is_cut(videos, tmp_path, wrong):
+    (videos / "dets" / "uk+york+last.pkl").write_bytes(pickle.dumps({3: wrong}))
+    with pytest.raises(ValueError, match=r"uk\+york\+last\.pkl: expected \{frame: \["):
+        read_dataset("lupersonnl", videos, crops=str(tmp_path / "crops"))
+    assert not (tmp_path / "crops").exists()
+
+
+def test_frames_that_cannot_be_read_are_skipped_as_published(videos, tmp_path, capsys):
+    """The published tools go on with the next frame; a video that breaks off keeps what was before that."""
+    detections = {3: [(0, person())], 11: [(0, person())], 12: [(0, person()), (1, person())], 500: [(0, person())]}
+    (videos / "dets" / "uk+york+AbC-_1.pkl").write_bytes(pickle.dumps(detections))
+    (videos / "dets" / "uk+york+gone.pkl").unlink()
+    for _ in range(2):  # the second time nothing is cut again
+        reading = read_dataset("lupersonnl", videos, crops=str(tmp_path / "crops"))
+        assert reading.samples["frame"].tolist() == [3, 11]
+        assert reading.left_out == {"boxes of frames that cannot be read": 3}
+        assert "AbC-_1.mp4: 3 boxes are left out, 2 of its frames cannot be read" in capsys.readouterr().err
+
+
+def test_a_video_that_breaks_off_keeps_the_crops_before(videos, tmp_path, capsys, monkeypatch):
+    def breaks_off(path):
+        for frame in read_frames(path):
+            if frame.number == 12:  # the frame that detections call 11
+                raise BrokenVideo("frame 12 cannot be decoded (damaged)")
+            yield frame
+
+    monkeypatch.setattr(lupersonnl, "read_frames", breaks_off)
+    reading = read_dataset("lupersonnl", videos, crops=str(tmp_path / "crops"))
+    assert reading.samples["frame"].tolist() == [3]
+    assert reading.left_out == {"boxes of frames that cannot be read": 2, "videos that are not there": 1}
+    assert "AbC-_1.mp4: frame 12 cannot be decoded (damaged); what is before" in capsys.readouterr().err
+
+
+def test_a_frame_that_cannot_be_converted_is_skipped(videos, tmp_path, monkeypatch):
+    def broken():
+        raise BrokenVideo("a frame cannot be converted to RGB")
+
+    def frames(path):
+        return (Frame(number, broken if number == 4 else image) for number, image in read_frames(path))
+
+    monkeypatch.setattr(lupersonnl, "read_frames", frames)
+    reading = read_dataset("lupersonnl", videos, crops=str(tmp_path / "crops"))
+    assert reading.samples["frame"].tolist() == [11]
+    assert reading.left_out["boxes of frames that cannot be read"] == 1
+
+
+def test_the_table_is_of_the_detections_not_of_what_else_is_in_the_folder_of_crops(videos, tmp_path):
+    """Crops of videos that were cut before count, be the video there or not; other files do not."""
+    crops = make(tmp_path / "crops", "uk/york/else/000001_0000000_00.jpg", "note.jpg")
+    (videos / "dets" / "._uk+york+AbC-_1.pkl").write_bytes(b"what macOS keeps of a file")
+    before = read_dataset("lupersonnl", videos, crops=str(crops))
+    assert set(before.samples["video"]) == {"uk+york+AbC-_1"}
+    make(crops, "uk/york/AbC-_1/000099_0000000_00.jpg")
+    (videos / "videos/uk/york/uk+york+AbC-_1.mp4").unlink()
+    assert rows(read_dataset("lupersonnl", videos, crops=str(crops))) == rows(before)
+
+
+def test_bad_detections(videos, tmp_path):
     with pytest.raises(ValueError, match="has dets/ and videos/, give the folder of crops to write with --crops"):
         read_dataset("lupersonnl", videos)
     file = videos / "dets" / "uk+york+AbC-_1.pkl"
@@ -273,10 +344,11 @@ def test_bad_detections(videos, tmp_path, capsys):
         with pytest.raises(ValueError, match=r"uk\+york\+AbC-_1\.pkl: expected \{frame: \["):
             read_dataset("lupersonnl", videos, crops=str(tmp_path / "crops"))
     file.write_bytes(pickle.dumps({500: [(0, {"bbox": np.arange(4.0), "pid": 1})]}))
-    with pytest.raises(ValueError, match="crops: no image in this folder"):
+    with pytest.raises(
+        ValueError, match=r"none of the boxes of 2 files in dets/ .*\(1 boxes of frames that cannot be read"
+    ):
         read_dataset("lupersonnl", videos, crops=str(tmp_path / "crops"))
-    assert "AbC-_1.mp4: left out, 1 frames with boxes are not there, the first is frame 501" in capsys.readouterr().err
-    for name in ("york.pkl", "..+..+york.pkl", "uk+york+..pkl", "uk+york+a+b.pkl"):
+    for name in ("york.pkl", "uk+..+york.pkl", "uk+york+..pkl", "uk+york+a+b.pkl"):
         file = file.rename(videos / "dets" / name)
         with pytest.raises(ValueError, match=r"\.pkl: expected the name <country>\+<city>\+<id>\.pkl"):
             read_dataset("lupersonnl", videos, crops=str(tmp_path / "crops"))
@@ -291,5 +363,5 @@ def test_a_broken_video_is_named_and_left_out(videos, tmp_path, capsys):
     video.write_bytes(b"no video")
     reading = read_dataset("lupersonnl", videos, crops=str(tmp_path / "crops"))
     assert set(reading.samples["video"]) == {"uk+york+other"}
-    assert reading.left_out["videos that are broken or lack frames"] == 1
+    assert reading.left_out["videos that cannot be opened"] == 1
     assert "AbC-_1.mp4: left out, frame 1 cannot be decoded" in capsys.readouterr().err

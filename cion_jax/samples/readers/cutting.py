@@ -6,66 +6,92 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from cion_jax.runtime.files import atomic_path, read_json, write_json
 from cion_jax.samples.ingest.crops import cut, encode
-from cion_jax.samples.ingest.decoding import Frame
+from cion_jax.samples.ingest.decoding import BrokenVideo, Frame
 
-_DONE = ".boxes.json"  # which boxes a folder's crops are of; hidden, as folders are listed
+# Which boxes a folder's crops are of, and which frames could not be read; hidden, as folders are listed.
+_DONE = ".boxes.json"
 
 
-class MissingFrames(ValueError):
-    """There are boxes of frames that a video does not have."""
+class Cut(NamedTuple):
+    """What became of each box, `[n]` bool; one that is neither lies outside its frame.
+
+    written: it has a crop.
+    unread: its frame is not there or cannot be decoded.
+    """
+
+    written: np.ndarray
+    unread: np.ndarray
 
 
 def cut_boxes(
-    frames: Iterable[Frame], numbers: np.ndarray, boxes: np.ndarray, names: list[str], folder: Path
-) -> np.ndarray:
+    frames: Iterable[Frame],
+    numbers: np.ndarray,
+    boxes: np.ndarray,
+    names: list[str],
+    folder: Path,
+    *,
+    skip_unread: bool = False,
+) -> Cut:
     """Writes box `boxes[i]` (left, top, right, bottom) of frame `numbers[i]`, clipped, to `folder/names[i]` as JPEG.
 
     A folder that an earlier call made of the same boxes and names stays as it is; one of other boxes is replaced.
 
-    Returns:
-      `[n]` bool: which boxes have a crop; those that lie outside their frame have none.
-
     Raises:
-      MissingFrames: a frame that has boxes is not among `frames`.
-      ValueError: a frame cannot be decoded, or `folder` holds something else than crops.
+      BrokenVideo: `frames` do.
+      ValueError: a frame that has boxes cannot be read, unless `skip_unread`, or `folder` holds something else than
+        crops.
     """
     digest = hashlib.sha256("\n".join(names).encode() + numbers.tobytes() + boxes.tobytes()).hexdigest()
     if folder.exists() and not (folder / _DONE).exists():
         raise ValueError(f"{folder} is there already and was not made by this reader; give another folder of crops")
-    if folder.exists() and read_json(folder / _DONE) == digest:
-        return np.array([(folder / name).exists() for name in names], bool)
-    rows_of = _by_frame(numbers)
-    written = np.zeros(len(names), bool)
-    with atomic_path(folder) as temporary, ThreadPoolExecutor() as pool:
+    before = read_json(folder / _DONE) if folder.exists() else None
+    if isinstance(before, dict) and before.get("boxes") == digest:
+        written = np.array([(folder / name).exists() for name in names], bool)
+        return Cut(written, np.isin(numbers, before["unread_frames"]))
+    with atomic_path(folder) as temporary:
         temporary.mkdir()
         for parent in {os.path.dirname(name) for name in names}:
             (temporary / parent).mkdir(parents=True, exist_ok=True)
+        done = _cut_frames(frames, numbers, boxes, names, temporary)
+        unread = np.unique(numbers[done.unread]).tolist()
+        if unread and not skip_unread:
+            raise ValueError(f"{len(unread)} frames with boxes cannot be read, the first is frame {unread[0]}")
+        write_json(temporary / _DONE, {"boxes": digest, "unread_frames": unread})
+    return done
 
-        def cut_frame(image: Callable[[], np.ndarray], rows: np.ndarray) -> None:
+
+def _cut_frames(frames: Iterable[Frame], numbers: np.ndarray, boxes: np.ndarray, names: list[str], folder: Path) -> Cut:
+    rows_of = _by_frame(numbers)
+    written, unread = np.zeros(len(names), bool), np.ones(len(names), bool)
+
+    def cut_frame(image: Callable[[], np.ndarray], rows: np.ndarray) -> None:
+        try:
             pixels = image()
-            for row in rows:
-                if (crop := cut(pixels, boxes[row], min_height=1)) is not None:
-                    (temporary / names[row]).write_bytes(encode(crop))
-                    written[row] = True
+        except BrokenVideo:
+            return
+        unread[rows] = False
+        for row in rows:
+            if (crop := cut(pixels, boxes[row], min_height=1)) is not None:
+                (folder / names[row]).write_bytes(encode(crop))
+                written[row] = True
 
+    with ThreadPoolExecutor() as pool:
         running = deque()
         for number, image in frames:
-            if (rows := rows_of.pop(number, None)) is None:
+            if (rows := rows_of.get(number)) is None:
                 continue
             running.append(pool.submit(cut_frame, image, rows))
             if len(running) > 2 * (os.cpu_count() or 1):  # decoded frames are large
                 running.popleft().result()
         for job in running:
             job.result()
-        if rows_of:
-            raise MissingFrames(f"{len(rows_of)} frames with boxes are not there, the first is frame {min(rows_of)}")
-        write_json(temporary / _DONE, digest)
-    return written
+    return Cut(written, unread)
 
 
 def _by_frame(numbers: np.ndarray) -> dict[int, np.ndarray]:

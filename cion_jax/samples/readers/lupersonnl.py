@@ -9,6 +9,7 @@ A pid is one track of one video, so it is the tracklet; frames count from 0.
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ import pyarrow as pa
 
 from cion_jax.runtime.progress import console, progress
 from cion_jax.samples.folder import read_folder
-from cion_jax.samples.ingest.decoding import BrokenVideo, read_frames
+from cion_jax.samples.ingest.decoding import BrokenVideo, Frame, read_frames
 from cion_jax.samples.lmdb_images import LmdbImages, is_lmdb
 from cion_jax.samples.pickles import read_pickle
-from cion_jax.samples.readers.cutting import MissingFrames, cut_boxes
+from cion_jax.samples.readers.cutting import cut_boxes
 from cion_jax.samples.readers.reading import Reading, integers, parse_names
 from cion_jax.samples.table import EXAMPLES, SampleTable, pc
 
@@ -32,8 +33,9 @@ _NAME = r"(?P<tracklet>\d{6,})_(?P<frame>\d{7,})_\d{2,}"
 def read_lupersonnl(root: Path, *, crops: str | None = None) -> Reading:
     """LUPerson-NL as `root` has it. From an LMDB, `file_path` is the key, and `root` is the image folder.
 
-    `crops` is the folder that the boxes of `dets/` are cut into, in the form of loose crops; videos that are not
-    there any more, or broken, are left out.
+    `crops` is the folder that the boxes of `dets/` are cut into, in the form of loose crops. Left out are videos that
+    are not there any more or cannot be opened, and boxes of frames that cannot be read, as the published tools do.
+    A video whose boxes were cut before is not cut again; delete its folder of crops to have it cut anew.
 
     Raises:
       ValueError: none of the three forms, names or keys that are not of this form, a damaged LMDB or pickle, a
@@ -47,9 +49,8 @@ def read_lupersonnl(root: Path, *, crops: str | None = None) -> Reading:
             else f"{root}: --crops is for {_DETECTIONS}/ and {_VIDEOS}/ in it, which are not there"
         )
     if crops is not None:
-        left_out = _cut_videos(root, Path(crops))
-        return Reading(_read_crops(Path(crops)), left_out)
-    return Reading(_read_lmdb(root) if is_lmdb(root) else _read_crops(root))
+        return _cut_videos(root, Path(crops))
+    return Reading(_read_lmdb(root) if is_lmdb(root) else _table_of_crops(read_folder(root)["file_path"], root))
 
 
 def _read_lmdb(root: Path) -> SampleTable:
@@ -73,8 +74,7 @@ def _read_lmdb(root: Path) -> SampleTable:
     return SampleTable(pa.table(columns), source=str(file))
 
 
-def _read_crops(root: Path) -> SampleTable:
-    paths = read_folder(root)["file_path"]
+def _table_of_crops(paths: pa.ChunkedArray, root: Path) -> SampleTable:
     pattern = rf"(?P<country>[^/]+)/(?P<city>[^/]+)/(?P<id>[^/]+)/{_NAME}\.jpg"
     parsed = parse_names(paths, pattern, str(root), "<country>/<city>/<id>/<pid>_<frame>_<object>.jpg")
     video = pc.binary_join_element_wise(parsed["country"], parsed["city"], parsed["id"], "+")
@@ -82,28 +82,64 @@ def _read_crops(root: Path) -> SampleTable:
     return SampleTable.from_columns(file_path=paths, video=video, tracklet=tracklet, frame=frame)
 
 
-def _cut_videos(root: Path, crops: Path) -> dict[str, int]:
-    """Cuts the boxes of every video out of it; returns what was left out. Videos that do not serve are named."""
-    files = sorted((root / _DETECTIONS).glob("*.pkl"))
-    left_out: Counter[str] = Counter()
-    with progress("crops", len(files), "videos") as advance:
-        for file in files:
+def _cut_videos(root: Path, crops: Path) -> Reading:
+    """Cuts the boxes of every video out of it. Videos of which something is left out are named."""
+    files = sorted(file for file in (root / _DETECTIONS).glob("*.pkl") if not file.name.startswith("."))
+    with progress("detections", len(files), "videos") as advance:
+        for file in files:  # what is wrong with one of them is told before hours of cutting
             if not _VIDEO.fullmatch(file.stem):
                 raise ValueError(f"{file}: expected the name <country>+<city>+<id>.pkl")
-            country, city, name = file.stem.split("+")
-            numbers, boxes, names = _boxes(file)
-            video = root / _VIDEOS / country / city / f"{file.stem}.mp4"
-            if not video.is_file():
-                left_out["videos that are not there"] += 1
-            elif names:
-                try:
-                    kept = cut_boxes(read_frames(video), numbers, boxes, names, crops / country / city / name)
-                    left_out.update({"boxes outside their frame": int((~kept).sum())} if not kept.all() else {})
-                except (BrokenVideo, MissingFrames) as error:
-                    left_out["videos that are broken or lack frames"] += 1
-                    console.print(f"{video}: left out, {error}", markup=False, highlight=False, soft_wrap=True)
+            _boxes(file)
             advance(1, file.stem)
-    return dict(left_out)
+    left_out: Counter[str] = Counter()
+    parts = []
+    with progress("crops", len(files), "videos") as advance:
+        for file in files:
+            parts.append(pa.array(_cut_video(root, file, crops, left_out), pa.string()))
+            advance(1, file.stem)
+    paths = pa.chunked_array(parts, pa.string())
+    if not len(paths):
+        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        raise ValueError(f"{root}: none of the boxes of {len(files)} files in {_DETECTIONS}/ could be cut ({reasons})")
+    return Reading(_table_of_crops(paths.take(pc.sort_indices(paths)), crops), dict(left_out))
+
+
+def _cut_video(root: Path, file: Path, crops: Path, left_out: Counter[str]) -> list[str]:
+    """Cuts the boxes of one video; returns the crops' paths in `crops`, and adds to `left_out`."""
+    numbers, boxes, names = _boxes(file)
+    if not names:
+        return []
+    country, city, name = file.stem.split("+")
+    video, folder = root / _VIDEOS / country / city / f"{file.stem}.mp4", f"{country}/{city}/{name}"
+    try:
+        written, unread = cut_boxes(_readable(video), numbers, boxes, names, crops / folder, skip_unread=True)
+    except BrokenVideo as error:
+        if video.is_file():
+            _say(video, f"left out, {error}")
+        left_out["videos that cannot be opened" if video.is_file() else "videos that are not there"] += 1
+        return []
+    if unread.any():
+        left_out["boxes of frames that cannot be read"] += int(unread.sum())
+        _say(video, f"{unread.sum()} boxes are left out, {len(set(numbers[unread]))} of its frames cannot be read")
+    if outside := int((~written & ~unread).sum()):
+        left_out["boxes outside their frame"] += outside
+    return [f"{folder}/{name}" for name, has_crop in zip(names, written) if has_crop]
+
+
+def _readable(video: Path) -> Iterator[Frame]:
+    """The frames of a video up to where it breaks; raises `BrokenVideo` if that is before the first."""
+    frame = None
+    try:
+        for frame in read_frames(video):
+            yield frame
+    except BrokenVideo as error:
+        if frame is None:
+            raise
+        _say(video, f"{error}; what is before that is cut")
+
+
+def _say(video: Path, what: str) -> None:
+    console.print(f"{video}: {what}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _boxes(file: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -113,12 +149,14 @@ def _boxes(file: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
     try:
         for frame, people in content.items():
             for number, person in people:
-                box = np.asarray(person["bbox"], np.float64).reshape(4)
-                if frame < 0 or not np.isfinite(box).all():
-                    raise ValueError(f"frame {frame}, box {box.tolist()}")
+                box, pid = np.asarray(person["bbox"], np.float64).reshape(4), person["pid"]
+                if min(frame, number, pid) < 0 or not np.isfinite(box).all():
+                    raise ValueError(f"frame {frame}, object {number}, pid {pid}, box {box.tolist()}")
                 numbers.append(int(frame) + 1)
                 boxes.append(np.rint(box))
-                names.append(f"{person['pid']:06d}_{frame:07d}_{number:02d}.jpg")
+                names.append(f"{pid:06d}_{frame:07d}_{number:02d}.jpg")
+        if len(set(names)) < len(names):
+            raise ValueError("an object is twice in a frame, with the same pid")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file}: expected {{frame: [(object, {{'bbox', 'pid'}}), ...]}} ({error})") from error
     return np.array(numbers, np.int64), np.array(boxes).reshape(-1, 4), names

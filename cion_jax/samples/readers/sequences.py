@@ -66,7 +66,7 @@ def _cut(sequence: _Sequence, boxes: MotBoxes, crops: Path) -> tuple[pa.Table, i
     else:
         names = [f"{track:06d}/{frame:06d}.jpg" for track, frame in zip(boxes.ids, boxes.frames)]
     try:
-        kept = cut_boxes(sequence.frames(), boxes.frames, boxes.boxes, names, crops / sequence.name)
+        kept, _ = cut_boxes(sequence.frames(), boxes.frames, boxes.boxes, names, crops / sequence.name)
     except ValueError as error:
         raise ValueError(f"sequence {sequence.name}: {error}") from error
     table = {
