@@ -93,6 +93,64 @@ def test_a_trackers_results(tmp_path):
     assert read_samples(tmp_path / "s.parquet").arrow.equals(table.arrow)
 
 
+def test_one_file_of_results_is_of_one_sequence(tmp_path):
+    root = write_sequence(tmp_path / "data", "a")
+    results = tmp_path / "a.txt"
+    results.write_text("1,4,1.5,1,5,9,0.9,-1,-1,-1\n")
+    assert read(root, results, tmp_path / "crops").samples["video"].tolist() == ["a"]
+    write_sequence(root, "b")
+    with pytest.raises(ValueError, match=r"a\.txt: one file for the 2 sequences in .*data; give a folder .* a\.txt"):
+        read(root, results, tmp_path / "crops")
+
+
+@pytest.mark.parametrize("tracks", ["det", "results"])
+def test_an_empty_file_says_that_nobody_was_there(tmp_path, tracks):
+    root = write_sequence(tmp_path / "data", "a", det="")
+    write_sequence(root, "b", det="1,-1,1,1,5,9,0.9\n")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/a.txt").touch()
+    (tmp_path / "results/b.txt").write_text("1,4,1,1,5,9,0.9\n")
+    given = "det" if tracks == "det" else tmp_path / "results"
+    reading = read(root, given, tmp_path / "crops")
+    assert reading.samples["video"].tolist() == ["b"]
+    assert reading.left_out == {"sequences in which nobody was found (their file is empty)": 1}
+    (root / "b/det/det.txt").write_text("")
+    (tmp_path / "results/b.txt").write_text("")
+    with pytest.raises(ValueError, match="nobody was found in any of 2 sequences"):
+        read(root, given, tmp_path / "crops")
+
+
+@pytest.mark.parametrize("tracks", ["gt", "results"])
+def test_tracks_without_ids_are_detections(tmp_path, tracks):
+    root = write_sequence(tmp_path / "data", "a", gt="1,4,1,1,5,9,1,1,1\n")
+    write_sequence(root, "b", gt="1,-1,1,1,5,9,1,1,1\n")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/a.txt").write_text("1,4,1,1,5,9,0.9\n")
+    (tmp_path / "results/b.txt").write_text("1,-1,1,1,5,9,0.9\n")
+    with pytest.raises(ValueError, match=r"(gt|b)\.txt: boxes without tracklets \(id -1\); .* --tracks=det"):
+        read(root, "gt" if tracks == "gt" else tmp_path / "results", tmp_path / "crops")
+
+
+def test_detections_with_ids_have_no_tracklet_either(tmp_path):
+    root = write_sequence(tmp_path / "data", "a", det="1,1,1,1,5,9,0.9\n2,2,1,1,5,9,0.9\n")
+    write_sequence(root, "b", det="1,-1,1,1,5,9,0.9\n")
+    assert "tracklet" not in read(root, "det", tmp_path / "crops").samples.columns
+
+
+def test_frames_count_from_1(tmp_path):
+    root = write_sequence(tmp_path / "data", "a", gt="1,4,1,1,5,9,1,1,1\n")
+    for number in (1, 2, 3):
+        (root / f"a/img1/{number:06d}.jpg").rename(root / f"a/img1/{number - 1:06d}.jpg")
+    with pytest.raises(ValueError, match=r"img1: frames numbered from 0; .* count from 1"):
+        read(root, "gt", tmp_path / "crops")
+
+
+def test_hidden_files_are_no_sequences(tmp_path):
+    root = write_sequence(tmp_path / "data", "a", gt="1,4,1,1,5,9,1,1,1\n")
+    (root / "._a.mp4").write_bytes(b"what macOS keeps of a file")
+    assert read(root, "gt", tmp_path / "crops").samples["video"].tolist() == ["a"]
+
+
 def test_only_what_changed_is_cut_again(tmp_path):
     root = write_sequence(tmp_path / "data", "a", gt="1,1,10,4,8,20,1,1,1\n")
     crop = tmp_path / "crops/a/000001/000001.jpg"

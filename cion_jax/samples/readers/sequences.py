@@ -34,14 +34,20 @@ def read_sequences(root: Path, *, tracks: str, crops: str) -> Reading:
 
     Args:
       tracks: "gt" for `gt/gt.txt`, "det" for `det/det.txt` (crops then belong to no tracklet), or a tracker's
-        results: a folder of `<sequence>.txt`, or one such file.
+        results: a folder of `<sequence>.txt`, or one such file for one sequence. An empty file of detections or
+        results says that nobody was there.
       crops: folder that crops are written to, `<sequence>/<id>/<frame>.jpg`, whole sequences or nothing. A
         sequence that is already there is not cut again.
 
     Raises:
-      ValueError: no sequences, files that are missing, broken or cut off.
+      ValueError: no sequences, files that are missing, broken or cut off, tracks that have no ids, nothing to cut.
     """
     sequences = _sequences(root)
+    if len(sequences) > 1 and Path(tracks).is_file():
+        raise ValueError(
+            f"--tracks={tracks}: one file for the {len(sequences)} sequences in {root}; give a folder that has a "
+            f"<sequence>.txt for each, such as {sequences[0].name}.txt"
+        )
     left_out: Counter[str] = Counter()
     if tracks == "gt":
         sequences, copies = _first_copies(sequences)
@@ -49,14 +55,28 @@ def read_sequences(root: Path, *, tracks: str, crops: str) -> Reading:
     parts = []
     with progress("crops", len(sequences), "sequences") as advance:
         for sequence in sequences:
-            kind = tracks if tracks in ("gt", "det") else "tracks"
-            boxes = read_mot(_boxes_of(sequence, tracks), kind)
-            table, outside = _cut(sequence, boxes, Path(crops))
-            left_out.update({f"boxes {reason}": count for reason, count in boxes.left_out.items()})
-            left_out.update({"boxes outside their frame": outside} if outside else {})
-            parts.append(table)
+            boxes = _read_boxes(_boxes_of(sequence, tracks), tracks)
+            if boxes is None:
+                left_out["sequences in which nobody was found (their file is empty)"] += 1
+            else:
+                table, outside = _cut(sequence, boxes, Path(crops))
+                left_out.update({f"boxes {reason}": count for reason, count in boxes.left_out.items()})
+                left_out.update({"boxes outside their frame": outside} if outside else {})
+                parts.append(table)
             advance(1, sequence.name)
+    if not parts:
+        raise ValueError(f"{root}: nobody was found in any of {len(sequences)} sequences, the files of boxes are empty")
     return Reading(SampleTable(pa.concat_tables(parts), source=str(root)), dict(left_out))
+
+
+def _read_boxes(file: Path, tracks: str) -> MotBoxes | None:
+    """The boxes of one sequence; None if the file is empty, which ground truth never is."""
+    if tracks != "gt" and file.is_file() and not file.stat().st_size:
+        return None
+    boxes = read_mot(file, tracks if tracks in ("gt", "det") else "tracks")
+    if boxes.ids is None and tracks != "det":
+        raise ValueError(f"{file}: boxes without tracklets (id -1); run a tracker on them, or give --tracks=det")
+    return boxes
 
 
 def _cut(sequence: _Sequence, boxes: MotBoxes, crops: Path) -> tuple[pa.Table, int]:
@@ -93,6 +113,8 @@ def _sequences(root: Path) -> list[_Sequence]:
         return [_of_folder(root)]
     found = []
     for path in sorted(root.iterdir()):
+        if path.name.startswith("."):
+            continue
         if path.is_dir() and _is_sequence(path):
             found.append(_of_folder(path))
         elif path.suffix.lower() in EXTENSIONS:
@@ -123,6 +145,8 @@ def _of_folder(folder: Path) -> _Sequence:
     files = {int(file.stem): file for file in sorted(images.glob("*")) if file.stem.isdecimal()}
     if not files or (length is not None and len(files) < length):
         raise ValueError(f"{images}: {len(files)} frames, expected {length or 'some, 000001.jpg and so on'}")
+    if 0 in files:
+        raise ValueError(f"{images}: frames numbered from 0; MOTChallenge's, and its boxes, count from 1: rename them")
     return _Sequence(
         folder.resolve().name, folder, lambda: [Frame(n, lambda f=file: load_image(f)) for n, file in files.items()]
     )
