@@ -1,11 +1,12 @@
 """Videos as they come: found, decoded to their end as another decoder does, or named as broken."""
 
+import av
 import cv2
 import numpy as np
 import pytest
 
 from cion_jax.samples.ingest.decoding import BrokenVideo, find_videos, frame_rate, read_frames
-from tests.videos import scene, write_video
+from tests.videos import copy_video, scene, write_video
 
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
@@ -41,6 +42,29 @@ def test_a_video_cut_off_behind_its_index_is_broken(tmp_path):
     assert len(list(read_frames(tmp_path / "whole.mkv"))) == 30
     with pytest.raises(BrokenVideo, match=r"only 1\d frames could be decoded, \d\d% of it"):
         list(read_frames(tmp_path / "cut.mkv"))
+
+
+@pytest.mark.parametrize(("start", "shown"), [(0.9, 21), (2.5, 5)])
+def test_frames_that_an_edit_list_hides_are_not_missing(tmp_path, start, shown):
+    write_video(tmp_path / "whole.mp4", scene(30))
+    copy_video(tmp_path / "whole.mp4", tmp_path / "trimmed.mp4", start)
+    with av.open(str(tmp_path / "trimmed.mp4")) as container:
+        assert container.streams.video[0].frames == 30  # the only key frame is the first
+    frames = list(read_frames(tmp_path / "trimmed.mp4"))
+    assert [frame.number for frame in frames] == list(range(1, shown + 1))
+    np.testing.assert_array_equal(frames[0].image(), scene(30)[30 - shown])
+
+
+@pytest.mark.parametrize("start", [0, 0.9])
+def test_an_mp4_cut_off_between_two_frames_is_broken(tmp_path, start):
+    write_video(tmp_path / "whole.mp4", scene(30))
+    copy_video(tmp_path / "whole.mp4", tmp_path / "index_first.mp4", start, movflags="faststart")
+    with av.open(str(tmp_path / "index_first.mp4")) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.size]
+    data = (tmp_path / "index_first.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(data[: places[25]])
+    with pytest.raises(BrokenVideo, match=r"only \d\d frames could be decoded, \d\d% of it"):
+        list(read_frames(tmp_path / "cut.mp4"))
 
 
 def test_folders_without_videos_and_videos_of_one_name_are_refused(tmp_path):

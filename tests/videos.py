@@ -27,6 +27,22 @@ def write_video(path: Path, frames: list[np.ndarray], rotation: int = 0, codec: 
         container.mux(stream.encode())
 
 
+def copy_video(source: Path, to: Path, start: float = 0.0, **options: str) -> None:
+    """Copies what is shown from `start`, in seconds, without encoding it again, as `ffmpeg -ss START -c copy` does.
+
+    What `start` needs for decoding, from the key frame before it, is copied too: an MP4's edit list hides it.
+    """
+    with av.open(str(source)) as whole, av.open(str(to), "w", options=options) as container:
+        stream = whole.streams.video[0]
+        copied = container.add_stream_from_template(stream)
+        shift = round(start / stream.time_base)
+        whole.seek(shift, stream=stream)
+        for packet in whole.demux(stream):
+            if packet.dts is not None:  # the last one is empty
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, copied
+                container.mux(packet)
+
+
 def walker(frame: int, tracklet: int) -> tuple[int, int, int, int]:
     """Left, top, width and height of rectangle `tracklet` (1 or 2) in `frame`, from 1."""
     return (8 + 2 * frame, 20, 30, 70) if tracklet == 1 else (110 - frame, 30, 24, 80)

@@ -38,7 +38,7 @@ def read_frames(path: str | os.PathLike) -> Iterator[Frame]:
       BrokenVideo: not a video, damaged, or fewer frames than it says.
     """
     av: Any = needed("av")
-    number, seconds = 0, 0.0
+    number, frame = 0, None
     try:
         with av.open(os.fspath(path)) as container:
             if not container.streams.video:
@@ -46,9 +46,8 @@ def read_frames(path: str | os.PathLike) -> Iterator[Frame]:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             for number, frame in enumerate(container.decode(stream), 1):
-                seconds = frame.time or 0.0
                 yield Frame(number, lambda frame=frame: _rgb(frame))
-            decoded = _share_decoded(container, stream, number, seconds)
+            decoded = _share_decoded(container, stream, number, frame)
     except (av.FFmpegError, OSError) as error:
         raise BrokenVideo(f"frame {number + 1} cannot be decoded ({error})") from error
     if number == 0 or decoded < _ENOUGH:
@@ -89,13 +88,20 @@ def find_videos(folder: str | os.PathLike) -> dict[str, Path]:
     return found
 
 
-def _share_decoded(container: Any, stream: Any, frames: int, seconds: float) -> float:
-    """Of what the header says, in frames or else in time; 1 where it says neither."""
+def _share_decoded(container: Any, stream: Any, frames: int, last: Any) -> float:
+    """Of what the header says, in frames or in time; 1 where it says neither."""
+    if last is None:
+        return 0.0
+    end = (last.time or 0.0) + float(last.duration * last.time_base or 1 / (stream.average_rate or 25))
     if stream.frames:
-        return frames / stream.frames
+        share = frames / stream.frames
+        if "mp4" in container.format.name and stream.duration:
+            # A video trimmed without encoding it again starts with frames that its edit list hides: they are counted
+            # in the header, but are no part of the duration.
+            share = max(share, (end - (stream.start_time or 0) * stream.time_base) / (stream.duration * stream.time_base))
+        return float(share)
     if container.duration and len(container.streams) == 1:  # with sound, the duration may be the sound's
-        shown = seconds + 1 / float(stream.average_rate or 25)
-        return shown / (container.duration / 1e6)  # in microseconds
+        return end / (container.duration / 1e6)  # in microseconds
     return 1.0
 
 
