@@ -25,11 +25,21 @@ def test_frames_are_what_another_decoder_shows(tmp_path, rotation):
 
 @pytest.mark.parametrize(
     ("ending", "codec"),
-    [("avi", "mpeg4"), ("webm", "libvpx-vp9"), ("ts", "libx264"), ("flv", "flv"), ("mov", "libx265")],
+    [
+        ("avi", "mpeg4"),
+        ("webm", "libvpx-vp9"),
+        ("ts", "libx264"),
+        ("flv", "flv"),
+        ("mov", "libx265"),
+        ("3gp", "libx264"),
+        ("m2ts", "libx264"),
+        ("vob", "mpeg2video"),
+        ("asf", "wmv2"),
+    ],
 )
 def test_common_kinds_of_video_are_read_to_their_end(tmp_path, ending, codec):
     write_video(tmp_path / f"video.{ending}", scene(12), codec=codec)
-    frames = [frame.image() for frame in read_frames(tmp_path / f"video.{ending}")]
+    frames = [frame.image() for frame in read_frames(find_videos(tmp_path)["video"])]
     assert len(frames) == 12
     for frame, expected in zip(frames, scene(12), strict=True):
         assert np.abs(frame.astype(int) - expected).mean() < 6
@@ -74,3 +84,26 @@ def test_folders_without_videos_and_videos_of_one_name_are_refused(tmp_path):
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(ValueError, match="would both be video 'a'; rename"):
         find_videos(tmp_path)
+
+
+def test_linked_folders_are_followed_and_every_folder_has_one_name(tmp_path):
+    root, disk = tmp_path / "videos", tmp_path / "disk"
+    for folder in (root / "market", root / ".hidden", disk / "north" / "deep"):
+        folder.mkdir(parents=True)
+        (folder / "a.mp4").touch()
+        (folder / ".b.mp4").touch()
+    links = {
+        root / "camera": disk / "north",
+        root / "again": root / "market",  # has a name of its own
+        root / "zoo": disk / "north",  # "camera" comes before
+        root / "market" / "up": root,  # a circle
+        disk / "north" / "deep" / "back": disk,  # another: it leads to all that "camera" leads to
+        root / "gone": tmp_path / "nothing",
+    }
+    for link, target in links.items():
+        link.symlink_to(target)
+    (root / "linked.mp4").symlink_to(disk / "north" / "deep" / "a.mp4")
+    found = find_videos(root)
+    assert list(found) == ["camera/deep/a", "linked", "market/a"]
+    assert found["camera/deep/a"] == root / "camera" / "deep" / "a.mp4"
+    assert list(find_videos(root / "zoo")) == ["deep/a"]  # the folder itself may be a link

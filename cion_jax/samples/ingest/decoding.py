@@ -10,7 +10,24 @@ import numpy as np
 from cion_jax.samples.ingest.optional import needed
 
 # What a file name ends in, in any case, to be taken for a video.
-EXTENSIONS = (".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv")
+EXTENSIONS = (
+    ".3gp",
+    ".asf",
+    ".avi",
+    ".flv",
+    ".m2ts",
+    ".m4v",
+    ".mkv",
+    ".mov",
+    ".mp4",
+    ".mpeg",
+    ".mpg",
+    ".mts",
+    ".ts",
+    ".vob",
+    ".webm",
+    ".wmv",
+)
 # Decoders conceal damage, and a header may count a few frames that are never shown: less than this share of what it
 # says means that the file was cut off.
 _ENOUGH = 0.9
@@ -68,6 +85,8 @@ def frame_rate(path: str | os.PathLike) -> float:
 def find_videos(folder: str | os.PathLike) -> dict[str, Path]:
     """All videos in `folder` or below it by name: the path inside it without extension, sorted.
 
+    Links to folders are followed. What can be reached in several ways has one name: its own, or else that of a link.
+
     Raises:
       ValueError: no such folder, no video in it, or two of the same name.
     """
@@ -75,17 +94,31 @@ def find_videos(folder: str | os.PathLike) -> dict[str, Path]:
     if not root.is_dir():
         raise ValueError(f"{folder}: no such folder of videos")
     found: dict[str, Path] = {}
-    for path in sorted(root.rglob("*")):
-        inside = path.relative_to(root)
-        if path.suffix.lower() not in EXTENSIONS or not path.is_file() or any(p.startswith(".") for p in inside.parts):
+    for path in sorted(_files(root)):
+        if path.suffix.lower() not in EXTENSIONS or not path.is_file():
             continue
-        name = inside.with_suffix("").as_posix()
+        name = path.relative_to(root).with_suffix("").as_posix()
         if name in found:
             raise ValueError(f"{path} and {found[name]} would both be video {name!r}; rename one of them")
         found[name] = path
     if not found:
         raise ValueError(f"{folder}: no video in this folder or below it ({', '.join(EXTENSIONS)})")
     return found
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """All that is not hidden in `root` and below it. Every folder comes once, also where links make circles."""
+    seen: set[str] = set()
+    waiting = [os.fspath(root)]
+    for start in waiting:  # links that are found come last: they name only what has no other name
+        for folder, below, names in os.walk(start):
+            below[:] = sorted(name for name in below if not name.startswith("."))
+            if (real := os.path.realpath(folder)) in seen:
+                below.clear()
+            else:
+                seen.add(real)
+                waiting += [link for name in below if os.path.islink(link := os.path.join(folder, name))]
+                yield from (Path(folder, name) for name in names if not name.startswith("."))
 
 
 def _share_decoded(container: Any, stream: Any, frames: int, last: Any) -> float:
@@ -98,8 +131,9 @@ def _share_decoded(container: Any, stream: Any, frames: int, last: Any) -> float
         if "mp4" in container.format.name and stream.duration:
             # A video trimmed without encoding it again starts with frames that its edit list hides: they are counted
             # in the header, but are no part of the duration.
-            share = max(share, (end - (stream.start_time or 0) * stream.time_base) / (stream.duration * stream.time_base))
-        return float(share)
+            start = float((stream.start_time or 0) * stream.time_base)
+            share = max(share, (end - start) / float(stream.duration * stream.time_base))
+        return share
     if container.duration and len(container.streams) == 1:  # with sound, the duration may be the sound's
         return end / (container.duration / 1e6)  # in microseconds
     return 1.0
