@@ -44,13 +44,14 @@ def selecting(path: Path) -> Path:
 
 
 def yolo(path: Path) -> Path:
-    """`[1, 4 + 2, 4]`: two boxes of one person, another person, and a car; middle, size, and scores of two classes."""
+    """`[1, 4 + 2, 8]`: two boxes of a person, another person, a car, nothing; middle, size, scores of two classes."""
     found = np.array(
         [
             [20, 40, 16, 32, 0.7, 0.1],
             [21, 40, 16, 32, 0.8, 0.1],
             [60, 30, 20, 50, 0.6, 0.2],
             [80, 50, 20, 10, 0.0, 0.9],
+            *[[0, 0, 0, 0, 0.0, 0.0]] * 4,
         ],
         np.float32,
     )
@@ -59,7 +60,7 @@ def yolo(path: Path) -> Path:
         helper.make_node("Mul", ["mean", "nothing"], ["zero"]),
         helper.make_node("Add", ["zero", "boxes"], ["found"]),
     ]
-    return save(path, nodes, {"boxes": found.T[None].copy(), "nothing": np.float32(0)}, [1, 6, 4])
+    return save(path, nodes, {"boxes": found.T[None].copy(), "nothing": np.float32(0)}, [1, 6, 8])
 
 
 def answering(path: Path, shape: list[int], **more) -> Path:
@@ -94,6 +95,12 @@ def test_raw_boxes_are_thinned_out_by_overlap(tmp_path):
     np.testing.assert_allclose(cars.scores, [0.9, 0.2])
 
 
+def test_boxes_come_first_where_the_model_selects_them(tmp_path):
+    for count in (0, 5, 300):
+        detector = OnnxDetector(answering(tmp_path / f"{count}.onnx", [1, count, 6]))
+        assert len(detector.detect(np.zeros((ROWS, COLUMNS, 3), np.uint8)).boxes) == 0
+
+
 def test_the_settings_take_an_onnx_file_by_its_content(tmp_path):
     one, same = selecting(tmp_path / "one.onnx"), selecting(tmp_path / "same.onnx")
     other = yolo(tmp_path / "other.onnx")
@@ -110,6 +117,12 @@ def test_what_is_no_such_detector_is_named(tmp_path):
         answering(tmp_path / "flat.onnx", [3, 6]): r"an output of shape \(3, 6\), expected \[1, n, 6\]",
         answering(tmp_path / "few.onnx", [1, 4, 9]): r"an output of shape \(1, 4, 9\) has no score of class 0",
     }
+    for boxes_first in ([1, 100, 85], [1, 300, 84], [1, 8, 5]):  # YOLOv5 and YOLOX; RT-DETR
+        path = answering(tmp_path / f"boxes_first_{boxes_first[2]}.onnx", boxes_first)
+        shape = ", ".join(map(str, boxes_first))
+        cases[path] = (
+            rf"shape \({shape}\), expected \[1, n, 6\] or \[1, 4 \+ classes, n\] .*RT-DETR have to be exported"
+        )
     for path, message in cases.items():
         with pytest.raises(ValueError, match=f"{path.name}: .*{message}"):
             IngestSettings(str(path)).make_detector()

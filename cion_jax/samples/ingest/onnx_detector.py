@@ -22,7 +22,9 @@ class OnnxDetector:
         [1, n, 6]             left, top, right, bottom, score, class: detectors that select by themselves
         [1, 4 + classes, n]   middle, width and height, then a score per class: YOLO as Ultralytics exports it
 
-    in pixels of the input. A model that divides by 255 itself is given its input divided twice, and finds nobody.
+    in pixels of the input. In the second form n is at least 4 + classes; what is longer in the other direction is the
+    `[1, n, 5 + classes]` of YOLOv5 and YOLOX or the `[1, n, 4 + classes]` of RT-DETR, and refused. A model that divides
+    by 255 itself is given its input divided twice, and finds nobody.
 
     Raises:
       ValueError: no such file, no ONNX model, or another form of input or output.
@@ -71,9 +73,10 @@ class OnnxDetector:
 
     def _people(self, output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Boxes `[n, 4]` as corners, and scores `[n]` of being a person."""
-        if output.ndim != 3 or output.shape[0] != 1:
+        if output.ndim != 3 or output.shape[0] != 1 or (output.shape[2] != 6 and output.shape[1] > output.shape[2]):
             raise ValueError(
-                f"{self._path}: an output of shape {output.shape}, expected [1, n, 6] or [1, 4 + classes, n]"
+                f"{self._path}: an output of shape {output.shape}, expected [1, n, 6] or [1, 4 + classes, n] with n of "
+                "at least 4 + classes; YOLOv5, YOLOX and RT-DETR have to be exported with the selection of boxes (NMS)"
             )
         if output.shape[2] == 6:
             people = output[0][output[0][:, 5].round() == self._person]
