@@ -5,6 +5,7 @@
 # HOSTS, HOST  how many hosts there are, and which one this is, from 0
 # The process takes all GPUs of its host. The workdir must be one that all hosts see, at the same path.
 # When a host dies, the others end within a minute; the same command on all hosts continues from the last checkpoint.
+# One that never starts is waited for five minutes: nodes of a large job come up one after the other.
 set -euo pipefail
 for name in COORDINATOR HOSTS HOST; do
   if [[ -z ${!name:-} ]]; then

@@ -1,5 +1,7 @@
 """Commands that several processes run together: how they find each other, and how they fail together."""
 
+import os
+import shutil
 import signal
 import subprocess
 import time
@@ -7,7 +9,7 @@ import time
 import jax
 import pytest
 
-from cion_jax.runtime.processes import start_up
+from cion_jax.runtime.processes import check_shared, start_up
 from tests import processes
 
 # A command in a few lines: adds the ids of all devices up and says who wrote it; a `fault` comes from one process.
@@ -49,6 +51,66 @@ def test_one_process_that_fails_says_why_and_ends_the_others(tmp_path):
     assert codes[0] != 0
 
 
+TOGETHER = """
+import jax
+from cion_jax.runtime import processes
+from cion_jax.runtime.commands import run
+
+def main(argv):
+    while True:
+        print(processes.from_each([1]), flush=True)
+
+run(main, shares_work=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_who_survives_another_one_says_so(tmp_path, killed):
+    started = processes.start(2, tmp_path, "-c", TOGETHER)
+    while "[1.]]" not in (tmp_path / f"{1 - killed}.log").read_text():
+        assert all(process.poll() is None for process in started)
+        time.sleep(0.1)
+    started[killed].kill()
+    codes, logs = processes.finish(started, tmp_path, timeout=60)
+    code, log = codes[1 - killed], logs[1 - killed]
+    said = code == 2 and "because another one died" in log and "The same command in all of them continues" in log
+    if killed == 0:  # JAX, which listens to process 0, may be faster
+        said = said or "another task died" in log
+    assert said and code, log
+
+
+SHARED = """
+import sys
+from pathlib import Path
+import jax
+from cion_jax.runtime import processes
+from cion_jax.runtime.commands import run
+
+def main(argv):
+    processes.check_shared(Path("FOLDER") / "all")
+    processes.SHARED_SECONDS = 0.5
+    processes.check_shared(Path("FOLDER") / str(jax.process_index()))
+
+run(main, shares_work=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_not_shared_is_refused_by_all(tmp_path):
+    started = processes.start(2, tmp_path, "-c", SHARED.replace("FOLDER", str(tmp_path)))
+    codes, logs = processes.finish(started, tmp_path, timeout=60)
+    assert codes == [2, 2]
+    for index, log in enumerate(logs):
+        assert f"Error in process {index}: {tmp_path / str(index)}: processes [1] do not see" in log
+    assert list((tmp_path / "all").iterdir()) == list((tmp_path / "0").iterdir()) == []
+
+
+def test_one_process_shares_its_folder_with_nobody(tmp_path):
+    check_shared(tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -73,10 +135,10 @@ def test_a_process_by_itself_starts_nothing():
     assert not jax.distributed.is_initialized()
 
 
-def local(*command):
-    """`launch/local.sh` with two processes of a shell command."""
-    launcher = ["bash", "launch/local.sh", "2", *command]
-    return subprocess.Popen(launcher, cwd=processes.ROOT, stdout=subprocess.PIPE, text=True)
+def local(*command, folder=processes.ROOT / "launch"):
+    """`local.sh` of `folder` with two processes of a shell command, in a process group of its own, as in a terminal."""
+    launcher = ["env", "--default-signal=INT", "bash", folder / "local.sh", "2", *command]
+    return subprocess.Popen(launcher, stdout=subprocess.PIPE, text=True, process_group=0)
 
 
 def test_the_launcher_tells_processes_who_they_are_and_reports_a_failure():
@@ -86,14 +148,41 @@ def test_the_launcher_tells_processes_who_they_are_and_reports_a_failure():
     assert launcher.returncode == 3
 
 
-def test_the_launcher_passes_sigterm_on_and_waits():
-    launcher = local("bash", "-c", "trap 'echo saved; exit 143' TERM; echo ready; while true; do sleep 0.1; done")
-    assert [launcher.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
-    time.sleep(0.2)  # the launcher has set its own trap by now
-    launcher.send_signal(signal.SIGTERM)
+def test_the_launcher_ends_who_outlasts_a_failed_one(tmp_path):
+    for name in ("local.sh", "gpu.sh"):
+        shutil.copy(processes.ROOT / "launch" / name, tmp_path)
+    script = (tmp_path / "local.sh").read_text()
+    assert "sleep 45" in script
+    (tmp_path / "local.sh").write_text(script.replace("sleep 45", "sleep 1"))
+    waits = "trap '' TERM; for ((i = 0; i < 600; i++)); do sleep 0.1; done; echo 'waited for a minute'"
+    launcher = local("bash", "-c", f"[[ $CION_PROCESS_ID == 1 ]] && exit 3; {waits}", folder=tmp_path)
     printed, _ = launcher.communicate(timeout=30)
-    assert printed.splitlines() == ["saved"] * 2
+    assert (printed, launcher.returncode) == ("", 3)
+
+
+SAVES = "trap 'echo saving; sleep 1; echo saved; exit 143' TERM; echo ready; while true; do sleep 0.1; done"
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_the_launcher_stops_its_processes_and_waits(end):
+    launcher = local("bash", "-c", SAVES)
+    assert [launcher.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
+    if end == signal.SIGINT:
+        os.killpg(launcher.pid, end)  # Ctrl-C reaches all of a terminal's foreground
+    else:
+        launcher.send_signal(end)
+    printed, _ = launcher.communicate(timeout=30)
+    assert sorted(printed.splitlines()) == ["saved"] * 2 + ["saving"] * 2
     assert launcher.returncode == 143
+
+
+def test_pressing_again_stops_without_saving():
+    launcher = local("bash", "-c", SAVES)
+    for word in ("ready", "saving"):
+        assert [launcher.stdout.readline() for _ in range(2)] == [f"{word}\n"] * 2
+        os.killpg(launcher.pid, signal.SIGINT)
+    printed, _ = launcher.communicate(timeout=30)
+    assert (printed, launcher.returncode) == ("", 137)
 
 
 @pytest.mark.slow

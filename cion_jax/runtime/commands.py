@@ -48,7 +48,7 @@ def run(main: Callable[[list[str]], None], *, shares_work: bool = False) -> None
         except (ValueError, OSError) as error:
             if _TRACEBACK.value:
                 traceback.print_exc()
-            fail(str(error))
+            fail(_explained(error))
         except Terminated as asked:
             console.print(f"[yellow]Stopped by SIGTERM:[/] {asked}.", highlight=False, soft_wrap=True)
             sys.exit(EXIT_CODE)  # all processes stop here, so that they may wait for each other
@@ -57,11 +57,8 @@ def run(main: Callable[[list[str]], None], *, shares_work: bool = False) -> None
             processes.leave(130)
         except Exception as error:
             traceback.print_exc()
-            if isinstance(error, jax.errors.JaxRuntimeError) and jax.distributed.is_initialized():
-                fail(
-                    "computing together with the other processes failed, most likely because another one died; its "
-                    "output says why. The same command in all of them continues from what was saved"
-                )
+            if processes.lost_another(error):
+                fail(_explained(error))
             processes.leave(1)
 
     app.run(guarded)
@@ -74,6 +71,15 @@ def fail(message: str) -> None:
     console.print(f"[bold red]Error{which}:[/]", end=" ")
     console.print(message, markup=False, highlight=False, soft_wrap=True)
     processes.leave(2)
+
+
+def _explained(error: Exception) -> str:
+    if not processes.lost_another(error):
+        return str(error)
+    return (
+        "computing together with the other processes failed, most likely because another one died; its output says "
+        f"why. The same command in all of them continues from what was saved. ({error})"
+    )
 
 
 def _keep_compiled_programs(folder: str | None) -> None:

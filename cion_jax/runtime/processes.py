@@ -6,8 +6,12 @@ job steps JAX recognises. A process told nothing runs alone.
 """
 
 import os
+import re
+import secrets
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,10 +27,14 @@ HEARTBEAT_SECONDS = 30
 START_SECONDS = 300
 # How long a process that is done waits for the others at its end: process 0 may still be writing weights.
 SHUTDOWN_SECONDS = 300
+# How long a file of process 0 may take to be seen by the others: network disks show it late.
+SHARED_SECONDS = 10
 
 COORDINATOR, COUNT, INDEX = "CION_COORDINATOR_ADDRESS", "CION_NUM_PROCESSES", "CION_PROCESS_ID"
 # Set inside a Slurm job step (`srun`) only; `SLURM_NTASKS` is there in a batch script too, which runs alone.
 _SLURM_TASKS = "SLURM_STEP_NUM_TASKS"
+# How the text of an error begins that comes from gloo, NCCL or JAX's coordination of the processes.
+_STATUS = re.compile("(UNKNOWN|INTERNAL|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION): ")
 
 
 def start_up(
@@ -81,6 +89,41 @@ def from_each(values: Sequence[float]) -> np.ndarray:
     return multihost_utils.process_allgather(own) if jax.process_count() > 1 else own[None]
 
 
+def check_shared(folder: Path) -> None:
+    """Makes sure that all processes see the same `folder`, which is made; all must call this together.
+
+    Raises:
+      ValueError: some process does not see what process 0 writes there; raised in all of them.
+      OSError: process 0 cannot write there.
+    """
+    if jax.process_count() == 1:
+        return
+    own = secrets.randbits(32)
+    if is_first():
+        folder.mkdir(parents=True, exist_ok=True)
+        _mark(folder, own).touch()
+    try:
+        token = int(multihost_utils.broadcast_one_to_all(np.uint32(own)))  # arrives when the mark is there
+        seen = from_each([_appears(_mark(folder, token))])[:, 0]
+    finally:
+        if is_first():
+            _mark(folder, own).unlink()
+    if not seen.all():
+        raise ValueError(
+            f"{folder}: processes {np.flatnonzero(seen == 0).tolist()} do not see what process 0 writes there; give a "
+            f"folder on a disk that all processes share, by a path that is the same for all of them"
+        )
+
+
+def lost_another(error: Exception) -> bool:
+    """Whether `error` is how an operation of all processes fails when one of them has died.
+
+    It begins with the status of the operation. On CPU it is a `ValueError`, elsewhere JAX's own error.
+    """
+    kinds = (jax.errors.JaxRuntimeError, ValueError)
+    return jax.distributed.is_initialized() and isinstance(error, kinds) and bool(_STATUS.match(str(error)))
+
+
 def leave(code: int) -> None:
     """Ends this process. With others running it ends at once, so that they are told instead of waiting for it."""
     sys.stdout.flush()
@@ -88,6 +131,19 @@ def leave(code: int) -> None:
     if jax.distributed.is_initialized():
         os._exit(code)  # a normal exit would wait for the others, which wait for this one in their next collective
     sys.exit(code)
+
+
+def _mark(folder: Path, token: int) -> Path:
+    return folder / f".{token:08x}.shared"
+
+
+def _appears(path: Path) -> bool:
+    end = time.monotonic() + SHARED_SECONDS
+    while not path.exists():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.2)
+    return True
 
 
 def _number(given: int | None, variable: str, environment: Mapping[str, str]) -> int | None:
