@@ -7,8 +7,9 @@ import signal
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.errors import JaxRuntimeError
 
-from cion_jax.runtime.checkpoints import Checkpoints
+from cion_jax.runtime.checkpoints import Checkpoints, read_checkpoint
 from cion_jax.runtime.termination import Termination
 
 
@@ -62,6 +63,33 @@ def no_file_larger_than(size):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_reading_leaves_what_is_being_saved_alone(tmp_path):
+    save(tmp_path, [1])
+    unfinished = tmp_path / "2.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    tree, meta = read_checkpoint(tmp_path)
+    assert unfinished.exists() and int(tree["step"]) == 1 and meta == {"about": "step 1"}
+    save(tmp_path, [3])
+    assert not unfinished.exists()  # of a run that was killed
+
+
+def test_no_memory_is_not_taken_for_a_damaged_checkpoint(tmp_path, monkeypatch):
+    save(tmp_path, [1])
+
+    def restore(*_, **__):
+        raise JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    with Checkpoints(tmp_path) as checkpoints:
+        monkeypatch.setattr(checkpoints._manager, "restore", restore)
+        with pytest.raises(JaxRuntimeError, match="out of memory"):
+            checkpoints.restore(state(0))
+
+
+def test_at_least_one_stays(tmp_path):
+    with pytest.raises(ValueError, match="0 checkpoints to keep"):
+        Checkpoints(tmp_path, keep=0)
 
 
 def test_a_disk_without_room_is_an_error_and_what_was_saved_stays(tmp_path):

@@ -1,7 +1,9 @@
 """Warnings of a run that does not learn, from made metrics; whether a run may continue on what it is given."""
 
 import math
+import time
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -34,6 +36,7 @@ GOOD = {
         ({"teacher_entropy": CHANCE - 1e-3, "kl": 1e-3}, ["collapse to uniform"], "Lower loss.teacher_temperature"),
         ({"kl": 0.001}, ["nothing left to learn"], "views"),
         ({"loss": CHANCE + 0.01}, ["loss at chance"], "learning_rate"),
+        ({"loss": 1.2 * CHANCE}, ["divergence"], "Lower optimizer.learning_rate"),
         ({"feature_std": 1e-4}, ["features collapsed"], "Lower optimizer.learning_rate"),
         ({"mean_entropy": 0.0, "feature_std": 0.0}, ["collapse to one prototype", "features collapsed"], "Raise"),
     ],
@@ -52,14 +55,20 @@ def said(monkeypatch):
     return lines
 
 
-def reports(folder, rows, **options):
+def make_watch(log):
+    return Watch(log, batch_size=8, total_steps=10, learning_from=1, prototypes=PROTOTYPES, embed_dim=DIM)
+
+
+def batch(replaced=0):
+    return Batch(np.zeros((8, 2, 2, 3), np.uint8), np.ones((8, 2), np.int32), replaced)
+
+
+def reports(folder, rows, replaced=0):
     """Reports made metrics at steps 0, 1, ... after a batch each; what the log holds then."""
-    settings = dict(batch_size=8, total_steps=10, learning_from=1, prototypes=PROTOTYPES, embed_dim=DIM) | options
     with MetricsLog(folder / "metrics.jsonl", first_step=0) as log:
-        watch = Watch(log, **settings)
-        batch = Batch(np.zeros((8, 2, 2, 3), np.uint8), np.ones((8, 2), np.int32), 3)
+        watch = make_watch(log)
         for step, metrics in enumerate(rows):
-            watch.next_batch(iter([batch]))
+            watch.next_batch(iter([batch(replaced)]))
             given = {name: np.float32(value) for name, value in metrics.items()}
             watch.report(step, given)
     return read_metrics(folder / "metrics.jsonl")
@@ -75,8 +84,9 @@ def test_a_warning_comes_once_after_the_warm_up_and_again_when_it_comes_back(tmp
 
 
 def test_a_line_holds_what_happened_since_the_last(tmp_path, said):
-    (line,) = reports(tmp_path, [GOOD])
+    line, _ = reports(tmp_path, [GOOD, GOOD], replaced=3)
     assert line["step"] == 0 and line["undecodable_images"] == 3
+    assert len(said) == 1 and "images that cannot be decoded" in said[0] and "3 images" in said[0]
     assert line["kl"] == pytest.approx(GOOD["loss"] - GOOD["teacher_entropy"])
     assert line["images_per_second"] > 0 and 0 <= line["input_wait"] <= 1
 
@@ -85,6 +95,45 @@ def test_a_number_that_is_none_stops_with_its_name_and_step(tmp_path, said):
     with pytest.raises(ValueError, match=r"gradient_norm is nan at step 2: .*last checkpoint is intact"):
         reports(tmp_path, [GOOD, GOOD, GOOD | {"gradient_norm": float("nan")}])
     assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [0, 1]
+
+
+def test_the_step_that_diverged_is_named_though_lines_are_far_between(tmp_path, said):
+    with MetricsLog(tmp_path / "metrics.jsonl", first_step=0) as log:
+        watch = make_watch(log)
+        with pytest.raises(ValueError, match="loss is nan at step 3"):
+            for step in range(50):
+                watch.next_batch(iter([batch()]))
+                loss = jnp.asarray(float("nan") if step >= 3 else 5.0)
+                watch.started(step, {"loss": loss, "gradient_norm": jnp.asarray(1.0)})
+    assert step <= 7
+
+
+def test_input_wait_is_time_in_which_no_step_was_running(tmp_path, said):
+    """Steps of 0.1 s, input of 0.05 s: nothing waits. Input of 0.2 s: half of the time."""
+
+    class Step:  # stands in for an array that is not there yet
+        def __init__(self):
+            self.ends = time.perf_counter() + 0.1
+
+        def __array__(self, dtype=None, copy=None):
+            time.sleep(max(0.0, self.ends - time.perf_counter()))
+            return np.asarray(1.0)
+
+    def share(seconds):
+        def batches():
+            while True:
+                time.sleep(seconds)
+                yield batch()
+
+        with MetricsLog(tmp_path / f"{seconds}.jsonl", first_step=0) as log:
+            watch, source = make_watch(log), batches()
+            for step in range(6):
+                watch.next_batch(source)
+                watch.started(step, {"loss": Step(), "gradient_norm": Step()})
+            watch.report(5, {name: np.float32(value) for name, value in GOOD.items()})
+        return read_metrics(tmp_path / f"{seconds}.jsonl")[-1]["input_wait"]
+
+    assert share(0.05) < 0.2 and 0.4 < share(0.2) < 0.75
 
 
 def test_off_a_terminal_a_line_a_minute_says_how_far_it_is(tmp_path, said, monkeypatch):
@@ -96,7 +145,12 @@ def test_off_a_terminal_a_line_a_minute_says_how_far_it_is(tmp_path, said, monke
 
 def about(identities, **changes):
     table = SampleTable.from_columns(file_path=["a.jpg", "b.jpg"], identity=identities)
-    return {"config": '{"epochs": 3, "views": {"size": 2}}', "data": fingerprint(table), "versions": {}} | changes
+    return {
+        "config": '{"epochs": 3, "views": {"size": 2}}',
+        "data": fingerprint(table),
+        "stages": [],
+        "versions": {},
+    } | changes
 
 
 def test_other_data_are_refused_unless_told(said):
@@ -105,6 +159,12 @@ def test_other_data_are_refused_unless_told(said):
         check_continuation(saved, now, allow_changed_data=False)
     check_continuation(saved, now, allow_changed_data=True)
     assert len(said) == 1 and "Going on although the samples differ" in said[0]
+
+
+def test_another_number_of_steps_is_refused(said):
+    saved, now = about([0, 1], stages=[[2, 0, 10, 0, 5]]), about([0, 1], stages=[[2, 0, 10, 0, 3]])
+    with pytest.raises(ValueError, match="batch size, epochs or curriculum differ"):
+        check_continuation(saved, now, allow_changed_data=False)
 
 
 def test_settings_and_versions_that_changed_are_told(said):

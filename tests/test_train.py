@@ -153,6 +153,23 @@ def test_what_saves_memory_reaches_the_step(crops, tmp_path, one_device, monkeyp
         train.pretrain(config, table_of(crops), crops, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 0}, "at least 1, got {'batch_size': 0}"),
+        ({"epochs": 0, "log_every": -1}, "at least 1, got {'epochs': 0, 'log_every': -1}"),
+        ({"checkpoint.keep_every": 3}, "keep_every 3 is no multiple of checkpoint.every_steps 2"),
+        ({"compute_dtype": "bf16"}, "choose bfloat16 or float32"),
+        ({"teacher.update_every": "never"}, "choose step or epoch"),
+    ],
+)
+def test_numbers_that_no_run_can_have_are_refused_at_once(settings, message, crops, tmp_path):
+    config = tiny.get_config()
+    config.pretrain.update_from_flattened_dict(settings)
+    with pytest.raises(ValueError, match=message):
+        train.pretrain(config, table_of(crops), crops, tmp_path)
+
+
 def test_a_batch_that_devices_cannot_share_is_refused_at_once(crops, tmp_path):
     config = get_config()
     config.pretrain.batch_size = 24  # 8 devices of 3 images can't hold pairs
@@ -177,6 +194,3 @@ def test_a_teacher_updated_once_an_epoch_stays_until_then(crops, tmp_path, one_d
     train.pretrain(config, table, crops, tmp_path)
     moved = [not np.array_equal(stored[step], stored[step + 1]) for step in range(1, 9)]
     assert moved == [False, True, False, False, True, False, False, True]  # epochs of three steps
-    config.pretrain.teacher.update_every = "never"
-    with pytest.raises(ValueError, match="choose step or epoch"):
-        train.pretrain(config, table, crops, tmp_path / "other")

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 # Fractions of ln(prototypes), the entropy of a uniform distribution and the loss of a student that knows nothing.
 _UNIFORM = 0.99
 _ONE_PROTOTYPE = 0.05
-# Of the loss, around ln(prototypes).
-_CHANCE = 0.005
+# Of the loss, around ln(prototypes), and above it.
+_CHANCE, _WORSE = 0.005, 1.1
 # Of the teacher's entropy: its distribution is the student's for every image, so nothing is left to learn.
 _AGREED = 0.01
 # Of 1 / sqrt(dim), which embeddings have that are spread evenly over all directions.
@@ -46,6 +46,12 @@ def concerns(metrics: Mapping[str, float], *, prototypes: int, embed_dim: int) -
         found["loss at chance"] = (
             f"the loss {metrics['loss']:.3f} is ln({prototypes}), what a student that knows nothing has. Raise "
             f"optimizer.learning_rate, or lower it and lengthen optimizer.warmup_epochs if the loss was lower before"
+        )
+    elif metrics["loss"] > _WORSE * chance:
+        found["divergence"] = (
+            f"the loss {metrics['loss']:.3f} is above ln({prototypes}) = {chance:.2f}, worse than a student that knows "
+            f"nothing. Lower optimizer.learning_rate, lengthen optimizer.warmup_epochs, or go back to an older "
+            f"checkpoint"
         )
     if metrics["feature_std"] < _SPREAD / math.sqrt(embed_dim):
         found["features collapsed"] = (

@@ -1,11 +1,14 @@
 """Where a run comes from, stored with every checkpoint: settings, versions and data; and whether it may go on."""
 
+import dataclasses
 import hashlib
 import json
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
+from cion_jax.distillation.schedules import Stage
 from cion_jax.runtime.config import Config, flat
 from cion_jax.runtime.progress import console
 from cion_jax.samples import SampleTable
@@ -13,12 +16,13 @@ from cion_jax.samples import SampleTable
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
-def provenance(config: Config, table: SampleTable) -> dict[str, Any]:
-    """What a checkpoint says of its run: `model`, `config` (JSON), `data` (fingerprint) and `versions`."""
+def provenance(config: Config, table: SampleTable, stages: Sequence[Stage]) -> dict[str, Any]:
+    """What a checkpoint says of its run: `model`, `config` (JSON), `data` (fingerprint), `stages` and `versions`."""
     return {
         "model": config.model,
         "config": config.to_json(),
         "data": fingerprint(table),
+        "stages": [list(dataclasses.astuple(stage)) for stage in stages],
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES},
     }
 
@@ -32,7 +36,10 @@ def fingerprint(table: SampleTable) -> str:
 
 
 def check_continuation(saved: dict[str, Any], now: dict[str, Any], *, allow_changed_data: bool) -> None:
-    """Refuses to continue a run on other data unless told to; says which settings and versions have changed."""
+    """Refuses to continue a run on other data, unless told to, or with other stages of the curriculum.
+
+    Says which settings and versions have changed.
+    """
     if saved["data"] != now["data"]:
         changed = f"the samples differ from those this run was started on (fingerprint {now['data'][:12]}, expected "
         changed += f"{saved['data'][:12]})"
@@ -42,6 +49,11 @@ def check_continuation(saved: dict[str, Any], now: dict[str, Any], *, allow_chan
                 f"--config.pretrain.allow_changed_data=True to go on with these"
             )
         console.print(f"[yellow]Going on although {changed}.[/]", highlight=False, soft_wrap=True)
+    elif saved.get("stages", now["stages"]) != now["stages"]:
+        raise ValueError(
+            f"batch size, epochs or curriculum differ from those this run was started with: steps are counted anew, "
+            f"from {saved['stages']} to {now['stages']}. Change them back, or give another --workdir"
+        )
     before, after = _settings(saved), _settings(now)
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):

@@ -1,6 +1,7 @@
 """Which images make up which batch: a pure function of (seed, step), nothing to save or restore."""
 
 import functools
+import threading
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class IdentitySampler:
         self._rows, self._codes = rows, codes.astype(np.int32)
         self._sizes = np.bincount(codes)
         self._curriculum, self._batch_size, self._seed = curriculum, batch_size, seed
-        self._epoch_groups = functools.lru_cache(maxsize=2)(self._draw_epoch)
+        self._drawn, self._lock = functools.lru_cache(maxsize=2)(self._draw_epoch), threading.Lock()
 
     def __len__(self) -> int:
         return self._curriculum.total_steps
@@ -41,6 +42,10 @@ class IdentitySampler:
         groups = self._batch_size // stage.images_per_identity
         first = (step - stage.first_step) % stage.steps_per_epoch * groups
         return self._epoch_groups(self._curriculum.epoch(step))[first : first + groups]
+
+    def _epoch_groups(self, epoch: int) -> np.ndarray:
+        with self._lock:  # threads of the loader that come to a new epoch together would each draw all of it
+            return self._drawn(epoch)
 
     def _draw_epoch(self, epoch: int) -> np.ndarray:
         """All groups of an epoch in their order, `[groups, K]`."""

@@ -23,7 +23,7 @@ from cion_jax.distillation.step import LossSettings, Network, TrainState, create
 from cion_jax.distillation.watch import Watch
 from cion_jax.models import create_model
 from cion_jax.models.backbone import Backbone
-from cion_jax.runtime.checkpoints import Checkpoints
+from cion_jax.runtime.checkpoints import Checkpoints, to_shape
 from cion_jax.runtime.config import Config
 from cion_jax.runtime.mesh import make_mesh, replicate, shard_batch
 from cion_jax.runtime.metrics import MetricsLog
@@ -90,22 +90,39 @@ def make_network(config: Config) -> Network:
     return Network(backbone, Head(backbone.embed_dim, rngs=rngs, **config.pretrain.head))
 
 
+def check_settings(settings: Config) -> None:
+    """Raises ValueError for numbers of `config.pretrain` that no run can have, before it begins."""
+    counts = {name: settings[name] for name in ("batch_size", "epochs", "accumulate", "log_every", "loader_threads")}
+    counts |= {f"checkpoint.{name}": settings.checkpoint[name] for name in ("every_steps", "keep")}
+    if wrong := {name: count for name, count in counts.items() if count < 1}:
+        raise ValueError(f"pretrain settings must be at least 1, got {wrong}")
+    if (settings.checkpoint.keep_every or 0) % settings.checkpoint.every_steps:
+        raise ValueError(
+            f"checkpoint.keep_every {settings.checkpoint.keep_every} is no multiple of checkpoint.every_steps "
+            f"{settings.checkpoint.every_steps}: steps between are never saved"
+        )
+    if settings.compute_dtype not in ("float32", "bfloat16"):
+        raise ValueError(f"compute_dtype {settings.compute_dtype!r} is unknown; choose bfloat16 or float32")
+    if (every := settings.teacher.update_every) not in ("step", "epoch"):
+        raise ValueError(f"teacher.update_every {every!r} is unknown; choose step or epoch")
+
+
 class _Run:
     """What stays the same over a run."""
 
     def __init__(self, config: Config, table: SampleTable, images: Path, mesh: Mesh):
         self._settings, self._seed, self._mesh = config.pretrain, config.seed, mesh
+        check_settings(config.pretrain)
         identities = table["identity"]
-        if (every := self._settings.teacher.update_every) not in ("step", "epoch"):
-            raise ValueError(f"teacher.update_every {every!r} is unknown; choose step or epoch")
         self._plan = plan(config, identities, devices=mesh.size)
         self._sampler = IdentitySampler(identities, self._plan, batch_size=self._settings.batch_size, seed=self._seed)
         self._paths, self._images = table["file_path"], images
-        self._meta = provenance(config, table)
+        self._meta = provenance(config, table, self._plan.stages)
         self._augmentation = Augmentation(**self._settings.views)
         self._optimizer, self._momentum = self._schedule()
         network = make_network(config)
         self._embed_dim = cast(Backbone, network.backbone).embed_dim
+        self._prototypes = config.pretrain.head.prototypes
         self._structure, self._initial = create_state(network, self._optimizer)
 
     def _schedule(self):
@@ -132,13 +149,22 @@ class _Run:
         return self._meta | {"weights": which, "config": config, "input_size": list(self._settings.views.global_size)}
 
     def start(self, checkpoints: Checkpoints) -> TrainState:
-        """The latest checkpoint, or the initial state."""
+        """The latest checkpoint, or the initial state. Devices then hold nothing but it."""
         initial = replicate(self._initial, self._mesh)
-        if checkpoints.latest_step is None:
+        del self._initial
+        step = checkpoints.latest_step
+        if step is None:
             return initial
         check_continuation(checkpoints.meta(), self._meta, allow_changed_data=self._settings.allow_changed_data)
-        state = TrainState(**checkpoints.restore(vars(initial)))
-        console.print(f"Continuing from step {checkpoints.latest_step}.")
+        if step > self._plan.total_steps:
+            raise ValueError(
+                f"step {step} is saved, past the {self._plan.total_steps} steps that these data make; give another "
+                f"--workdir"
+            )
+        shapes = jax.tree.map(to_shape, vars(initial))
+        del initial
+        state = TrainState(**checkpoints.restore(shapes))
+        console.print(f"Continuing from step {step}.")
         return state
 
     def train(
@@ -152,6 +178,7 @@ class _Run:
                 step_function = self._step_function(stage)  # compiled when it is first called
                 while step < stage.end_step:
                     state, metrics = step_function(state, self._ship(watch.next_batch(batches)))
+                    watch.started(step, metrics)
                     step += 1
                     asked = termination.asked(step)
                     save = asked or step == total or step % settings.checkpoint.every_steps == 0
@@ -171,7 +198,7 @@ class _Run:
             batch_size=settings.batch_size,
             total_steps=self._plan.total_steps,
             learning_from=self._plan.first_step(settings.optimizer.warmup_epochs),
-            prototypes=self._initial.center.shape[-1],
+            prototypes=self._prototypes,
             embed_dim=self._embed_dim,
         )
 

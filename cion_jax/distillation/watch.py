@@ -1,19 +1,24 @@
 """What a run tells while it goes: metrics, speed, how long devices waited for input, and what is wrong."""
 
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 
 import jax
 
 from cion_jax.distillation.health import concerns
 from cion_jax.distillation.loader import Batch
-from cion_jax.runtime.metrics import MetricsLog
+from cion_jax.runtime.metrics import MetricsLog, check_finite
 from cion_jax.runtime.processes import from_each
 from cion_jax.runtime.progress import console
 
 # Off a terminal there is no bar to look at; a job's output gets a line at most this often.
 _LINE_SECONDS = 60.0
+UNDECODABLE = "images that cannot be decoded"
+# Steps that the host is ahead of the devices: the next one is ready when one ends, and few batches wait on the device.
+_AHEAD = 2
 
 
 class Watch:
@@ -42,19 +47,32 @@ class Watch:
         self._learning_from, self._sizes = learning_from, {"prototypes": prototypes, "embed_dim": embed_dim}
         self._known: set[str] = set()
         self._line_at = time.perf_counter()
+        self._reader, self._running = ThreadPoolExecutor(1), deque[Future[float]]()
         self._reset()
 
     def _reset(self) -> None:
         self._steps, self._replaced, self._waited, self._since = 0, 0, 0.0, time.perf_counter()
 
     def next_batch(self, batches: Iterator[Batch]) -> Batch:
-        """The next batch; the time it takes is time that the devices may have to wait."""
+        """The next batch. Where the devices were done before it came, the time since then is time that they waited.
+
+        Raises ValueError if a step before was not finite.
+        """
+        while len(self._running) > _AHEAD:
+            self._running.popleft().result()
         started = time.perf_counter()
         batch = next(batches)
-        self._waited += time.perf_counter() - started
+        if all(future.done() for future in self._running):
+            done = max((future.result() for future in self._running), default=started)
+            self._waited += time.perf_counter() - max(started, done)
         self._steps += 1
         self._replaced += batch.replaced
         return batch
+
+    def started(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
+        """Has it noted when `step`, which was just dispatched, ends."""
+        seen = {name: metrics[name] for name in ("loss", "gradient_norm")}
+        self._running.append(self._reader.submit(_end, step, seen))
 
     def report(self, step: int, metrics: Mapping[str, jax.Array]) -> str:
         """Writes a line of metrics, says what is wrong, and returns a note for the progress bar.
@@ -81,6 +99,11 @@ class Watch:
     def _warn(self, step: int, values: Mapping[str, float]) -> None:
         """A concern is told when it comes up, not again while it lasts."""
         found = concerns(values, **self._sizes) if step >= self._learning_from else {}
+        if values["undecodable_images"] or UNDECODABLE in self._known:  # told once
+            found[UNDECODABLE] = (
+                f"{values['undecodable_images']:.0f} images since the last line, others of their identities take their "
+                f"places; `python -m cion_jax.samples.doctor` names all"
+            )
         for name in found.keys() - self._known:
             console.print(f"[yellow]Step {step}, {name}:[/] {found[name]}.", highlight=False, soft_wrap=True)
         self._known = set(found)
@@ -92,3 +115,11 @@ class Watch:
         left = timedelta(seconds=round((self._total_steps - step - 1) * seconds_per_step))
         console.print(f"step {step + 1:,} of {self._total_steps:,}, {note}, {left} left", highlight=False)
         self._line_at = now
+
+
+def _end(step: int, metrics: Mapping[str, jax.Array]) -> float:
+    """Waits for these metrics; the time at which they were there. Raises ValueError where one is not finite."""
+    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    ended = time.perf_counter()
+    check_finite(step, values)
+    return ended

@@ -18,14 +18,21 @@ class Checkpoints:
 
     A checkpoint is a tree of arrays and a small JSON-able dictionary. A save that was interrupted is never listed.
     The last `keep` stay, and those of every `keep_every`-th step. All processes save and restore together; `folder`
-    is one that all of them see.
+    is one that all of them see. Of one run only one may be open, but for `read_only` ones, which leave what is being
+    saved alone.
     """
 
-    def __init__(self, folder: str | os.PathLike, *, keep: int = 3, keep_every: int | None = None):
+    def __init__(
+        self, folder: str | os.PathLike, *, keep: int = 3, keep_every: int | None = None, read_only: bool = False
+    ):
+        if keep < 1:
+            raise ValueError(f"{keep} checkpoints to keep: at least the last one must stay, to continue from")
         self._folder = Path(folder).resolve()
         policies = [LatestN(keep)] + ([EveryNSteps(keep_every)] if keep_every else [])
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=AnyPreservationPolicy(policies), cleanup_tmp_directories=True
+            preservation_policy=AnyPreservationPolicy(policies),
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
@@ -58,8 +65,7 @@ class Checkpoints:
 
     def restore(self, like: Any) -> Any:
         """The latest tree, with the structure, dtypes and shardings of `like` (arrays or shapes of arrays)."""
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        return self._restore(state=ocp.args.StandardRestore(target))["state"]
+        return self._restore(state=ocp.args.StandardRestore(jax.tree.map(to_shape, like)))["state"]
 
     def meta(self) -> dict[str, Any]:
         """The latest dictionary."""
@@ -69,6 +75,8 @@ class Checkpoints:
         step = self.latest_step
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**parts))
+        except JaxRuntimeError:
+            raise  # no memory, or another process died: no matter of the disk
         except Exception as error:  # Orbax and TensorStore raise many kinds; what to do is the same for all
             older = [saved for saved in self._manager.all_steps() if saved != step]
             instead = f"continue from step {max(older)}" if older else "start from the beginning"
@@ -92,6 +100,11 @@ class Checkpoints:
             ) from error
 
 
+def to_shape(array: Any) -> jax.ShapeDtypeStruct:
+    """What `Checkpoints.restore` needs to know of an array: shape, dtype and sharding."""
+    return ocp.utils.to_shape_dtype_struct(array)
+
+
 def read_checkpoint(folder: str | os.PathLike) -> tuple[Any, dict[str, Any]]:
     """The latest tree as NumPy arrays, on whatever devices it was saved, and its dictionary.
 
@@ -100,7 +113,7 @@ def read_checkpoint(folder: str | os.PathLike) -> tuple[Any, dict[str, Any]]:
     """
     if not Path(folder).is_dir():
         raise ValueError(f"{folder}: no such checkpoint folder")
-    with Checkpoints(folder) as checkpoints:
+    with Checkpoints(folder, read_only=True) as checkpoints:
         step = checkpoints.latest_step
         if step is None:
             raise ValueError(f"{folder}: no complete checkpoint in it; give the folder that holds the numbered steps")

@@ -33,18 +33,29 @@ class MetricsLog:
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Logs one line. A value that is not finite is a `ValueError` that names the metric and the step."""
-        for name, value in metrics.items():
-            if not math.isfinite(value):
-                raise ValueError(
-                    f"{name} is {value} at step {step}: training diverged. The last checkpoint is intact; continue "
-                    f"from it with a lower learning rate, a longer warm-up or a smaller teacher temperature"
-                )
+        check_finite(step, metrics)
         if self._file is not None:
-            self._file.write(json.dumps({"step": step, **metrics}) + "\n")
-            self._file.flush()
+            try:
+                self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+                self._file.flush()
+            except OSError as error:
+                raise OSError(
+                    f"{self._file.name}: no line can be written ({error.strerror}). Make room, and the same command "
+                    f"continues from the last checkpoint"
+                ) from error
         if self._board is not None:
             for name, value in metrics.items():
                 self._board.add_scalar(name, value, step)
+
+
+def check_finite(step: int, metrics: Mapping[str, float]) -> None:
+    """Raises a `ValueError` that names the step and the first metric that is infinite or no number."""
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise ValueError(
+                f"{name} is {value} at step {step}: training diverged. The last checkpoint is intact; continue "
+                f"from it with a lower learning rate, a longer warm-up or a smaller teacher temperature"
+            )
 
 
 def read_metrics(path: str | Path) -> list[dict[str, float]]:
@@ -52,7 +63,10 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
     if not Path(path).exists():
         return []
     lines = Path(path).read_text().split("\n")[:-1]
-    return [json.loads(line) for line in lines]
+    try:
+        return [json.loads(line) for line in lines]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: a line is no JSON ({error.doc!r:.80}); remove it, or the file") from error
 
 
 def _continued(path: Path, first_step: int) -> Any:

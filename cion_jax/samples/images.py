@@ -1,5 +1,6 @@
 """Decoding image files."""
 
+import errno
 import io
 import os
 import struct
@@ -17,6 +18,8 @@ except ImportError:  # no wheel for this platform: PIL gives the same pixels in 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; what all models here are trained with
 IMAGENET_STD = (0.229, 0.224, 0.225)
 INTERPOLATION = "bilinear, antialiased"  # how `resize` does it, in words for those who use the features elsewhere
+# What is wrong with one file; errors such as too many open files or no memory would come for any.
+_OF_THE_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EIO)
 _PIL_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
 
 
@@ -33,10 +36,17 @@ def load_image(path: str | os.PathLike) -> np.ndarray:
 
 
 def read_file(path: str | os.PathLike) -> bytes:
-    """An image file as it is, not decoded; raises `UndecodableImage` naming the file."""
+    """An image file as it is, not decoded.
+
+    Raises:
+      UndecodableImage: it is not there, may not be read, or its part of the disk is broken; the file is named.
+      OSError: the system cannot read files now, whichever.
+    """
     try:
         return Path(path).read_bytes()
     except OSError as error:
+        if error.errno not in _OF_THE_FILE:
+            raise  # the system is in trouble, not this image
         raise UndecodableImage(f"{path}: cannot be read ({error.strerror})") from error
 
 
