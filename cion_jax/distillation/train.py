@@ -27,7 +27,7 @@ from cion_jax.runtime.checkpoints import Checkpoints, to_shape
 from cion_jax.runtime.config import Config
 from cion_jax.runtime.mesh import make_mesh, replicate, shard_batch
 from cion_jax.runtime.metrics import MetricsLog
-from cion_jax.runtime.processes import is_first
+from cion_jax.runtime.processes import check_shared, is_first
 from cion_jax.runtime.progress import console, progress
 from cion_jax.runtime.termination import Terminated, Termination
 from cion_jax.samples import SampleTable
@@ -51,6 +51,7 @@ def pretrain(config: Config, table: SampleTable, images: Path, workdir: Path) ->
       OSError: a checkpoint could not be written.
       Terminated: SIGTERM came; where the run was is saved, and calling this again continues.
     """
+    check_shared(workdir)
     run = _Run(config, table, images, make_mesh())
     settings = config.pretrain.checkpoint
     with Checkpoints(workdir / "checkpoints", keep=settings.keep, keep_every=settings.keep_every) as checkpoints:
