@@ -16,10 +16,12 @@ from cion_jax.samples import check_images, open_images, read_samples
 from cion_jax.samples.ingest import video
 from cion_jax.samples.ingest.crops import cut
 from cion_jax.samples.ingest.decoding import find_videos
+from cion_jax.samples.ingest.detectors import PeopleDetector
 from cion_jax.samples.ingest.job import gather, ingest_videos
 from cion_jax.samples.ingest.settings import IngestSettings
 from cion_jax.samples.ingest.tracks import KnownTracks
 from cion_jax.samples.ingest.video import CropSettings
+from cion_jax.street.truth import overlap
 from tests.videos import HEIGHT, WIDTH, colour, scene, tracks, write_video
 
 FRAMES = 18
@@ -241,6 +243,37 @@ def test_an_opencv_without_its_old_detectors_is_named(monkeypatch):
         IngestSettings().check()
     with pytest.raises(ValueError, match="gone: no such folder of tracks"):
         IngestSettings(tracks=Path("gone")).check()
+
+
+# Small frames
+
+_TINY_FRAMES = """
+import numpy as np
+from cion_jax.samples.ingest.detectors import PeopleDetector
+detector, random = PeopleDetector(), np.random.default_rng(0)
+for height in (1, 16, 32, 64, 127, 145):
+    for width in (1, 31, 64, 81, 200):
+        detector.detect(random.integers(0, 256, (height, width, 3), np.uint8))
+"""
+
+
+def test_frames_smaller_than_a_window_do_not_end_the_process():
+    done = subprocess.run([sys.executable, "-c", _TINY_FRAMES], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_people_in_small_frames_are_found_where_they_are():
+    image = np.full((300, 300, 3), 200, np.uint8)  # a person, dark before a light wall
+    cv2.circle(image, (150, 96), 6, (30, 30, 30), -1)
+    cv2.ellipse(image, (150, 126), (17, 26), 0, 0, 360, (30, 30, 30), -1)
+    for side in (-1, 1):
+        cv2.line(image, (150 + 4 * side, 142), (150 + 8 * side, 188), (30, 30, 30), 9)
+    image = cv2.GaussianBlur(image, (0, 0), 1)
+    for top, bottom, left, right in ((0, 300, 0, 300), (82, 196, 122, 178), (70, 200, 110, 300)):
+        found = PeopleDetector().detect(image[top:bottom, left:right])
+        assert len(found.boxes) == 1 and found.scores[0] > 0.9
+        person = np.array([[128 - left, 90 - top, 172 - left, 190 - top]])
+        assert overlap(person, found.boxes).item() > 0.6  # of whole frames, too: windows are wider than people
 
 
 # The command

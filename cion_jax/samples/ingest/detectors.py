@@ -6,6 +6,7 @@ from cion_jax.samples.ingest.optional import opencv
 from cion_jax.samples.ingest.tracks import Detections
 
 _SHARE_OF_WINDOW = 0.8  # that a person takes up, in height and in width: windows were trained with a margin
+_SMALLEST = 128 + 16, 64 + 16  # height and width; OpenCV writes outside its memory if a window does not fit
 _MOVED = 24  # squared distance to the background, in variances, from which a pixel counts as moved
 _MOTION_SCORE = 0.9  # shapes tell nothing more than that something moves
 
@@ -18,12 +19,14 @@ class PeopleDetector:
     """
 
     def __init__(self) -> None:
-        cv2 = opencv("HOGDescriptor")
-        self._hog = cv2.HOGDescriptor()
-        self._hog.setSVMDetector(cv2.HOGDescriptor_getDefaultPeopleDetector())
+        self._cv2 = opencv("HOGDescriptor")
+        self._hog = self._cv2.HOGDescriptor()
+        self._hog.setSVMDetector(self._cv2.HOGDescriptor_getDefaultPeopleDetector())
 
     def detect(self, image: np.ndarray) -> Detections:
-        blue_first = np.ascontiguousarray(image[..., ::-1])
+        below, right = (max(0, least - side) for least, side in zip(_SMALLEST, image.shape[:2], strict=False))
+        padded = self._cv2.copyMakeBorder(image, 0, below, 0, right, self._cv2.BORDER_REPLICATE)  # where nobody is
+        blue_first = np.ascontiguousarray(padded[..., ::-1])
         windows, margins = self._hog.detectMultiScale(blue_first, winStride=(8, 8), padding=(16, 16), scale=1.05)
         if not len(windows):
             return Detections.of([], [])
