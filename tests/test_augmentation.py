@@ -10,6 +10,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from scipy import ndimage
 
 from cion_jax.distillation import augmentation, crop
+from cion_jax.distillation.loader import fit
 
 
 def photo(height=90, width=50, seed=0):
@@ -34,6 +35,18 @@ def test_crop_equals_pil(box, size):
     assert np.abs(np.asarray(ours) - theirs).max() <= 2
     mirrored = crop.crop_and_resize(jnp.asarray(canvas), jnp.asarray(box, jnp.float32), size, flip=jnp.asarray(True))
     np.testing.assert_array_equal(mirrored, ours[:, ::-1])
+
+
+def test_images_larger_than_the_canvas_are_shrunk_before_they_are_cropped():
+    """A small crop of a large image is then smoother than PIL's; a canvas of the image's size makes them equal."""
+    image, canvas, box = photo(128, 64), (64, 32), np.asarray([60, 20, 40, 20])
+    cut = Image.fromarray(image).crop((20, 60, 40, 100)).resize((16, 32), Image.Resampling.BICUBIC)
+    small = fit(image, canvas)
+    assert small.shape == (*canvas, 3)
+    for source, scale, least, most in ((image, 1, 0, 0.6), (small, 2, 3, 7)):
+        at = jnp.asarray(box / scale, jnp.float32)
+        ours = crop.crop_and_resize(jnp.asarray(source), at, (32, 16), flip=jnp.asarray(False))
+        assert least <= np.abs(np.asarray(ours) - np.asarray(cut, np.float32)).mean() <= most
 
 
 def test_boxes_follow_the_law():

@@ -1,8 +1,10 @@
 """A whole training run on a few rendered rectangles: resume, bad images, what it leaves behind."""
 
+import gc
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from cion_jax.conversion import read_weights, signature
 from cion_jax.convert import convert
 from cion_jax.distillation import train
 from cion_jax.models import create_model
-from cion_jax.runtime.checkpoints import read_checkpoint
+from cion_jax.runtime.checkpoints import Checkpoints, read_checkpoint
 from cion_jax.runtime.files import read_json
 from cion_jax.runtime.metrics import read_metrics
 from tests import processes, tiny
@@ -151,6 +153,23 @@ def test_what_saves_memory_reaches_the_step(crops, tmp_path, one_device, monkeyp
     config.pretrain.update(remat=True, accumulate=2)
     with pytest.raises(Reached, match="remat True, accumulate 2"):
         train.pretrain(config, table_of(crops), crops, tmp_path)
+
+
+@pytest.mark.slow
+def test_devices_hold_one_state_when_a_run_begins_and_when_it_continues(crops, tmp_path, one_device):
+    def begin():
+        gc.collect()
+        before = {id(array) for array in jax.live_arrays()}
+        run = train._Run(tiny.get_config(), table_of(crops), crops, train.make_mesh())
+        with Checkpoints(tmp_path) as checkpoints:
+            state = run.start(checkpoints)
+            gc.collect()
+            held = sum(array.nbytes for array in jax.live_arrays() if id(array) not in before)
+            assert held < 1.1 * sum(array.nbytes for array in jax.tree.leaves(vars(state)))
+            checkpoints.save(3, vars(state) | {"step": jnp.asarray(3)}, run._meta)
+        return int(state.step)
+
+    assert [begin(), begin()] == [0, 3]
 
 
 @pytest.mark.parametrize(
