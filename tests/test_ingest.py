@@ -1,5 +1,6 @@
 """From videos and tracks to a packed store and a sample table: what is cut out, resumed, shared, and left out."""
 
+import errno
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from cion_jax.runtime.files import read_json
 from cion_jax.runtime.shards import Shard
 from cion_jax.samples import check_images, open_images, read_samples
-from cion_jax.samples.ingest import video
+from cion_jax.samples.ingest import job, video
 from cion_jax.samples.ingest.crops import cut
 from cion_jax.samples.ingest.decoding import find_videos
 from cion_jax.samples.ingest.detectors import PeopleDetector
@@ -224,6 +225,31 @@ def test_broken_videos_are_named_counted_and_left_out(footage, ingested, tmp_pat
     assert all("frame 1 cannot be decoded" in broken[name] for name in ("cut", "text"))
     assert contents(out) == contents(ingested)
     assert not list(out.rglob("*.tmp"))
+
+
+class _Failing(IngestSettings):
+    """Raises what it is given for tracks."""
+
+    def open_tracks(self, name, path):
+        raise self.tracks
+
+
+def ingest_failing(error: BaseException) -> int | str:
+    return job._ingest(job._Task("video", Path("video.mkv"), Path("part"), _Failing(tracks=error), {}), print)
+
+
+def test_errors_of_libraries_are_named_with_their_kind():
+    with pytest.raises(cv2.error) as caught:
+        cv2.resize(np.zeros((2, 2)), (0, 0))
+    assert ingest_failing(caught.value).startswith("cv2.error: OpenCV(") and "\n" not in ingest_failing(caught.value)
+    assert ingest_failing(RuntimeError("no memory\non the device")) == "RuntimeError: no memory on the device"
+    assert ingest_failing(ValueError("other tracks")) == "other tracks"
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "no space"), MemoryError(), KeyboardInterrupt()])
+def test_what_would_befall_all_videos_ends_all(error):
+    with pytest.raises(type(error)):
+        ingest_failing(error)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from cion_jax.samples.ingest.decoding import find_videos
+from cion_jax.samples.ingest.job import ingest_videos
 from cion_jax.samples.ingest.onnx_detector import OnnxDetector
 from cion_jax.samples.ingest.settings import IngestSettings
+from tests.videos import write_video
 
 ROWS, COLUMNS = 64, 96
 
@@ -128,3 +131,22 @@ def test_what_is_no_such_detector_is_named(tmp_path):
             IngestSettings(str(path)).make_detector()
     with pytest.raises(ValueError, match=r"detector 'yolo': expected people, motion or the path of an \.onnx file"):
         IngestSettings("yolo").make_detector()
+
+
+@pytest.mark.slow
+def test_a_video_at_which_onnxruntime_fails_is_named_and_the_others_are_done(tmp_path):
+    """The detector takes a row as far down as frames are bright: for white ones there is none."""
+    nodes = [
+        helper.make_node("ReduceMean", ["image"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "ten"], ["bright"]),
+        helper.make_node("Cast", ["bright"], ["row"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["rows", "row"], ["found"]),
+    ]
+    constants = {"ten": np.float32(10), "rows": np.zeros((5, 1, 3, 6), np.float32)}
+    model = save(tmp_path / "detector.onnx", nodes, constants, [1, 3, 6])
+    for name, grey in (("black", 0), ("white", 255)):
+        write_video(tmp_path / "videos" / f"{name}.mkv", [np.full((ROWS, COLUMNS, 3), grey, np.uint8)] * 3)
+    videos, out = find_videos(tmp_path / "videos"), tmp_path / "out"
+    broken = ingest_videos(videos, out, IngestSettings(str(model)), workers=1)
+    assert list(broken) == ["white"] and "InvalidArgument: [ONNXRuntimeError]" in broken["white"]
+    assert [part.name for part in (out / "videos").iterdir()] == ["black.part"]

@@ -12,6 +12,7 @@ Parts are what is continued from. They are not needed for anything else: the sto
 import functools
 import hashlib
 import shutil
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,11 +52,12 @@ def ingest_videos(
 ) -> dict[str, str]:
     """Makes the parts of `videos` (by name) that are not there yet; gives those that are broken, and why.
 
-    A video that cannot be decoded, that has no tracks or whose process dies is left out, and tried again by the next
-    call. Call it under `if __name__ == "__main__":`.
+    A video that cannot be decoded, that has no tracks, at which a library fails or whose process dies is left out, and
+    tried again by the next call. Call it under `if __name__ == "__main__":`.
 
     Raises:
       ValueError: parts in `out` were made with other settings.
+      OSError, MemoryError: what is wrong with the machine, a full disk for example, would befall all videos.
     """
     tasks = [
         _Task(name, path, _part(out, name), settings, settings.sources(name, path)) for name, path in videos.items()
@@ -133,6 +135,10 @@ def _ingest(task: _Task, tell: Callable[[int], None]) -> int | str:
         )
     except ValueError as error:  # the video or its tracks; what concerns all videos is checked before
         return str(error)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # OpenCV's and onnxruntime's, at this video: their classes have no common base
+        return " ".join("".join(traceback.format_exception_only(error)).split())
     return made["crops"]
 
 
