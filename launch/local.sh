@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs a command in N processes of this machine; one that fails ends all in a minute. On GPUs, process i takes GPU i.
 #   bash launch/local.sh 8 python -m cion_jax.pretrain --config=configs/vit_b.py --workdir=runs/vit_b
-# Needs bash 5.1. Exits with the code of the first process that failed. SIGTERM and Ctrl-C stop all of them: a training
-# run saves first. A second Ctrl-C ends them at once.
+# Exits with the code of the first process that failed, or of one within 0.2 s of it. SIGTERM and Ctrl-C stop all of
+# them, of which a training run saves first; a second Ctrl-C ends them at once.
 set -uo pipefail
 if [[ $# -lt 2 || ! $1 =~ ^[1-9][0-9]*$ ]]; then
   echo "usage: bash launch/local.sh NUMBER_OF_PROCESSES COMMAND..." >&2
@@ -26,26 +26,22 @@ for ((index = 0; index < count; index++)); do
 done
 
 failed=0
-timer=
 while [[ ${#processes[@]} -gt 0 ]]; do
-  ended=
-  wait -n -p ended "${processes[@]}" $timer
-  code=$?
-  [[ -z ${ended:-} ]] && continue # a signal came to this script and was passed on; nothing has ended
-  if [[ $ended == "$timer" ]]; then
+  if [[ $failed -ne 0 && $SECONDS -ge $end ]]; then
     echo "local.sh: a process failed with exit code $failed; ending the other ${#processes[@]}" >&2
-    kill -KILL "${processes[@]}" 2>/dev/null # TERM would wait for a training step that never comes
-    timer=
-    continue
+    kill -KILL "${processes[@]}" 2> /dev/null # TERM would wait for a training step that never comes
   fi
+  sleep 0.2 &> /dev/null &
+  wait $! # a signal is heard at once; `wait -n` forgets processes that end while one is passed on
   for place in "${!processes[@]}"; do
-    [[ ${processes[place]} == "$ended" ]] && unset "processes[place]"
+    kill -0 "${processes[place]}" 2> /dev/null && continue
+    wait "${processes[place]}"
+    code=$?
+    unset "processes[place]"
+    if [[ $code -ne 0 && $failed -eq 0 ]]; then
+      failed=$code
+      end=$((SECONDS + 45)) # until then the others mostly notice by themselves, and say so
+    fi
   done
-  if [[ $code -ne 0 && $failed -eq 0 ]]; then
-    failed=$code
-    sleep 45 &> /dev/null & # until then the others mostly notice by themselves, and say so
-    timer=$!
-  fi
 done
-[[ -n $timer ]] && kill "$timer" 2>/dev/null
 exit "$failed"

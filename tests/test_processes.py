@@ -152,8 +152,8 @@ def test_the_launcher_ends_who_outlasts_a_failed_one(tmp_path):
     for name in ("local.sh", "gpu.sh"):
         shutil.copy(processes.ROOT / "launch" / name, tmp_path)
     script = (tmp_path / "local.sh").read_text()
-    assert "sleep 45" in script
-    (tmp_path / "local.sh").write_text(script.replace("sleep 45", "sleep 1"))
+    assert "SECONDS + 45" in script
+    (tmp_path / "local.sh").write_text(script.replace("SECONDS + 45", "SECONDS + 1"))
     waits = "trap '' TERM; for ((i = 0; i < 600; i++)); do sleep 0.1; done; echo 'waited for a minute'"
     launcher = local("bash", "-c", f"[[ $CION_PROCESS_ID == 1 ]] && exit 3; {waits}", folder=tmp_path)
     printed, _ = launcher.communicate(timeout=30)
