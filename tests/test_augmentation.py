@@ -37,6 +37,7 @@ def test_crop_equals_pil(box, size):
     np.testing.assert_array_equal(mirrored, ours[:, ::-1])
 
 
+@pytest.mark.slow
 def test_images_larger_than_the_canvas_are_shrunk_before_they_are_cropped():
     """A small crop of a large image is then smoother than PIL's; a canvas of the image's size makes them equal."""
     image, canvas, box = photo(128, 64), (64, 32), np.asarray([60, 20, 40, 20])

@@ -1,6 +1,7 @@
 """From videos and tracks to a packed store and a sample table: what is cut out, resumed, shared, and left out."""
 
 import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -58,8 +59,11 @@ def contents(out: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in files}
 
 
-def ages(out: Path) -> dict[str, int]:
-    return {str(part.relative_to(out)): part.stat().st_mtime_ns for part in out.glob("videos/**/*.part")}
+def ages(out):
+    """The parts of videos, and when they were made; folders that vanish meanwhile are none."""
+    parts = [Path(folder, name) for folder, names, _ in os.walk(out / "videos") for name in names]
+    parts = [part for part in parts if part.suffix == ".part"]
+    return {str(part.relative_to(out)): part.stat().st_mtime_ns for part in parts}
 
 
 # From pixels to the table
