@@ -12,6 +12,8 @@ import orbax.checkpoint as ocp
 from jax.errors import JaxRuntimeError
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN
 
+from cion_jax.runtime.processes import lost_another
+
 
 class Checkpoints:
     """The checkpoints of one run in `folder`. Use it in a `with` statement.
@@ -40,7 +42,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, JaxRuntimeError):
+        if isinstance(error, Exception) and _of_devices(error):
             return  # a process died that closing would wait for; this one is about to end
         with self._saving():
             self._manager.close()
@@ -75,9 +77,9 @@ class Checkpoints:
         step = self.latest_step
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**parts))
-        except JaxRuntimeError:
-            raise  # no memory, or another process died: no matter of the disk
         except Exception as error:  # Orbax and TensorStore raise many kinds; what to do is the same for all
+            if _of_devices(error):
+                raise
             older = [saved for saved in self._manager.all_steps() if saved != step]
             instead = f"continue from step {max(older)}" if older else "start from the beginning"
             raise ValueError(
@@ -90,9 +92,9 @@ class Checkpoints:
     def _saving(self) -> Iterator[None]:
         try:
             yield
-        except JaxRuntimeError:
-            raise  # another process died, which is no matter of the disk
         except Exception as error:  # as above; errors of writing in the background come out here too
+            if _of_devices(error):
+                raise
             raise OSError(
                 f"a checkpoint cannot be written to {self._folder} ({_first_line(error)}). What was saved before is "
                 f"whole; make room or give write permission, and the same command continues from step "
@@ -100,9 +102,9 @@ class Checkpoints:
             ) from error
 
 
-def to_shape(array: Any) -> jax.ShapeDtypeStruct:
+def to_shape(array: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     """What `Checkpoints.restore` needs to know of an array: shape, dtype and sharding."""
-    return ocp.utils.to_shape_dtype_struct(array)
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
 
 
 def read_checkpoint(folder: str | os.PathLike) -> tuple[Any, dict[str, Any]]:
@@ -123,6 +125,11 @@ def read_checkpoint(folder: str | os.PathLike) -> tuple[Any, dict[str, Any]]:
         shapes = reader.metadata(path).item_metadata.tree
         arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
         return reader.restore(path, args=ocp.args.PyTreeRestore(restore_args=arguments)), meta
+
+
+def _of_devices(error: Exception) -> bool:
+    """Whether memory is short or another process died, which are no matter of the disk."""
+    return isinstance(error, JaxRuntimeError) or lost_another(error)
 
 
 def _first_line(error: Exception) -> str:
