@@ -57,7 +57,7 @@ def make_run(root: Path) -> Workdir:
         write_weights(create_model("vit_test"), workdir.runs / by / "teacher.pth", about={"data": "0123abcd"})
         (workdir.runs / by / "metrics.jsonl").write_text("".join(map(metrics_line, range(9, 200, 10))))
     make_scores(workdir)
-    write_json(root / "report.json", {"seconds": {"correlate": 2.5, "pretrain": 4000.0}})
+    write_json(root / "seconds.json", {"correlate": 2.5, "pretrain": 4000.0})
     return workdir
 
 
