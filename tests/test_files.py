@@ -1,0 +1,41 @@
+"""Files that are whole or not there, and errors that are told apart."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from cion_jax.runtime.files import atomic_path
+from cion_jax.samples.formats import read_samples
+from cion_jax.samples.images import UndecodableImage, read_file
+
+
+def test_leftovers_are_those_of_the_same_name_whatever_is_in_it(tmp_path):
+    mine, others = tmp_path / ".a[1].npy.0123abcd.tmp", tmp_path / ".a1.npy.0123abcd.tmp"
+    longer = tmp_path / ".a[1].npy.more.0123abcd.tmp"
+    for path in (mine, others, longer):
+        path.touch()
+    with atomic_path(tmp_path / "a[1].npy") as temporary:
+        temporary.touch()
+    assert not mine.exists() and others.exists() and longer.exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(errno.ENOENT, UndecodableImage), (errno.EMFILE, OSError), (errno.ENOMEM, OSError)]
+)
+def test_trouble_of_the_system_is_no_broken_image(code, kind, monkeypatch):
+    def read_bytes(path):
+        raise OSError(code, "made up", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    with pytest.raises(kind) as caught:
+        read_file("a.jpg")
+    assert isinstance(caught.value, UndecodableImage) == (kind is UndecodableImage)
+
+
+def test_other_keys_of_annotations_cost_nothing_and_change_nothing(tmp_path):
+    path = tmp_path / "annotations.json"
+    first = '{"id": 3, "file_path": "a.jpg", "captions": [{"file_path": "x"}]}'
+    path.write_text(f'[{first}, {{"file_path": "b.jpg", "id": 4}}]')
+    table = read_samples(path)
+    assert table["file_path"].tolist() == ["a.jpg", "b.jpg"] and table["identity"].tolist() == [3, 4]
