@@ -24,6 +24,7 @@ from cion_jax.models.layers import (
     DropPath,
     LayerNorm,
     Linear,
+    kaiming_normal_fan_out,
 )
 from cion_jax.models.squeeze_excite import squeeze_excite
 from cion_jax.models.vit import resize_position_embedding
@@ -310,3 +311,9 @@ def test_initial_weights_are_distributed_as_pytorchs(size):
         assert float(reference.detach().abs().max()) <= bound  # what PyTorch draws is uniform within this bound
         assert 0.95 * bound < np.abs(values).max() <= bound
         np.testing.assert_allclose(values.std(), bound / np.sqrt(3), rtol=0.15)
+
+
+def test_a_tensor_has_the_numbers_of_a_larger_one_whatever_block_they_come_from():
+    key = jax.random.key(3)
+    small, large = (kaiming_normal_fan_out(key, (1, 1, rows, 64)) for rows in (64, 65))  # 4,096 numbers, and more
+    np.testing.assert_array_equal(small, large[:, :, :64])

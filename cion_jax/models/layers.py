@@ -21,16 +21,20 @@ from cion_jax.models.convolution import convolve
 Initializer = Callable[[jax.Array, tuple[int, ...]], jax.Array]
 
 # Weights are drawn in blocks of this size and scaled and shaped by NumPy, so that one compiled program serves tensors
-# of every shape: XLA would take seconds to compile a model's few dozen.
-_BLOCK = 2**18
+# of every shape: XLA would take seconds to compile a model's few dozen. What fits the small block is drawn as one of
+# those: its numbers are the first of the large one.
+_BLOCK, _SMALL_BLOCK = 2**18, 2**12
 
-_uniform_block = jax.jit(lambda key: jax.random.uniform(key, (_BLOCK,), minval=-1.0))
-_normal_block = jax.jit(lambda key: jax.random.normal(key, (_BLOCK,)))
+_uniform_block = jax.jit(lambda key, size: jax.random.uniform(key, (size,), minval=-1.0), static_argnums=1)
+_normal_block = jax.jit(lambda key, size: jax.random.normal(key, (size,)), static_argnums=1)
 
 
-def _draw(block: Callable[[jax.Array], jax.Array], key: jax.Array, shape: tuple[int, ...]) -> np.ndarray | jax.Array:
+def _draw(
+    block: Callable[[jax.Array, int], jax.Array], key: jax.Array, shape: tuple[int, ...]
+) -> np.ndarray | jax.Array:
     count = math.prod(shape)
-    blocks = [block(jax.random.fold_in(key, index)) for index in range(math.ceil(count / _BLOCK))]
+    size = _SMALL_BLOCK if count <= _SMALL_BLOCK else _BLOCK
+    blocks = [block(jax.random.fold_in(key, index), size) for index in range(math.ceil(count / size))]
     numpy = jnp if isinstance(key, Tracer) else np
     return numpy.concatenate(blocks)[:count].reshape(shape)
 
