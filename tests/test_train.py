@@ -94,7 +94,9 @@ def finished(crops, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "make_train_step", make_train_step)
-        train.pretrain(get_config(), table_of(folder), folder, workdir)
+        config = get_config()
+        config.pretrain.views.local_views = 1
+        train.pretrain(config, table_of(folder), folder, workdir)
     return folder, workdir, functions
 
 

@@ -18,7 +18,7 @@ def get_config():
     settings.curriculum.update(stage_epochs=(0, 2), images_per_identity=(1, 2))
     settings.head.update(prototypes=32, hidden_dim=16, bottleneck_dim=8)
     settings.optimizer.warmup_epochs = 1
-    settings.views.update(global_size=(32, 16), local_size=(16, 16), local_views=1)
+    settings.views.update(global_size=(32, 16), local_size=(16, 16), local_views=0)
     settings.checkpoint.every_steps = 2
     return config
 
