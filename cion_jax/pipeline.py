@@ -12,7 +12,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from cion_jax.conversion import load_weights, write_weights
-from cion_jax.conversion.card import training_of
+from cion_jax.conversion.card import card_path, training_of
 from cion_jax.conversion.imagenet import initialise
 from cion_jax.correlation import correlate_to
 from cion_jax.evaluate import evaluate
@@ -334,14 +334,14 @@ def _export(config: Config, workdir: Workdir) -> None:
 STAGES = {
     "ingest": Stage(_ingest, lambda w: w.ingested / "report.json", ("ingest",)),
     "street": Stage(_street, lambda w: w.street, ("street",)),
-    "extractor": Stage(_extractor, lambda w: w.extractor, ("extractor", "seed")),
+    "extractor": Stage(_extractor, lambda w: card_path(w.extractor), ("extractor", "seed")),
     "extract": Stage(_extract, lambda w: w.features.with_suffix(".json"), ("extractor", "data")),
     "correlate": Stage(_correlate, lambda w: w.correlation / "report.json", ("correlate",)),
     "pretrain": Stage(
         _pretrain,
-        lambda w: w.runs / w.config.pretrain.group_by[-1] / "teacher.pth",
+        lambda w: card_path(w.runs / w.config.pretrain.group_by[-1] / "teacher.pth"),
         ("pretrain", "model", "seed", "data"),
     ),
     "evaluate": Stage(_evaluate, lambda w: w.scores, ("evaluate", "model")),
-    "export": Stage(_export, lambda w: w.checkpoint, ("model",)),
+    "export": Stage(_export, lambda w: card_path(w.checkpoint), ("model",)),
 }

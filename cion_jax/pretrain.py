@@ -6,6 +6,7 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
+from cion_jax.conversion.card import card_path
 from cion_jax.distillation.train import pretrain
 from cion_jax.runtime.commands import run
 from cion_jax.runtime.config import Config
@@ -53,7 +54,7 @@ def pretrain_groupings(config: Config, table: SampleTable, images: Path, workdir
     """One run in `workdir/<grouping>` for each of `config.pretrain.group_by`; finished ones are left alone."""
     tables = {by: trained_on(config, table, by) for by in config.pretrain.group_by}
     for by, samples in tables.items():
-        if not (workdir / by / "teacher.pth").exists():
+        if not card_path(workdir / by / "teacher.pth").exists():  # what a run writes last
             pretrain(config, samples, images, workdir / by)
 
 

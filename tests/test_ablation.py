@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from cion_jax import pretrain
 from cion_jax.correlation import correlate
 from cion_jax.distillation.train import plan
 from cion_jax.pipeline import STAGES
@@ -77,3 +78,14 @@ def test_wrong_rows_and_ratios_are_named():
         ablation.get_config("video")
     with pytest.raises(ValueError, match="data_ratio must be above 0"):
         share_of_identities(CROPS, 0.0, seed=0)
+
+
+def test_a_run_is_done_when_the_card_of_its_weights_is_there_too(tmp_path, monkeypatch):
+    config, begun = base.get_config(), []
+    config.pretrain.group_by = ("tracklet", "identity")
+    for name in ("tracklet/teacher.pth", "identity/teacher.pth", "identity/teacher.pth.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.setattr(pretrain, "pretrain", lambda config, table, images, workdir: begun.append(workdir.name))
+    pretrain.pretrain_groupings(config, CROPS, tmp_path, tmp_path)
+    assert begun == ["tracklet"]

@@ -37,7 +37,7 @@ def pretrain(config: Config, table: SampleTable, images: Path, workdir: Path) ->
     """Trains to the end, continuing from the latest checkpoint in `workdir` if there is one.
 
     Leaves `workdir/checkpoints` (Orbax), `workdir/metrics.jsonl`, and the backbones of teacher and student as
-    ReIDZoo files, `workdir/teacher.pth` and `workdir/student.pth`; `teacher.pth` is written last.
+    ReIDZoo files, `workdir/teacher.pth` and `workdir/student.pth`; the card of `teacher.pth` is written last.
 
     Args:
       config: `config.pretrain` of a file in configs/, and `config.model`, `config.seed`.
