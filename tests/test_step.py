@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec
 from cion_jax.conversion import signature
 from cion_jax.distillation.augmentation import sample_keys
 from cion_jax.distillation.head import Head
+from cion_jax.distillation.loss import distillation_loss
 from cion_jax.distillation.optimizer import clip_per_tensor, make_optimizer, parameter_groups
 from cion_jax.distillation.step import (
     LossSettings,
@@ -48,6 +49,10 @@ def views_of(batch, step, positions):
     return jnp.stack([x, x[:, :, ::-1]]), jnp.stack([x[:, :32, :16], x[:, 32:, 16:]])
 
 
+def images_of(step):
+    return np.random.default_rng(step).normal(size=(16, 64, 32, 3)).astype(np.float32)
+
+
 def global_views_of(batch, step, positions):
     return views_of(batch, step, positions)[0], None
 
@@ -64,8 +69,7 @@ def run(
     )  # fmt: skip
     losses = []
     for i in range(steps):
-        images = np.random.default_rng(i).normal(size=(16, 64, 32, 3)).astype(np.float32)
-        own = np.split(images, jax.process_count())[jax.process_index()]
+        own = np.split(images_of(i), jax.process_count())[jax.process_index()]
         state, metrics = step(state, shard_batch({"images": own}, mesh))
         losses.append(float(metrics["loss"]))
     return losses, *jax.device_get((vars(state), metrics))
@@ -153,10 +157,16 @@ def test_stochastic_depth_is_the_same_on_eight_devices_and_leaves_the_teacher_al
     np.testing.assert_allclose(sharded_losses, losses, rtol=1e-6)
     assert largest_difference(sharded_state["student"], state["student"]) < 2e-6
     assert largest_difference(sharded_state["optimizer"], state["optimizer"]) < 3e-5  # the gradients
-    other_losses, other_state, _ = run(1, seed=1, **options)
-    assert abs(other_losses[0] - losses[0]) > 1e-4
-    # The center is the mean of the teacher's outputs.
-    np.testing.assert_array_equal(other_state["center"], state["center"])
+    # The same by two forward passes; without keys nothing drops.
+    views, _ = global_views_of({"images": images_of(0)}, 0, None)
+    forward = nnx.jit(lambda network, *keys: network(views, image_keys=keys[0] if keys else None)[1])
+    whole = forward(network("swin_test", drop_rate=0.5))
+    dropped = forward(network("swin_test", drop_rate=0.5), image_keys(0, 0, jnp.arange(16)))
+    center = jnp.zeros((1, 32))
+    loss, plain = (distillation_loss(x, whole, center, images_per_identity=2)[0] for x in (dropped, whole))
+    np.testing.assert_allclose(losses[0], loss, rtol=1e-5)
+    assert abs(loss - plain) > 1e-4
+    np.testing.assert_allclose(state["center"][0], 0.1 * whole.logits().mean((0, 1)), atol=1e-6)
 
 
 @pytest.mark.slow
