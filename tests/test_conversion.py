@@ -180,7 +180,7 @@ class Payload:
 
 def test_a_pickle_with_code_is_refused_and_not_run(tmp_path):
     torch.save({"teacher": {"x": torch.ones(2)}, "args": Payload(tmp_path / "ran")}, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=r"w\.pth: refused, its pickle asks for _?io\.open"):
+    with pytest.raises(ValueError, match=rf"w\.pth: refused, its pickle asks for {open.__module__}\.open"):
         read_weights(tmp_path / "w.pth")
     assert not (tmp_path / "ran").exists()
 
