@@ -18,7 +18,7 @@ from PIL import Image
 
 from benchmarks.memory import PeakMemory, anonymous_bytes
 from cion_jax.samples.images import decode_image
-from cion_jax.samples.packed import PackedImages, damaged_shards, pack
+from cion_jax.samples.stores.packed import PackedImages, damaged_shards, pack
 
 SIZE = (256, 128)
 PICTURES = 64

@@ -20,13 +20,13 @@ from flax import nnx
 from cion_jax.conversion import compare, load_state_dict, reidzoo_prefix, write_weights
 from cion_jax.conversion.candidates import misfit_hint
 from cion_jax.conversion.card import training_of
+from cion_jax.conversion.files.safetensors_file import SUFFIX as SAFETENSORS
 from cion_jax.conversion.imagenet import initialise
 from cion_jax.conversion.loaders import LOADERS, loader_defects, loader_prefix
 from cion_jax.conversion.program import SUFFIX as PROGRAM
 from cion_jax.conversion.program import is_program, write_program
-from cion_jax.conversion.runs import read_run
-from cion_jax.conversion.safetensors_file import SUFFIX as SAFETENSORS
 from cion_jax.conversion.weights import NETWORKS, Weights, read_file
+from cion_jax.distillation.run_weights import read_run
 from cion_jax.models import create_model
 from cion_jax.runtime.commands import run
 

@@ -18,10 +18,10 @@ from cion_jax.correlation import correlate_to
 from cion_jax.correlation.calibration import Evidence, calibrate
 from cion_jax.correlation.checks import check_rate
 from cion_jax.correlation.results import IDENTITIES, open_features, read_correlatable
-from cion_jax.correlation_report import calibration_figure, identities_sheet, print_calibration, print_summary
+from cion_jax.reporting.correlation_report import calibration_figure, identities_sheet, print_calibration, print_summary
 from cion_jax.runtime.commands import run
 from cion_jax.runtime.files import write_json
-from cion_jax.runtime.processes import is_first
+from cion_jax.runtime.processes import is_primary
 from cion_jax.runtime.progress import progress
 from cion_jax.samples import read_samples
 
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
     given = {"sigma_cst": values.sigma_cst, "sigma_drm": values.sigma_drm}
     if values.calibrate:
         report = calibrate_to(*paths, false_link_rate=values.false_link_rate, given=given, overwrite=values.overwrite)
-        if is_first():
+        if is_primary():
             print_calibration(report)
             print(f"Results: {values.out}")
         return
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
         forbid_covisible=values.forbid_covisible,
         overwrite=values.overwrite,
     )
-    if is_first():
+    if is_primary():
         print_summary(report)
         draw_identities(values.out, values.images)
         print(f"Results: {values.out}")
@@ -70,7 +70,7 @@ def calibrate_to(
     """
     started, path = time.perf_counter(), Path(out) / "calibration.json"
     check_rate(false_link_rate)
-    if is_first() and path.exists() and not overwrite:
+    if is_primary() and path.exists() and not overwrite:
         raise ValueError(f"{path} exists: this calibration is complete; to replace it, set overwrite")
     table = read_correlatable(samples)
     if "frame" not in table.columns:
@@ -81,7 +81,7 @@ def calibrate_to(
     for name, sigma in given.items():
         report[name] = _proposal(getattr(found, name), false_link_rate, sigma)
     report["seconds"] = round(time.perf_counter() - started, 3)
-    if is_first():
+    if is_primary():
         path.unlink(missing_ok=True)
         calibration_figure(found, report, path.with_suffix(".png"))
         write_json(path, report)

@@ -25,7 +25,7 @@ from flax import nnx
 
 import cion_jax
 from cion_jax.conversion import load_weights
-from cion_jax.features import DTYPES, RGB, Extraction, extract_features
+from cion_jax.features.extraction import DTYPES, RGB, Extraction, extract_features
 from cion_jax.models import create_model
 from cion_jax.runtime.commands import run
 from cion_jax.runtime.files import write_json

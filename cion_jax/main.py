@@ -9,7 +9,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from cion_jax.pipeline import Workdir, missing_data, remember_config, run_stages
+from cion_jax.pipeline.stages import Workdir, missing_data, remember_config, run_stages
 from cion_jax.report import write_report
 from cion_jax.runtime.commands import run
 

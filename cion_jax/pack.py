@@ -10,7 +10,7 @@ from absl import flags
 from cion_jax.runtime.commands import run
 from cion_jax.runtime.progress import progress
 from cion_jax.samples import check_images, open_images, read_samples
-from cion_jax.samples.packed import damaged_shards, is_packed, pack
+from cion_jax.samples.stores.packed import damaged_shards, is_packed, pack
 
 
 def main(argv: list[str]) -> None:

@@ -13,10 +13,10 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from cion_jax.correlation_report import identities_sheet, print_summary
-from cion_jax.evaluation.figures import curve
-from cion_jax.pipeline import Workdir, remembered
-from cion_jax.report_page import NETWORKS, write_page
+from cion_jax.pipeline.report_page import NETWORKS, write_page
+from cion_jax.pipeline.stages import Workdir, remembered
+from cion_jax.reporting.correlation_report import identities_sheet, print_summary
+from cion_jax.reporting.figures import curve
 from cion_jax.runtime.commands import run
 from cion_jax.runtime.config import Config
 from cion_jax.runtime.files import read_json, write_json

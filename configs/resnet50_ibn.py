@@ -10,7 +10,7 @@ Data: CION-AL, 3,898,086 images of 246,904 identities. Cost: one image of 2 glob
 
 from ml_collections import ConfigDict
 
-from configs import base
+from cion_jax.configs import base
 
 
 def get_config() -> ConfigDict:

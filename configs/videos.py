@@ -9,7 +9,7 @@ train on what was found, add the stages: --config.stages="('ingest','extract','c
 
 from ml_collections import ConfigDict
 
-from configs import base
+from cion_jax.configs import base
 
 
 def get_config() -> ConfigDict:

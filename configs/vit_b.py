@@ -10,7 +10,7 @@ mAP / Rank-1 of 93.1 / 96.9 on Market-1501 and 72.6 / 88.5 on MSMT17. Not yet tr
 
 from ml_collections import ConfigDict
 
-from configs import base
+from cion_jax.configs import base
 
 
 def get_config() -> ConfigDict:

@@ -6,8 +6,8 @@ The paper adapts batch size and local views to each model's memory (Table 5); se
 
 from ml_collections import ConfigDict
 
+from cion_jax.configs import base
 from cion_jax.models import list_models
-from configs import base
 
 
 def get_config(name: str) -> ConfigDict:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from cion_jax import pretrain
+from cion_jax.configs import ablation, base
 from cion_jax.correlation import correlate
 from cion_jax.distillation.train import plan
-from cion_jax.pipeline import STAGES
+from cion_jax.pipeline.stages import STAGES
 from cion_jax.pretrain import grouped, share_of_identities
 from cion_jax.samples import SampleTable
-from configs import ablation, base
 
 # 24 tracklets of 50 crops in four videos.
 TRACKLET = np.repeat(np.arange(24), 50)

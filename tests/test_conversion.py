@@ -22,7 +22,7 @@ from cion_jax.conversion import (
     state_dict,
     write_weights,
 )
-from cion_jax.conversion.pth_writer import write_pth
+from cion_jax.conversion.files.pth_writer import write_pth
 from cion_jax.convert import convert
 from cion_jax.models import create_model, list_models
 from tests.refweights import weight

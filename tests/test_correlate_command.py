@@ -11,7 +11,7 @@ from PIL import Image
 
 from cion_jax import correlate as command
 from cion_jax.correlation import correlate, correlate_to, pairwise_scores, results
-from cion_jax.correlation_report import print_summary
+from cion_jax.reporting.correlation_report import print_summary
 from cion_jax.samples import SampleTable, read_samples, write_samples
 
 IMAGES = 40

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from cion_jax.correlation import correlate, noise, padding, tiles, tracklet
+from cion_jax.correlation import correlate, noise, tracklet
+from cion_jax.correlation.engine import padding, tiles
 from cion_jax.runtime.progress import silent
 from tests.correlation_oracle import DIM, WIDE, Oracle, make_world, wide_world
 

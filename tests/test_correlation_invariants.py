@@ -13,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cion_jax.correlation import correlate, tiles, tracklet
+from cion_jax.correlation import correlate, tracklet
 from cion_jax.correlation.closure import numbered
+from cion_jax.correlation.engine import tiles
 from cion_jax.runtime.mesh import make_mesh
 from tests.correlation_oracle import DIM, Oracle, make_world
 

@@ -14,7 +14,8 @@ from tests.correlation_oracle import make_world
 SCRIPT = """
 import sys
 import jax
-from cion_jax.correlation import correlate_to, tiles, tracklet
+from cion_jax.correlation import correlate_to, tracklet
+from cion_jax.correlation.engine import tiles
 from cion_jax.runtime.processes import start_up
 tracklet.BATCH_BYTES = 8192  # so that there are batches for everybody
 tiles.scale = lambda: tiles.Scale(block=8, product=64, batch=512, picked=True)

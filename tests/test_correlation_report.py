@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cion_jax.correlation_report import _from_all_videos, identities_sheet, print_summary
+from cion_jax.reporting.correlation_report import _from_all_videos, identities_sheet, print_summary
 from cion_jax.samples import SampleTable
 
 COLOURS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)])

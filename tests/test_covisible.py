@@ -93,10 +93,10 @@ def test_the_weakest_links_of_a_chain_are_named():
 
 def test_an_identity_that_swallows_others_is_warned_about():
     fair = np.repeat(np.arange(400), 3)
-    assert chaining.swallows(fair) is None
-    assert chaining.swallows(np.full(5, -1)) is None
+    assert chaining.chaining_warning(fair) is None
+    assert chaining.chaining_warning(np.full(5, -1)) is None
     chained = np.concatenate([fair, np.full(300, 400)])
-    assert "300 images, 20% of all and 100 times the median" in chaining.swallows(chained)
+    assert "300 images, 20% of all and 100 times the median" in chaining.chaining_warning(chained)
     assert chaining.sizes(chained) == {"median": 3, "p90": 3, "p99": 3, "largest": 300}
 
 

@@ -10,9 +10,10 @@ from PIL import Image
 from sklearn.metrics import average_precision_score
 
 from cion_jax import evaluate as command
-from cion_jax.evaluation import contact_sheet, curve, read_market1501, retrieval_scores
+from cion_jax.evaluation import read_market1501, retrieval_scores
 from cion_jax.evaluation.ranking import Related, match_ranks
 from cion_jax.evaluation.summary import summary
+from cion_jax.reporting.figures import contact_sheet, curve
 
 
 def cosine_distance(a, b) -> float:

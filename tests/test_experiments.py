@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from cion_jax.experiments import runs
-from cion_jax.experiments.__main__ import run_experiment
-from cion_jax.experiments.catalogue import EXPERIMENTS, Experiment
-from cion_jax.experiments.results import fitted, markdown, summarise
-from cion_jax.experiments.runs import training_seconds
-from cion_jax.experiments.statistics import fit_line, mean
-from cion_jax.pipeline import STAGES
+from cion_jax.configs.ablation import ROWS
+from cion_jax.experiments import run_experiment
+from cion_jax.pipeline.experiments import runs
+from cion_jax.pipeline.experiments.catalogue import EXPERIMENTS, Experiment
+from cion_jax.pipeline.experiments.results import fitted, markdown, summarise
+from cion_jax.pipeline.experiments.runs import training_seconds
+from cion_jax.pipeline.experiments.statistics import fit_line, mean
+from cion_jax.pipeline.stages import STAGES
 from cion_jax.samples import SampleTable, write_samples
-from configs.ablation import ROWS
 from tests import tiny
 
 ROOT = Path(__file__).parent.parent

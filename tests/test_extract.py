@@ -20,7 +20,7 @@ import cion_jax
 from cion_jax import extract as stage
 from cion_jax.conversion import write_weights
 from cion_jax.extract import aligned_samples, extract, list_samples, load_described
-from cion_jax.features import extract_features
+from cion_jax.features.extraction import extract_features
 from cion_jax.models import create_model
 from cion_jax.samples import IMAGENET_MEAN, IMAGENET_STD, SampleTable, read_samples, write_samples
 
@@ -252,7 +252,7 @@ def test_extracting_again_is_never_taken_for_complete_in_between(folder, tmp_pat
 _SLOW_EXTRACTION = """
 import sys, time
 import numpy as np
-from cion_jax import features as stage
+from cion_jax.features.extraction import extraction as stage
 from tests.test_extract import SIZE, Tiny, paths_in
 from pathlib import Path
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cion_jax.configs import demo
 from cion_jax.conversion import load_weights
 from cion_jax.extractor import (
     cosine_cross_entropy,
@@ -13,7 +14,6 @@ from cion_jax.extractor import (
     train_extractor,
 )
 from cion_jax.samples import SampleTable
-from configs import demo
 
 
 def unit(x):

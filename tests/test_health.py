@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cion_jax.distillation import watch as watching
+from cion_jax.distillation import monitor as watching
 from cion_jax.distillation.health import concerns
 from cion_jax.distillation.loader import Batch
+from cion_jax.distillation.monitor import Watch
 from cion_jax.distillation.provenance import check_continuation, fingerprint
-from cion_jax.distillation.watch import Watch
 from cion_jax.runtime.metrics import MetricsLog, read_metrics
 from cion_jax.samples import SampleTable
 

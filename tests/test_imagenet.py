@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from cion_jax.configs import base
 from cion_jax.conversion import read_weights, state_dict, write_weights
 from cion_jax.conversion.imagenet import initialise
 from cion_jax.convert import convert_imagenet
 from cion_jax.distillation.train import make_network
 from cion_jax.models import create_model
-from configs import base
 from tests.test_conversion import assert_same
 
 RNG = np.random.default_rng(0)

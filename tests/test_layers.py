@@ -13,8 +13,8 @@ from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
 from cion_jax.models import repvit
-from cion_jax.models.compiler import materialised, traced_for
-from cion_jax.models.convolution import convolve
+from cion_jax.models.backend.compiler import materialised, traced_for
+from cion_jax.models.backend.convolution import convolve
 from cion_jax.models.layers import (
     IBN,
     MLP,

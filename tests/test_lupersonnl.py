@@ -13,9 +13,9 @@ from cion_jax.distillation.sampler import IdentitySampler
 from cion_jax.distillation.schedules import make_curriculum
 from cion_jax.samples import UndecodableImage, check_images, load_image, open_images, read_samples
 from cion_jax.samples.ingest.decoding import BrokenVideo, Frame, read_frames
-from cion_jax.samples.packed import pack
-from cion_jax.samples.pickles import read_pickle
 from cion_jax.samples.readers import lupersonnl, read_dataset
+from cion_jax.samples.readers.pickles import read_pickle
+from cion_jax.samples.stores.packed import pack
 from tests.test_readers import make, rows
 
 CROPS = [

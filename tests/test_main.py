@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from cion_jax.configs import base, demo
 from cion_jax.models import list_models
-from cion_jax.pipeline import STAGES, Workdir, missing_data, remember_config, remembered, run_stages
-from configs import base, convnext_b, demo, resnet50_ibn, vit_b, zoo
+from cion_jax.pipeline.stages import STAGES, Workdir, missing_data, remember_config, remembered, run_stages
+from configs import convnext_b, resnet50_ibn, vit_b, zoo
 
 ROOT = Path(__file__).parent.parent
 # Settings that make the demo small enough for a test; everything else is as it is shown to users.

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cion_jax.samples.mot import read_mot
+from cion_jax.samples.motchallenge import read_mot
 
 GT = """1,1,912,484,97,109,0,7,1
 1,2,1338,418,167,379,1,1,1

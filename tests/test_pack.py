@@ -18,10 +18,10 @@ from cion_jax.samples import (
     check_images,
     load_image,
     open_images,
-    packed,
     write_samples,
 )
-from cion_jax.samples.packed import damaged_shards, is_packed, pack
+from cion_jax.samples.stores import packed
+from cion_jax.samples.stores.packed import damaged_shards, is_packed, pack
 from tests.tiny import IDENTITIES, write_crops
 
 

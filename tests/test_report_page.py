@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cion_jax.configs import demo
 from cion_jax.conversion import write_weights
 from cion_jax.correlation import correlate_to
 from cion_jax.evaluation import LabelledImages
 from cion_jax.evaluation.evidence import gather
 from cion_jax.models import create_model
-from cion_jax.pipeline import Workdir, remember_config, remembered
+from cion_jax.pipeline.report_page import write_page
+from cion_jax.pipeline.stages import Workdir, remember_config, remembered
 from cion_jax.report import reopened
-from cion_jax.report_page import write_page
 from cion_jax.reporting.data import data_section
 from cion_jax.reporting.page import Column, Page, Section, Table, Text, render
 from cion_jax.reporting.summary import Outcome, in_time, summary_section
 from cion_jax.runtime.config import flat
 from cion_jax.runtime.files import read_json, write_json
 from cion_jax.samples import SampleTable, write_samples
-from configs import demo
 from tests.browser import DESKTOP, PHONE, browser, screenshot, show
 
 TITLES = [

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from cion_jax.samples import open_images, read_samples
-from cion_jax.samples.packed import pack
+from cion_jax.samples.stores.packed import pack
 
 
 def make(root, *paths: str):

@@ -4,9 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cion_jax.correlation import correlate, linking, screen, tiles
-from cion_jax.correlation.centroids import Vectors
-from cion_jax.correlation.screen import Screen
+from cion_jax.correlation import correlate
+from cion_jax.correlation.engine import linking, screen, tiles
+from cion_jax.correlation.engine.centroids import Vectors
+from cion_jax.correlation.engine.screen import Screen
 from cion_jax.runtime.progress import silent
 from tests.correlation_oracle import wide_world
 

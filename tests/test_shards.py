@@ -12,7 +12,7 @@ from cion_jax.join import join
 from cion_jax.models import create_model
 from cion_jax.runtime.shards import WHOLE, Shard
 from cion_jax.samples import SampleTable, read_samples, write_samples
-from cion_jax.samples.packed import pack
+from cion_jax.samples.stores.packed import pack
 from tests.test_extract import SIZE, Tiny, run_command
 
 IMAGES, BATCH = 23, 4

@@ -31,7 +31,7 @@ from cion_jax.distillation.step import (
 )
 from cion_jax.models import create_model, list_models
 from cion_jax.runtime.mesh import DATA_AXIS, make_mesh, replicate, shard_batch
-from cion_jax.runtime.processes import is_first, start_up
+from cion_jax.runtime.processes import is_primary, start_up
 from tests import processes
 
 
@@ -281,5 +281,5 @@ def test_head_keys_and_unit_prototypes(batch_norm):
 if __name__ == "__main__":
     start_up()
     result = run(8, sgd())
-    if is_first():
+    if is_primary():
         Path(sys.argv[1]).write_bytes(pickle.dumps(result))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cion_jax.samples import SampleTable
-from cion_jax.samples.mot import read_mot
+from cion_jax.samples.motchallenge import read_mot
 from cion_jax.street import street_config
 from cion_jax.street.film import _visible, film_street, render_video
 from cion_jax.street.passages import FilmConfig, plan_video

@@ -14,20 +14,20 @@ import safetensors.torch
 import torch
 from flax import nnx
 
+from cion_jax.configs import base
 from cion_jax.conversion import load_state_dict, load_weights, read_weights, signature, state_dict, write_weights
 from cion_jax.conversion import weights as weights_module
 from cion_jax.conversion.candidates import fitting_models
 from cion_jax.conversion.loaders import loader_defects, loader_prefix
-from cion_jax.conversion.runs import head_state_dict, read_run
 from cion_jax.conversion.weights import read_file, reidzoo_prefix
 from cion_jax.convert import convert
 from cion_jax.distillation.head import Head
 from cion_jax.distillation.optimizer import make_optimizer
+from cion_jax.distillation.run_weights import head_state_dict, read_run
 from cion_jax.distillation.step import Network, create_state
 from cion_jax.models import create_model, list_models
 from cion_jax.models.registry import reidzoo
 from cion_jax.runtime.checkpoints import Checkpoints
-from configs import base
 from tests.test_conversion import as_tensors, assert_same, changed_state_dict, released_checkpoint
 
 TEST_MODELS = list_models("*_test")

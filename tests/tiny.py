@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image
 
+from cion_jax.configs import base
 from cion_jax.samples import SampleTable, write_samples
-from configs import base
 
 IDENTITIES = np.repeat(np.arange(8), 6)
 

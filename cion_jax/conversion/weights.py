@@ -16,12 +16,12 @@ from flax import nnx
 
 from cion_jax.conversion.candidates import misfit_hint
 from cion_jax.conversion.card import card_path, write_card
+from cion_jax.conversion.files.pth import read_pth
+from cion_jax.conversion.files.pth_writer import write_pth
+from cion_jax.conversion.files.safetensors_file import is_safetensors, read_safetensors, write_safetensors
+from cion_jax.conversion.files.unpickler import Tensor
 from cion_jax.conversion.loaders import PLAIN, WRAPPED
-from cion_jax.conversion.pth import read_pth
-from cion_jax.conversion.pth_writer import write_pth
-from cion_jax.conversion.safetensors_file import is_safetensors, read_safetensors, write_safetensors
 from cion_jax.conversion.state_dict import load_state_dict, state_dict
-from cion_jax.conversion.unpickler import Tensor
 from cion_jax.models.layers import BatchNorm
 
 NETWORKS = ("teacher", "student")

@@ -30,7 +30,7 @@ from scipy.special import betaincinv
 
 from cion_jax.correlation import checks, covisible
 from cion_jax.correlation.closure import numbered
-from cion_jax.correlation.distances import SHORTEST_SUM, TIE, directions, distance, exact_unit
+from cion_jax.correlation.engine.distances import SHORTEST_SUM, TIE, directions, distance, exact_unit
 from cion_jax.runtime.progress import Progress, silent
 
 TRACKLETS, PAIRS = 20_000, 50_000  # at most so many are drawn: 50 events at a rate of one in a thousand

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 from scipy import sparse
 
-from cion_jax.correlation.centroids import Groups
-from cion_jax.correlation.linking import pair_distances
+from cion_jax.correlation.engine.centroids import Groups
+from cion_jax.correlation.engine.linking import pair_distances
 
 LARGEST, WEAKEST = 5, 5  # how many identities are looked at, and how many links of each
 IMPLAUSIBLE_SHARE, IMPLAUSIBLE_FACTOR = 0.02, 50
@@ -61,7 +61,7 @@ def sizes(identities: np.ndarray) -> dict[str, float]:
     return {name: float(np.quantile(counts, q)) for name, q in quantiles.items()} if len(counts) else {}
 
 
-def swallows(identities: np.ndarray) -> str | None:
+def chaining_warning(identities: np.ndarray) -> str | None:
     """A warning where one identity has an implausible share of all images, else None."""
     counts = np.bincount(identities[identities >= 0])
     if not len(counts):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cion_jax.correlation.distances import row_blocks, squared_lengths, unit
+from cion_jax.correlation.engine.distances import row_blocks, squared_lengths, unit
 
 SHOWN = 5  # rows named in a message
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from cion_jax.correlation.centroids import Groups
-from cion_jax.correlation.linking import close_pairs
-from cion_jax.correlation.workers import Track
+from cion_jax.correlation.engine.centroids import Groups
+from cion_jax.correlation.engine.linking import close_pairs
+from cion_jax.correlation.engine.sharding import Track
 
 
 def link(

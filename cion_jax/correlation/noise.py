@@ -6,13 +6,13 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 
-from cion_jax.correlation import rounding
-from cion_jax.correlation.centroids import Groups, Vectors
 from cion_jax.correlation.checks import check_features, check_identities, check_threshold
-from cion_jax.correlation.distances import TIE, add_rows, row_blocks
-from cion_jax.correlation.linking import are_close, pair_distances
-from cion_jax.correlation.tiles import Windows, compare
-from cion_jax.correlation.workers import Track, from_all
+from cion_jax.correlation.engine import rounding
+from cion_jax.correlation.engine.centroids import Groups, Vectors
+from cion_jax.correlation.engine.distances import TIE, add_rows, row_blocks
+from cion_jax.correlation.engine.linking import are_close, pair_distances
+from cion_jax.correlation.engine.sharding import Track, all_gather
+from cion_jax.correlation.engine.tiles import Windows, compare
 from cion_jax.runtime.progress import Progress, silent
 
 
@@ -131,4 +131,4 @@ def _counted(
         identities = np.stack([rows[pairs[:, 0]], pairs[:, 1]], 1)
         close = are_close(identities, centroids, groups, features, sigma_drm)
         counts += np.bincount(pairs[close, 0], minlength=len(rows))
-    return from_all(counts[None]).sum(0)
+    return all_gather(counts[None]).sum(0)

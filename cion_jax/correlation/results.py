@@ -9,11 +9,11 @@ import numpy as np
 
 from cion_jax import samples as tables
 from cion_jax.correlation import chaining, covisible
+from cion_jax.correlation.levels import LevelResult, correlate
 from cion_jax.correlation.noise import noise
-from cion_jax.correlation.pipeline import LevelResult, correlate
 from cion_jax.correlation.scoring import pairwise_scores
 from cion_jax.runtime.files import write_json
-from cion_jax.runtime.processes import is_first
+from cion_jax.runtime.processes import is_primary
 from cion_jax.runtime.progress import progress
 
 # Of more identities than this, the pairs of Eq. 2 are counted for a sample of so many.
@@ -43,7 +43,7 @@ def correlate_to(
     """
     started = time.perf_counter()
     report_path = Path(out) / REPORT
-    if is_first() and report_path.exists() and not overwrite:
+    if is_primary() and report_path.exists() and not overwrite:
         raise ValueError(f"{report_path} exists: these results are complete; to replace them, set overwrite")
     table = read_correlatable(samples)
     features = open_features(features_path, len(table))
@@ -57,7 +57,7 @@ def correlate_to(
         "levels": entries,
         "seconds": round(time.perf_counter() - started, 3),
     }
-    if is_first():
+    if is_primary():
         _write(Path(out), table.with_columns(identity=identities), report)
     return report
 
@@ -144,7 +144,7 @@ def _entry(
         "seconds": round(result.seconds, 3),
         "seconds_noise": round(time.perf_counter() - started, 3),
     }
-    if warning := chaining.swallows(result.identities):
+    if warning := chaining.chaining_warning(result.identities):
         entry["warning"] = warning
     if moment is not None:
         entry["covisible_links"] = 0 if result.covisible is None else int(result.covisible.sum())

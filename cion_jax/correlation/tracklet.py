@@ -10,19 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from cion_jax.correlation import rounding
-from cion_jax.correlation.distances import SHORTEST_SUM, TIE, distance, similarities, unit
-from cion_jax.correlation.padding import padded_batches
-from cion_jax.correlation.workers import (
+from cion_jax.correlation.engine import rounding
+from cion_jax.correlation.engine.distances import SHORTEST_SUM, TIE, distance, similarities, unit
+from cion_jax.correlation.engine.padding import padded_batches
+from cion_jax.correlation.engine.sharding import (
     Track,
-    from_all,
+    all_gather,
+    bucketed,
     own_devices,
     own_share,
     padded_to_devices,
-    roomy,
     split_over_devices,
 )
-from cion_jax.runtime.mesh import one_ahead
+from cion_jax.runtime.mesh import double_buffered
 
 BATCH_BYTES = 24 * 2**20  # of images in float32 that are given to a device at once
 # Of tracklets of a middling length all products are taken at once. Of shorter ones few images leave, and of
@@ -73,14 +73,14 @@ class _Job:
     def run(self, tracklets: np.ndarray, dtype: Any, advance: Callable[[int], None]) -> np.ndarray:
         """Denoises the tracklets of these numbers; returns those that `dtype` leaves in doubt, of all processes."""
         doubtful = [np.zeros(0, np.int64)]
-        for batch, row, inside, found in one_ahead(self._denoised(tracklets, dtype)):
+        for batch, row, inside, found in double_buffered(self._denoised(tracklets, dtype)):
             kept, sums, doubt = (np.asarray(array)[: len(batch)] for array in found)
             self.excluded.append(row[inside & ~kept & ~doubt[:, None]])
             self.sums[batch[~doubt]] = sums[~doubt]
             self.settled.append(batch[~doubt])
             doubtful.append(batch[doubt])
             advance(int(self.lengths[batch[~doubt]].sum()))
-        return from_all(np.concatenate(doubtful))
+        return all_gather(np.concatenate(doubtful))
 
     def _denoised(self, tracklets: np.ndarray, dtype: Any) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, Any]]:
         """Batches: (numbers `[b]`, rows `[b, width]`, which of them are no padding, results on the device)."""
@@ -95,17 +95,17 @@ class _Job:
             inside = np.arange(width) < counts
             row = self.rows[np.where(inside, starts + np.arange(width), starts)]
             chunk = max(1, _chunk_bytes() // (width * row_bytes))
-            program = _program(mesh, dtype, min(chunk, roomy(-(-len(batch) // mesh.size))))
+            program = _program(mesh, dtype, min(chunk, bucketed(-(-len(batch) // mesh.size))))
             images = padded_to_devices(mesh, self.features[row], self.lengths[batch])
             yield batch, row, inside, program(np.asarray(self.sigma_cst, dtype), images)
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
         """What `denoise_tracklets` returns, of all processes."""
         kept = np.ones(len(self.features), bool)
-        kept[from_all(np.concatenate(self.excluded))] = False
+        kept[all_gather(np.concatenate(self.excluded))] = False
         if jax.process_count() > 1:
             own = np.concatenate(self.settled)
-            self.sums[from_all(own)] = from_all(self.sums[own])
+            self.sums[all_gather(own)] = all_gather(self.sums[own])
         return kept, self.sums
 
 

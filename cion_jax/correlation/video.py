@@ -6,11 +6,11 @@ says how many each has.
 
 import numpy as np
 
-from cion_jax.correlation.centroids import Groups, Vectors
-from cion_jax.correlation.distances import TIE, unit
-from cion_jax.correlation.linking import close_pairs, pair_distances, pairs_of
-from cion_jax.correlation.tiles import Windows, compare
-from cion_jax.correlation.workers import Track, from_all
+from cion_jax.correlation.engine.centroids import Groups, Vectors
+from cion_jax.correlation.engine.distances import TIE, unit
+from cion_jax.correlation.engine.linking import close_pairs, pair_distances, pairs_of
+from cion_jax.correlation.engine.sharding import Track, all_gather
+from cion_jax.correlation.engine.tiles import Windows, compare
 
 
 def reassign(
@@ -57,7 +57,7 @@ def _nearest(
     vectors = Vectors.of_images(images)
     centroids = denoised.centroids
     windows, lengths = _own_videos(owners, video_lengths)
-    candidates = from_all(pairs_of(compare(vectors, centroids, windows, lengths, sigma_cst, track)))
+    candidates = all_gather(pairs_of(compare(vectors, centroids, windows, lengths, sigma_cst, track)))
     away = pair_distances(vectors, centroids, candidates)
     slack = vectors.slack[candidates[:, 0]] + centroids.slack[candidates[:, 1]]
 

@@ -15,19 +15,19 @@ from cion_jax.conversion.imagenet import initialise
 from cion_jax.distillation.augmentation import Augmentation, make_views, sample_keys
 from cion_jax.distillation.head import Head
 from cion_jax.distillation.loader import Batch, load_batches
+from cion_jax.distillation.monitor import Watch
 from cion_jax.distillation.optimizer import make_optimizer
 from cion_jax.distillation.provenance import check_continuation, provenance
 from cion_jax.distillation.sampler import IdentitySampler, identity_sizes
 from cion_jax.distillation.schedules import Curriculum, Schedule, Stage, cosine_schedule, make_curriculum
 from cion_jax.distillation.step import LossSettings, Network, TrainState, create_state, make_train_step
-from cion_jax.distillation.watch import Watch
 from cion_jax.models import create_model
 from cion_jax.models.backbone import Backbone
 from cion_jax.runtime.checkpoints import Checkpoints, to_shape
 from cion_jax.runtime.config import Config
 from cion_jax.runtime.mesh import make_mesh, replicate, shard_batch
 from cion_jax.runtime.metrics import MetricsLog
-from cion_jax.runtime.processes import check_shared, is_first
+from cion_jax.runtime.processes import check_shared, is_primary
 from cion_jax.runtime.progress import console, progress
 from cion_jax.runtime.termination import Terminated, Termination
 from cion_jax.samples import SampleTable
@@ -59,7 +59,7 @@ def pretrain(config: Config, table: SampleTable, images: Path, workdir: Path) ->
         first_step = int(state.step)
         with MetricsLog(workdir / "metrics.jsonl", first_step=first_step) as log, Termination() as termination:
             state = run.train(state, checkpoints, log, termination)
-    if is_first():
+    if is_primary():
         student, teacher = ((state.student, state.student_stats), (state.teacher, state.teacher_stats))
         write_weights(run.network(*student).backbone, workdir / "student.pth", about=run.about("student"))
         write_weights(run.network(*teacher).backbone, workdir / "teacher.pth", about=run.about("teacher"))

@@ -1,7 +1,6 @@
-"""Evaluation: benchmark layouts, retrieval scores, re-ranking, probes, and the pictures of a report."""
+"""Evaluation: benchmark layouts, retrieval scores, re-ranking and probes."""
 
 from cion_jax.evaluation.benchmark import Benchmark, LabelledImages
-from cion_jax.evaluation.figures import contact_sheet, curve, histograms
 from cion_jax.evaluation.market1501 import read_market1501
 from cion_jax.evaluation.msmt17 import read_msmt17
 from cion_jax.evaluation.probes import ProbeScores, probe
@@ -14,9 +13,6 @@ __all__ = [
     "LabelledImages",
     "ProbeScores",
     "RetrievalScores",
-    "contact_sheet",
-    "curve",
-    "histograms",
     "probe",
     "read_market1501",
     "read_msmt17",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cion_jax.evaluation.distances import blocks
-from cion_jax.runtime.mesh import one_ahead
+from cion_jax.runtime.mesh import double_buffered
 
 # Distances `[queries, gallery]` of the queries with these numbers: computed when they are asked for.
 DistancesOf = Callable[[np.ndarray], Any]
@@ -49,7 +49,7 @@ def ranks_of_matches(distances_of: DistancesOf, gallery: int, related: Sequence[
     computed = ((queries, distances_of(queries)) for queries in blocks(len(related), gallery))
     found: list[np.ndarray] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for queries, block in one_ahead(computed):
+        for queries, block in double_buffered(computed):
             found += pool.map(match_ranks, np.asarray(block), [related[query] for query in queries])
     return found
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cion_jax.models.backbone import Backbone
-from cion_jax.models.compiler import materialised
+from cion_jax.models.backend.compiler import materialised
 from cion_jax.models.layers import Conv, LayerNorm, Linear, gelu
 
 

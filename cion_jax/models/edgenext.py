@@ -14,7 +14,7 @@ from flax import nnx
 from jax import lax
 
 from cion_jax.models import convnext
-from cion_jax.models.compiler import materialised
+from cion_jax.models.backend.compiler import materialised
 from cion_jax.models.layers import Conv, LayerNorm, Linear, gelu
 
 

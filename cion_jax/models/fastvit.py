@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cion_jax.models.backbone import Backbone
-from cion_jax.models.compiler import materialised
+from cion_jax.models.backend.compiler import materialised
 from cion_jax.models.fuse import fold, fold_behind, identity, parallel, scale
 from cion_jax.models.layers import (
     Attention,

@@ -16,7 +16,7 @@ from flax import nnx
 from jax import lax
 from jax.core import Tracer
 
-from cion_jax.models.convolution import convolve
+from cion_jax.models.backend.convolution import convolve
 
 Initializer = Callable[[jax.Array, tuple[int, ...]], jax.Array]
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cion_jax.models.backbone import Backbone
-from cion_jax.models.compiler import materialised
+from cion_jax.models.backend.compiler import materialised
 from cion_jax.models.fuse import fold, identity, parallel
 from cion_jax.models.layers import BatchNorm, Conv, Identity, conv_before_norm, gelu
 from cion_jax.models.squeeze_excite import SqueezeExcite

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cion_jax.models.backbone import Backbone
-from cion_jax.models.convolution import taps
+from cion_jax.models.backend.convolution import taps
 from cion_jax.models.layers import Attention, BatchNorm, Conv, LayerNorm, Linear, truncated_normal_02
 from cion_jax.models.transformer import Block, Stem, resize_positions
 

@@ -16,7 +16,7 @@ from cion_jax.models.vit import STRIDE, ViT
 from cion_jax.reporting.drawing import jpeg
 from cion_jax.reporting.page import Crop, Section, Strip, Strips, Text
 from cion_jax.samples import IMAGENET_MEAN, IMAGENET_STD, UndecodableImage, resize
-from cion_jax.samples.sources import Images
+from cion_jax.samples.stores.sources import Images
 
 IMAGES = 6
 _HEIGHT = 128  # pixels that maps are drawn with

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cion_jax.reporting.page import Crop
 from cion_jax.samples import UndecodableImage
-from cion_jax.samples.sources import Images
+from cion_jax.samples.stores.sources import Images
 
 CROP_HEIGHT = 128  # pixels: what a page shows, with some to spare for dense screens
 # Okabe and Ito's colours, told apart with any colour vision; dashes tell lines apart in print.

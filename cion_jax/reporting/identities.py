@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cion_jax.correlation_report import sheet_rows
+from cion_jax.reporting.correlation_report import sheet_rows
 from cion_jax.reporting.drawing import crops
 from cion_jax.reporting.noise import LEVELS
 from cion_jax.reporting.page import Section, Strip, Strips, Text
 from cion_jax.samples import SampleTable
-from cion_jax.samples.sources import Images
+from cion_jax.samples.stores.sources import Images
 from cion_jax.samples.table import pc
 
 _LINKS = 8

@@ -33,7 +33,7 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
 
-def one_ahead(results: Iterable[Item]) -> Iterator[Item]:
+def double_buffered(results: Iterable[Item]) -> Iterator[Item]:
     """Asks for a result before it gives the one before away, so that devices work while the host does."""
     waiting: list[Item] = []
     for result in results:

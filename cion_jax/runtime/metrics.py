@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from cion_jax.runtime.files import atomic_path
-from cion_jax.runtime.processes import is_first
+from cion_jax.runtime.processes import is_primary
 
 
 class MetricsLog:
@@ -19,7 +19,7 @@ class MetricsLog:
 
     def __init__(self, path: str | Path, *, first_step: int):
         self._file, self._board = None, None
-        if is_first():
+        if is_primary():
             self._file = _continued(Path(path), first_step)
             self._board = _tensorboard(Path(path).parent / "tensorboard", first_step)
 

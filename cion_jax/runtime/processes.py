@@ -78,7 +78,7 @@ def start_up(
         _initialize(address, count, index, cluster_detection_method="deactivate")
 
 
-def is_first() -> bool:
+def is_primary() -> bool:
     """Whether this is the process that writes files and talks to people."""
     return jax.process_index() == 0
 
@@ -99,14 +99,14 @@ def check_shared(folder: Path) -> None:
     if jax.process_count() == 1:
         return
     own = secrets.randbits(32)
-    if is_first():
+    if is_primary():
         folder.mkdir(parents=True, exist_ok=True)
         _mark(folder, own).touch()
     try:
         token = int(multihost_utils.broadcast_one_to_all(np.uint32(own)))  # arrives when the mark is there
         seen = from_each([_appears(_mark(folder, token))])[:, 0]
     finally:
-        if is_first():
+        if is_primary():
             _mark(folder, own).unlink()
     if not seen.all():
         raise ValueError(
@@ -162,4 +162,4 @@ def _initialize(*process: Any, **options: Any) -> None:
         heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         shutdown_timeout_seconds=SHUTDOWN_SECONDS,
     )
-    console.quiet = not is_first()
+    console.quiet = not is_primary()

@@ -11,7 +11,7 @@ from cion_jax.samples.images import (
     load_image,
     resize,
 )
-from cion_jax.samples.sources import check_images, open_images
+from cion_jax.samples.stores.sources import check_images, open_images
 from cion_jax.samples.table import SampleTable
 
 __all__ = [

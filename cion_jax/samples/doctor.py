@@ -20,7 +20,7 @@ from cion_jax.runtime.progress import Progress, progress, silent
 from cion_jax.samples.contents import contents, in_words, spread
 from cion_jax.samples.formats import read_samples
 from cion_jax.samples.images import UndecodableImage, decode_image
-from cion_jax.samples.sources import Images, open_images
+from cion_jax.samples.stores.sources import Images, open_images
 from cion_jax.samples.table import EXAMPLES, SampleTable
 
 _IMAGES_PER_JOB = 64

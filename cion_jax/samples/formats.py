@@ -21,7 +21,7 @@ import pyarrow.json
 import pyarrow.parquet
 
 from cion_jax.runtime.files import atomic_path, read_json
-from cion_jax.samples.folder import read_folder
+from cion_jax.samples.stores.folder import read_folder
 from cion_jax.samples.table import COLUMNS, INTEGER_COLUMNS, SampleTable
 
 ROWS_PER_WRITE = 65536

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from cion_jax.samples import SampleTable
-from cion_jax.samples.mot import read_mot
+from cion_jax.samples.motchallenge import read_mot
 from cion_jax.street.tracker import NOBODY
 
 _SAME = 0.5  # overlap (IoU) from which a box shows a person

@@ -25,7 +25,7 @@ from cion_jax.runtime.workers import apart
 from cion_jax.samples.formats import write_samples
 from cion_jax.samples.ingest.settings import IngestSettings
 from cion_jax.samples.ingest.video import about_part, crops_of, ingest_video, tracks_of
-from cion_jax.samples.packed import open_shard, pack
+from cion_jax.samples.stores.packed import open_shard, pack
 from cion_jax.samples.table import SampleTable
 
 _COUNTS = ("frames", "tracklets", "crops", "seconds")

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from cion_jax.samples.mot import read_mot
+from cion_jax.samples.motchallenge import read_mot
 
 
 class Detections(NamedTuple):

@@ -13,7 +13,7 @@ from cion_jax.runtime.files import atomic_path, read_json, write_json
 from cion_jax.samples.ingest.crops import cut, encode
 from cion_jax.samples.ingest.decoding import Frame, read_frames
 from cion_jax.samples.ingest.tracks import NOBODY, Tracked, Tracks
-from cion_jax.samples.packed import write_shard
+from cion_jax.samples.stores.packed import write_shard
 
 _CROPS, _TRACKS, _ABOUT = "crops.parquet", "tracks.txt", "about.json"
 _NEWS = 100  # frames from one word about progress to the next

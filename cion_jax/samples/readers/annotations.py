@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cion_jax.samples.formats import read_samples
 from cion_jax.samples.readers.reading import Reading
-from cion_jax.samples.sources import check_images
+from cion_jax.samples.stores.sources import check_images
 
 
 def read_cional(root: Path) -> Reading:

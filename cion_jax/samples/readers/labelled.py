@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from cion_jax.samples.folder import EXTENSIONS
 from cion_jax.samples.readers.reading import Reading, integers, parse_names
-from cion_jax.samples.sources import check_images
+from cion_jax.samples.stores.folder import EXTENSIONS
+from cion_jax.samples.stores.sources import check_images
 from cion_jax.samples.table import SampleTable, pc
 
 SPLITS = ("train", "train+val")

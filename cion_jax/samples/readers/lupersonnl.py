@@ -17,12 +17,12 @@ import numpy as np
 import pyarrow as pa
 
 from cion_jax.runtime.progress import console, progress
-from cion_jax.samples.folder import read_folder
 from cion_jax.samples.ingest.decoding import BrokenVideo, Frame, read_frames
-from cion_jax.samples.lmdb_images import LmdbImages, is_lmdb
-from cion_jax.samples.pickles import read_pickle
 from cion_jax.samples.readers.cutting import cut_boxes
+from cion_jax.samples.readers.pickles import read_pickle
 from cion_jax.samples.readers.reading import Reading, integers, parse_names
+from cion_jax.samples.stores.folder import read_folder
+from cion_jax.samples.stores.lmdb_images import LmdbImages, is_lmdb
 from cion_jax.samples.table import EXAMPLES, SampleTable, pc
 
 _KEYS, _DETECTIONS, _VIDEOS = "keys.pkl", "dets", "videos"

@@ -13,7 +13,7 @@ import pyarrow as pa
 from cion_jax.runtime.progress import progress
 from cion_jax.samples.images import load_image
 from cion_jax.samples.ingest.decoding import EXTENSIONS, Frame, read_frames
-from cion_jax.samples.mot import MotBoxes, read_mot
+from cion_jax.samples.motchallenge import MotBoxes, read_mot
 from cion_jax.samples.readers.cutting import cut_boxes
 from cion_jax.samples.readers.reading import Reading
 from cion_jax.samples.table import SampleTable

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from cion_jax.samples.folder import read_folder
 from cion_jax.samples.readers.reading import Reading, integers, parse_names
+from cion_jax.samples.stores.folder import read_folder
 from cion_jax.samples.table import SampleTable
 
 

@@ -31,7 +31,7 @@ def own_share(items: Sequence[Item]) -> Sequence[Item]:
     return items[jax.process_index() :: jax.process_count()]
 
 
-def from_all(found: np.ndarray) -> np.ndarray:
+def all_gather(found: np.ndarray) -> np.ndarray:
     """Puts together, along the first axis, what each process found; the same on all of them."""
     if jax.process_count() == 1:
         return found
@@ -50,7 +50,7 @@ def split_over_devices(function: Callable[[Any, Any], Any], mesh: Mesh) -> Calla
 
 def padded_to_devices(mesh: Mesh, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
     """The arrays with zeros after their first axis, which the devices of `mesh` then divide evenly."""
-    count = mesh.size * roomy(-(-len(arrays[0]) // mesh.size))
+    count = mesh.size * bucketed(-(-len(arrays[0]) // mesh.size))
     return tuple(padded_to(count, array) for array in arrays)
 
 
@@ -61,7 +61,7 @@ def padded_to(count: int, array: np.ndarray) -> np.ndarray:
     return np.concatenate([array, np.zeros((count - len(array), *array.shape[1:]), array.dtype)])
 
 
-def roomy(count: int) -> int:
+def bucketed(count: int) -> int:
     """The next of the few counts that programs are compiled for: eight to an octave."""
     step = 2 ** max((count - 1).bit_length() - 4, 0)
     return 2 ** (count - 1).bit_length() if count <= 8 else -(-count // step) * step

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from cion_jax.experiments.catalogue import Experiment
-from cion_jax.experiments.statistics import CONFIDENCE, Estimate, fit_line, mean
+from cion_jax.pipeline.experiments.catalogue import Experiment
+from cion_jax.pipeline.experiments.statistics import CONFIDENCE, Estimate, fit_line, mean
 
 # Retrieval scores that tables and plots show; the JSON has all of every run.
 SCORES = {"mAP": "mAP", "rank1": "Rank-1"}

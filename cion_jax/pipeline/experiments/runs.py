@@ -18,17 +18,17 @@ from typing import Any
 import jax
 import numpy as np
 
+from cion_jax.configs.ablation import ROWS, ablate
 from cion_jax.distillation.train import plan
 from cion_jax.evaluation import read_market1501
-from cion_jax.experiments.catalogue import Experiment
-from cion_jax.pipeline import STAGES, Workdir, missing_data, remember_config, run_stages
+from cion_jax.pipeline.experiments.catalogue import Experiment
+from cion_jax.pipeline.stages import STAGES, Workdir, missing_data, remember_config, run_stages
 from cion_jax.pretrain import trained_on
 from cion_jax.runtime.config import Config
 from cion_jax.runtime.files import read_json
 from cion_jax.runtime.metrics import read_metrics
 from cion_jax.runtime.progress import console
 from cion_jax.samples import SampleTable, read_samples
-from configs.ablation import ROWS, ablate
 
 _TRAINING = ("pretrain", "evaluate", "export")
 _CORRELATION = ("extractor", "extract", "correlate")

@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 
 from cion_jax.samples.images import load_image, read_file
-from cion_jax.samples.lmdb_images import LmdbImages, is_lmdb
-from cion_jax.samples.packed import PackedImages, Paths, is_packed
+from cion_jax.samples.stores.lmdb_images import LmdbImages, is_lmdb
+from cion_jax.samples.stores.packed import PackedImages, Paths, is_packed
 from cion_jax.samples.table import EXAMPLES, SampleTable
 
 

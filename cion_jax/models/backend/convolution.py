@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from cion_jax.models.compiler import on_cpu
+from cion_jax.models.backend.compiler import on_cpu
 
 # Up to this many output positions the unfolded patches stay in cache, and one matrix product wins.
 _SMALL_MAP = 64

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from cion_jax.conversion.unpickler import Storage, Tensor, Unpickler
+from cion_jax.conversion.files.unpickler import Storage, Tensor, Unpickler
 
 _STREAM_START = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 # What `zipfile` raises on archives that are truncated or changed, wherever the damage is.

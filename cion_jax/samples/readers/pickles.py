@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cion_jax.runtime.pickled import NUMPY_SCALARS, NumpyType
+from cion_jax.runtime.unpickling import NUMPY_SCALARS, NumpyType
 
 
 class _Refused(ValueError):

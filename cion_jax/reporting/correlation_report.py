@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from cion_jax.correlation.calibration import CONFIDENCE, Calibration
-from cion_jax.evaluation.figures import contact_sheet, histograms
+from cion_jax.reporting.figures import contact_sheet, histograms
 from cion_jax.samples import SampleTable, UndecodableImage, open_images
-from cion_jax.samples.sources import Images
+from cion_jax.samples.stores.sources import Images
 
 _SHEET_ROWS, _SHEET_COLUMNS, _SHEET_LARGEST = 12, 14, 4
 _BINS = np.linspace(0, 2, 101)

@@ -5,10 +5,10 @@ import functools
 
 import numpy as np
 
-from cion_jax.correlation import rounding
 from cion_jax.correlation.closure import groups
-from cion_jax.correlation.distances import SHORTEST_SUM, add_rows, squared_lengths, sums_by_label
-from cion_jax.correlation.exact import ExactCentroids
+from cion_jax.correlation.engine import rounding
+from cion_jax.correlation.engine.distances import SHORTEST_SUM, add_rows, squared_lengths, sums_by_label
+from cion_jax.correlation.engine.exact import ExactCentroids
 
 
 @dataclasses.dataclass(frozen=True)

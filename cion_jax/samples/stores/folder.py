@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from cion_jax.samples.lmdb_images import is_lmdb
-from cion_jax.samples.packed import is_packed
+from cion_jax.samples.stores.lmdb_images import is_lmdb
+from cion_jax.samples.stores.packed import is_packed
 
 # What a file name ends in, in any case, to be taken for an image. Kinds that not every Pillow decodes are among them:
 # such a file is better named as undecodable than passed over.

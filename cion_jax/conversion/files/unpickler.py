@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
-from cion_jax.runtime.pickled import NUMPY_SCALARS
+from cion_jax.runtime.unpickling import NUMPY_SCALARS
 
 STORAGES = {
     "DoubleStorage": np.float64,

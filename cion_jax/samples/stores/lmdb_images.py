@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cion_jax.samples.images import UndecodableImage, decode_image
-from cion_jax.samples.packed import Paths
+from cion_jax.samples.stores.packed import Paths
 
 _DATA = "data.mdb"
 # LMDB refuses a second environment of one database in a process; this finds the first while somebody holds it.

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from cion_jax.experiments.catalogue import Experiment
-from cion_jax.experiments.results import SCORES, fitted
+from cion_jax.pipeline.experiments.catalogue import Experiment
+from cion_jax.pipeline.experiments.results import SCORES, fitted
 from cion_jax.runtime.files import atomic_path
 
 _RUNS = dict(color="gray", s=12, alpha=0.7, zorder=3, label="runs")

@@ -10,14 +10,14 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from cion_jax.experiments.catalogue import EXPERIMENTS, Experiment
-from cion_jax.experiments.figures import draw
-from cion_jax.experiments.results import markdown, summarise
-from cion_jax.experiments.runs import execute_all, plan_runs
+from cion_jax.configs import demo
+from cion_jax.pipeline.experiments.catalogue import EXPERIMENTS, Experiment
+from cion_jax.pipeline.experiments.figures import draw
+from cion_jax.pipeline.experiments.results import markdown, summarise
+from cion_jax.pipeline.experiments.runs import execute_all, plan_runs
 from cion_jax.runtime.commands import run
 from cion_jax.runtime.config import Config
 from cion_jax.runtime.files import atomic_path, write_json
-from configs import demo
 
 
 def main(argv: list[str]) -> None:

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from cion_jax.correlation import checks, covisible, cross_video, video
-from cion_jax.correlation.centroids import Groups
 from cion_jax.correlation.chaining import LargeIdentity, largest_identities
 from cion_jax.correlation.closure import numbered
+from cion_jax.correlation.engine.centroids import Groups
+from cion_jax.correlation.engine.sharding import Track
 from cion_jax.correlation.tracklet import denoise_tracklets
-from cion_jax.correlation.workers import Track
 from cion_jax.runtime.progress import Progress, silent
 
 

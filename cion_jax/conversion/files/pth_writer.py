@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from cion_jax.conversion.unpickler import STORAGES
+from cion_jax.conversion.files.unpickler import STORAGES
 from cion_jax.runtime.files import atomic_path
 
 _STORAGE_OF = {np.dtype(dtype): name for name, dtype in STORAGES.items()}

@@ -14,19 +14,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from cion_jax.correlation import screen
-from cion_jax.correlation.centroids import Vectors
-from cion_jax.correlation.distances import similarities
-from cion_jax.correlation.padding import padded_batches
-from cion_jax.correlation.workers import (
+from cion_jax.correlation.engine import screen
+from cion_jax.correlation.engine.centroids import Vectors
+from cion_jax.correlation.engine.distances import similarities
+from cion_jax.correlation.engine.padding import padded_batches
+from cion_jax.correlation.engine.sharding import (
     Track,
+    bucketed,
     own_devices,
     own_share,
     padded_to_devices,
-    roomy,
     split_over_devices,
 )
-from cion_jax.runtime.mesh import one_ahead, replicate
+from cion_jax.runtime.mesh import double_buffered, replicate
 
 _FEWEST_ROWS = 64  # that programs are compiled for
 _FEWEST_WORDS = 2**12  # likewise
@@ -143,7 +143,7 @@ def compare(
             yield chosen, _program(mesh, shape, scale())(shared, places)
 
     with track(sum(len(batch) for _, batch in batches)) as advance:
-        for chosen, words in one_ahead(survivors()):
+        for chosen, words in double_buffered(survivors()):
             yield _inside(windows, chosen, *_bits(words))
             advance(len(chosen))
 
@@ -170,7 +170,7 @@ def _on_device(rows: Vectors, columns: Vectors, sigma: float) -> _Shared:
     chosen = screen.choose(rows, columns, sigma)
 
     def factors(vectors: Vectors) -> jax.Array:
-        room = roomy(max(len(vectors), _FEWEST_ROWS)) - len(vectors) + _widest()
+        room = bucketed(max(len(vectors), _FEWEST_ROWS)) - len(vectors) + _widest()
         return chosen.factors(vectors, room)
 
     first = factors(rows)
@@ -241,7 +241,7 @@ def _nonzero(words: jax.Array) -> tuple[np.ndarray, np.ndarray]:
     if scale().picked:
         flat = words.reshape(-1)
         count = int(jnp.count_nonzero(flat))
-        place = jnp.flatnonzero(flat, size=roomy(max(count, _FEWEST_WORDS)), fill_value=0)
+        place = jnp.flatnonzero(flat, size=bucketed(max(count, _FEWEST_WORDS)), fill_value=0)
         return np.asarray(place)[:count], np.asarray(flat[place])[:count]
     flat = np.asarray(words).reshape(-1)
     place = np.flatnonzero(flat)

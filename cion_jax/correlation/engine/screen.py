@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cion_jax.correlation import rounding
-from cion_jax.correlation.centroids import Vectors
-from cion_jax.correlation.distances import squared_lengths
+from cion_jax.correlation.engine import rounding
+from cion_jax.correlation.engine.centroids import Vectors
+from cion_jax.correlation.engine.distances import squared_lengths
 
 _SHARES = (1 / 4, 1 / 3, 1 / 2, 2 / 3)  # of d that are tried as k
 _SAMPLE = 256

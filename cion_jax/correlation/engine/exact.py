@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cion_jax.correlation.distances import SHORTEST_SUM, distance, exact_unit
+from cion_jax.correlation.engine.distances import SHORTEST_SUM, distance, exact_unit
 
 _IMAGES_AT_ONCE = 2**13
 _PAIRS_AT_ONCE = 2**12

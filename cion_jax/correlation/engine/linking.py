@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from cion_jax.correlation.centroids import Groups, Vectors
-from cion_jax.correlation.distances import TIE, distance
-from cion_jax.correlation.tiles import Windows, compare
-from cion_jax.correlation.workers import Track, from_all
+from cion_jax.correlation.engine.centroids import Groups, Vectors
+from cion_jax.correlation.engine.distances import TIE, distance
+from cion_jax.correlation.engine.sharding import Track, all_gather
+from cion_jax.correlation.engine.tiles import Windows, compare
 
 _PAIRS_AT_ONCE = 2**9  # in the cache of a CPU
 
@@ -27,7 +27,7 @@ def close_pairs(
     """
     centroids = groups.centroids
     candidates = pairs_of(compare(centroids, centroids, Windows.within(lengths, half_width), lengths, sigma, track))
-    pairs = from_all(candidates[are_close(candidates, centroids, groups, features, sigma)])
+    pairs = all_gather(candidates[are_close(candidates, centroids, groups, features, sigma)])
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 

@@ -1,0 +1,1 @@
+"""The settings of every stage, and the configurations that the package itself uses."""

@@ -1,0 +1,60 @@
+"""The whole method on rendered people, on two CPU cores in under ten minutes. No data needed.
+
+    python -m cion_jax.main --config=configs/demo.py --workdir=runs/demo
+
+Everything is small: 128x64 crops seen at 64x32, a ResNet of 0.7 M parameters, a few hundred steps. Thresholds and
+method are the paper's. The settings were chosen on streets of other seeds than the one shown.
+"""
+
+from ml_collections import ConfigDict
+
+from cion_jax.configs import base
+
+
+def get_config() -> ConfigDict:
+    config = base.get_config()
+    config.stages = ("street", "extractor", "extract", "correlate", "pretrain", "evaluate", "export")
+    config.model = "resnet_test"
+    # Settings of `cion_jax.street.StreetConfig`; more people and videos make it any size.
+    config.street = ConfigDict(
+        dict(
+            seed=0,
+            labelled_people=300,
+            crawl_people=140,
+            crawl_videos=40,
+            people_per_video=16,
+            benchmark_people=100,
+            benchmark_distractors=100,
+            benchmark_junk=50,
+            camera_strength=0.4,
+            occlusion=0.3,
+            background=0.05,
+            switch_rate=0.1,
+        )
+    )
+
+    config.extractor.model = "resnet_test"
+    config.extractor.size = (64, 32)
+    config.extractor.batch_size = 256
+    config.extractor.training.update(dict(steps=600, batch_size=64, temperature=0.15, canvas=(128, 64)))
+
+    pretrain = config.pretrain
+    pretrain.group_by = ("tracklet", "identity")
+    pretrain.batch_size = 64
+    pretrain.epochs = 3
+    pretrain.curriculum.stage_epochs = (0,)
+    pretrain.curriculum.images_per_identity = (2,)
+    pretrain.compute_dtype = "float32"
+    pretrain.canvas = (128, 64)
+    pretrain.loader_threads = 2
+    pretrain.log_every = 10
+    # Small batches need batch normalisation in the head, a faster teacher, and a blur that fits the small views.
+    pretrain.head.update(dict(prototypes=1024, hidden_dim=256, bottleneck_dim=64, batch_norm=True))
+    pretrain.teacher.update(dict(momentum=0.97, momentum_end=0.99))
+    pretrain.optimizer.update(dict(learning_rate=4e-3, warmup_epochs=0.3, freeze_last_layer_epochs=0.0))
+    pretrain.views.update(dict(global_size=(64, 32), local_views=0, blur_sigma=(0.1, 1.0)))
+    pretrain.checkpoint.every_steps = 100
+
+    config.evaluate.size = (64, 32)
+    config.evaluate.batch_size = 256
+    return config

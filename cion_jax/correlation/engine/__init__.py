@@ -1,0 +1,1 @@
+"""Distances between millions of vectors, computed in tiles on all devices and decided exactly."""

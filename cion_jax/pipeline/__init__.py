@@ -1,0 +1,1 @@
+"""The stages that `cion_jax.main` runs in one folder, and what they leave there."""
