@@ -21,6 +21,7 @@ import numpy as np
 from absl import flags
 from flax import nnx
 
+from cion_jax.conversion import load_with_provenance
 from cion_jax.evaluation import (
     Benchmark,
     KReciprocal,
@@ -33,7 +34,7 @@ from cion_jax.evaluation import (
 )
 from cion_jax.evaluation.evidence import gather
 from cion_jax.evaluation.summary import summary, table
-from cion_jax.extract import check_weights_given, define_model_flags, extract_features, load_described
+from cion_jax.extract import check_weights_given, define_model_flags, extract_features
 from cion_jax.models import create_model, list_models
 from cion_jax.runtime.commands import run
 from cion_jax.runtime.files import write_json
@@ -169,7 +170,7 @@ def main(argv: list[str]) -> None:
     reports = []
     for network in chosen:
         model = create_model(network.model)
-        about = load_described(model, network.weights) if network.weights else {}
+        about = load_with_provenance(model, network.weights) if network.weights else {}
         for target in targets:
             report = network._asdict() | {"dataset": target.dataset, "root": target.root}
             if network.weights:

@@ -24,7 +24,7 @@ from absl import flags
 from flax import nnx
 
 import cion_jax
-from cion_jax.conversion import load_weights
+from cion_jax.conversion import load_with_provenance
 from cion_jax.features.extraction import DTYPES, RGB, Extraction, extract_features
 from cion_jax.models import create_model
 from cion_jax.runtime.commands import run
@@ -132,21 +132,13 @@ def _described_model() -> tuple[nnx.Module, dict[str, Any]]:
     model = create_model(values.model)
     if not values.weights:
         return model, {"model": values.model, "weights": None}
-    return model, {"model": values.model, **load_described(model, values.weights)}
+    return model, {"model": values.model, **load_with_provenance(model, values.weights)}
 
 
 def check_weights_given(weights: str | Sequence[str] | None, *, random_weights: bool) -> None:
     """Raises ValueError unless there are either `weights` or `random_weights`, of `define_model_flags`."""
     if bool(weights) == random_weights:
         raise ValueError("give the model's weights with --weights=FILE, or --random_weights for an untrained one")
-
-
-def load_described(model: nnx.Module, path: str | os.PathLike) -> dict[str, str]:
-    """Fills `model` as `load_weights` does; returns what tells these weights from others, for `extract`'s `about`."""
-    taken = load_weights(model, path)
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"weights": Path(path).name, "weights_sha256": digest, "weights_taken": taken}
 
 
 def list_samples(samples: str | os.PathLike | None, images: str | os.PathLike, out: str | os.PathLike) -> SampleTable:

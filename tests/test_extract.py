@@ -18,8 +18,8 @@ from PIL import Image
 
 import cion_jax
 from cion_jax import extract as stage
-from cion_jax.conversion import write_weights
-from cion_jax.extract import aligned_samples, extract, list_samples, load_described
+from cion_jax.conversion import load_with_provenance, write_weights
+from cion_jax.extract import aligned_samples, extract, list_samples
 from cion_jax.features.extraction import extract_features
 from cion_jax.models import create_model
 from cion_jax.samples import IMAGENET_MEAN, IMAGENET_STD, SampleTable, read_samples, write_samples
@@ -192,7 +192,7 @@ def test_the_users_table_is_not_replaced_by_the_description(folder, tmp_path):
 def test_weights_are_described(tmp_path):
     write_weights(create_model("resnet_ibn_test", rngs=nnx.Rngs(1)), tmp_path / "w.pth")
     model = create_model("resnet_ibn_test")
-    assert load_described(model, tmp_path / "w.pth") == {
+    assert load_with_provenance(model, tmp_path / "w.pth") == {
         "weights": "w.pth",
         "weights_sha256": hashlib.sha256((tmp_path / "w.pth").read_bytes()).hexdigest(),
         "weights_taken": "section 'teacher', keys under 'module.backbone.'",

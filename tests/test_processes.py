@@ -52,13 +52,13 @@ def test_one_process_that_fails_says_why_and_ends_the_others(tmp_path):
 
 
 TOGETHER = """
-import jax
+import numpy as np
 from cion_jax.runtime import processes
 from cion_jax.runtime.commands import run
 
 def main(argv):
     while True:
-        print(processes.from_each([1]), flush=True)
+        print(processes.all_gather(np.ones((1, 1))), flush=True)
 
 run(main, shares_work=True)
 """

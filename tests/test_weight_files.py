@@ -33,6 +33,12 @@ from tests.test_conversion import as_tensors, assert_same, changed_state_dict, r
 TEST_MODELS = list_models("*_test")
 
 
+def loaded(name, path, **options):
+    model = create_model(name, **options)
+    load_weights(model, path)
+    return model
+
+
 def changed_model(name):
     model = create_model(name)
     load_state_dict(model, changed_state_dict(name))
@@ -50,7 +56,7 @@ def test_safetensors_are_written_and_read_bit_by_bit(name, tmp_path):
     assert_same({key: others[key].numpy() for key in arrays}, arrays)
     with safetensors.safe_open(tmp_path / "w.safetensors", "np") as file:
         assert file.metadata() == {"model": name}
-    assert_same(state_dict(create_model(name, weights=tmp_path / "w.safetensors")), arrays)
+    assert_same(state_dict(loaded(name, tmp_path / "w.safetensors")), arrays)
     torch.save(others, tmp_path / "bare.pth")
     got, _ = read_weights(tmp_path / "bare.pth")
     assert_same({key: got[key] for key in arrays}, arrays)
@@ -238,13 +244,13 @@ def test_what_cannot_be_written_is_refused_before_anything_is_read(tmp_path):
 def test_a_misfit_names_the_model_that_fits(tmp_path):
     write_weights(changed_model("vit_test"), tmp_path / "w.pth")
     with pytest.raises(ValueError, match=r"w\.pth [^~]*the keys and shapes of vit_test"):
-        create_model("resnet_test", weights=tmp_path / "w.pth")
+        loaded("resnet_test", tmp_path / "w.pth")
     with pytest.raises(ValueError, match=r"the keys and shapes of vit_test"):
         convert("resnet_test", tmp_path / "w.pth", tmp_path / "to.pth")
     arrays = as_tensors(changed_state_dict("vit_test")) | {"fc.weight": torch.ones(3)}
     torch.save(arrays, tmp_path / "w.pth")
     with pytest.raises(ValueError, match=r"\+ fc\.weight \(3,\)[^~]*no model of this package has exactly these"):
-        create_model("vit_test", weights=tmp_path / "w.pth")
+        loaded("vit_test", tmp_path / "w.pth")
 
 
 @pytest.mark.slow
@@ -260,13 +266,13 @@ def test_weights_with_nan_are_refused(tmp_path):
     arrays["layer1.0.conv1.weight"][0, 0] = np.nan
     torch.save(as_tensors(arrays), tmp_path / "w.pth")
     with pytest.raises(ValueError, match=r"! layer1\.0\.conv1\.weight has 9 values that are NaN or infinite"):
-        create_model("resnet_test", weights=tmp_path / "w.pth")
+        loaded("resnet_test", tmp_path / "w.pth")
 
 
-def test_create_model_with_weights_is_silent_and_in_training_mode(tmp_path, capsys):
+def test_loading_weights_is_silent_and_leaves_the_model_in_training_mode(tmp_path, capsys):
     write_weights(changed_model("resnet_test"), tmp_path / "w.pth")
     capsys.readouterr()
-    model = create_model("resnet_test", weights=tmp_path / "w.pth", dtype=jnp.bfloat16)
+    model = loaded("resnet_test", tmp_path / "w.pth", dtype=jnp.bfloat16)
     assert capsys.readouterr().out == ""
     assert not model.bn1.use_running_average and model.dtype == jnp.bfloat16
     assert_same(state_dict(model), changed_state_dict("resnet_test"))

@@ -1,6 +1,5 @@
 """The card beside a weight file: what the weights are, how to feed them, and what they may be used for."""
 
-import hashlib
 import math
 import os
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from typing import Any
 from flax import nnx
 
 import cion_jax
-from cion_jax.runtime.files import read_json, write_json
+from cion_jax.runtime.files import read_json, sha256_of_file, write_json
 from cion_jax.samples.images import IMAGENET_MEAN, IMAGENET_STD
 
 # The terms of ReIDZoo and CION-AL, in short: appendix A.3 of the paper.
@@ -55,7 +54,7 @@ def write_card(path: str | os.PathLike, model: nnx.Module, about: Mapping[str, A
         "licence": LICENCE,
         "intended_use": INTENDED_USE,
         "versions": {"cion_jax": cion_jax.__version__} | {name: metadata.version(name) for name in ("jax", "flax")},
-        "sha256": _sha256(path),
+        "sha256": sha256_of_file(path),
     }
     write_json(card_path(path), card)
 
@@ -65,14 +64,9 @@ def training_of(path: str | os.PathLike) -> dict[str, Any]:
     if not card_path(path).exists():
         return {}
     card = read_json(card_path(path))
-    if card.get("sha256") != _sha256(path):
+    if card.get("sha256") != sha256_of_file(path):
         return {}
     return {name: card[name] for name in ("model", "weights", "input_size", "mean", "std", "data", "config")}
-
-
-def _sha256(path: str | os.PathLike) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _parameters(model: nnx.Module) -> list[nnx.Param]:

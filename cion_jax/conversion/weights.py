@@ -9,6 +9,7 @@ there too, as `module.head.` or `head.`, and a student beside the teacher.
 import dataclasses
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from cion_jax.conversion.files.unpickler import Tensor
 from cion_jax.conversion.loaders import PLAIN, WRAPPED
 from cion_jax.conversion.state_dict import load_state_dict, state_dict
 from cion_jax.models.layers import BatchNorm
+from cion_jax.runtime.files import sha256_of_file
 
 NETWORKS = ("teacher", "student")
 # Where others keep the state dict of their only network.
@@ -98,6 +100,16 @@ def load_weights(model: nnx.Module, path: str | os.PathLike, *, which: str = "te
     except ValueError as error:
         raise ValueError(f"{path} ({where}): {error}\n{misfit_hint(arrays)}") from None
     return where
+
+
+def load_with_provenance(model: nnx.Module, path: str | os.PathLike) -> dict[str, str]:
+    """Fills `model` as `load_weights` does and returns what identifies the weights.
+
+    Returns:
+        The file's name (`weights`), its SHA-256 (`weights_sha256`) and the section taken (`weights_taken`).
+    """
+    taken = load_weights(model, path)
+    return {"weights": Path(path).name, "weights_sha256": sha256_of_file(path), "weights_taken": taken}
 
 
 def write_weights(

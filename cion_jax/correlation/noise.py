@@ -11,8 +11,9 @@ from cion_jax.correlation.engine import rounding
 from cion_jax.correlation.engine.centroids import Groups, Vectors
 from cion_jax.correlation.engine.distances import TIE, add_rows, row_blocks
 from cion_jax.correlation.engine.linking import are_close, pair_distances
-from cion_jax.correlation.engine.sharding import Track, all_gather
+from cion_jax.correlation.engine.sharding import Track
 from cion_jax.correlation.engine.tiles import Windows, compare
+from cion_jax.runtime.processes import all_gather
 from cion_jax.runtime.progress import Progress, silent
 
 

@@ -15,7 +15,6 @@ from cion_jax.correlation.engine.distances import SHORTEST_SUM, TIE, distance, s
 from cion_jax.correlation.engine.padding import padded_batches
 from cion_jax.correlation.engine.sharding import (
     Track,
-    all_gather,
     bucketed,
     own_devices,
     own_share,
@@ -23,6 +22,7 @@ from cion_jax.correlation.engine.sharding import (
     split_over_devices,
 )
 from cion_jax.runtime.mesh import double_buffered
+from cion_jax.runtime.processes import all_gather
 
 BATCH_BYTES = 24 * 2**20  # of images in float32 that are given to a device at once
 # Of tracklets of a middling length all products are taken at once. Of shorter ones few images leave, and of

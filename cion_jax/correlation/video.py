@@ -9,8 +9,9 @@ import numpy as np
 from cion_jax.correlation.engine.centroids import Groups, Vectors
 from cion_jax.correlation.engine.distances import TIE, unit
 from cion_jax.correlation.engine.linking import close_pairs, pair_distances, pairs_of
-from cion_jax.correlation.engine.sharding import Track, all_gather
+from cion_jax.correlation.engine.sharding import Track
 from cion_jax.correlation.engine.tiles import Windows, compare
+from cion_jax.runtime.processes import all_gather
 
 
 def reassign(

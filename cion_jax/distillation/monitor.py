@@ -7,11 +7,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 
 import jax
+import numpy as np
 
 from cion_jax.distillation.health import concerns
 from cion_jax.distillation.loader import Batch
 from cion_jax.runtime.metrics import MetricsLog, check_finite
-from cion_jax.runtime.processes import from_each
+from cion_jax.runtime.processes import all_gather
 from cion_jax.runtime.progress import console
 
 # Off a terminal there is no bar to look at; a job's output gets a line at most this often.
@@ -82,7 +83,7 @@ class Watch:
         """
         values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
         elapsed = time.perf_counter() - self._since
-        each = from_each((self._replaced, self._waited / elapsed))
+        each = all_gather(np.array([[self._replaced, self._waited / elapsed]], np.float32))
         values["images_per_second"] = self._steps * self._batch_size / elapsed
         values["input_wait"] = float(each[:, 1].max())
         values["undecodable_images"] = float(each[:, 0].sum())

@@ -14,7 +14,7 @@ from cion_jax.conversion.state_dict import state_dict
 from cion_jax.conversion.weights import NETWORKS, Weights
 from cion_jax.distillation.head import Head
 from cion_jax.models import create_model
-from cion_jax.models.registry import remember_order
+from cion_jax.models.definition_order import record_definition_order
 from cion_jax.runtime.checkpoints import read_checkpoint
 
 
@@ -58,7 +58,7 @@ def head_state_dict(head: Head) -> dict[str, np.ndarray]:
 
 def _create_head(embed_dim: int, settings: Mapping[str, Any]) -> Head:
     head = Head(embed_dim, rngs=nnx.Rngs(0), **settings)
-    remember_order(head)
+    record_definition_order(head)
     return head
 
 

@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from cion_jax.models.definition_order import record_definition_order
 from cion_jax.models.layers import BatchNorm, Conv, Identity, Linear
-from cion_jax.models.registry import remember_order
 
 Model = TypeVar("Model", bound=nnx.Module)
 # a child of the module whose fused() is running: declared as what it was, by now a convolution or projection
@@ -38,7 +38,7 @@ def fuse(model: Model) -> Model:
     copy = nnx.clone(model)
     copy.eval()
     fused = nnx.recursive_map(lambda path, node: _fused(node), copy)
-    remember_order(fused)
+    record_definition_order(fused)
     return fused
 
 

@@ -10,7 +10,6 @@ import difflib
 import fnmatch
 import functools
 import importlib
-import os
 from collections.abc import Callable
 from importlib import resources
 from typing import Any
@@ -19,6 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cion_jax.models.backbone import Backbone
+from cion_jax.models.definition_order import record_definition_order
 
 # family module -> its class
 FAMILIES = {
@@ -65,16 +65,14 @@ class ModelInfo:
 def create_model(
     name: str,
     *,
-    weights: str | os.PathLike | None = None,
     rngs: nnx.Rngs | None = None,
     dtype: jnp.dtype | None = None,
     **overrides,
 ) -> Backbone:
-    """A backbone in training mode, newly initialised or with the weights of a file.
+    """A newly initialised backbone in training mode; `cion_jax.conversion.load_weights` fills it from a file.
 
     Args:
         name: one of `list_models()`.
-        weights: `.pth` or `.safetensors` that fits exactly: ReIDZoo's, or any that `read_weights` reads.
         rngs: source of the initial weights; seed 0 when left out.
         dtype: compute dtype, float32 when left out. Parameters and statistics are float32 whatever it is.
         overrides: settings of the family to change, such as `last_stride=2` for a ResNet.
@@ -97,11 +95,7 @@ def create_model(
             )
     settings = dataclasses.replace(settings, **overrides)
     model = family(settings, rngs=rngs or nnx.Rngs(0), dtype=dtype or jnp.float32)
-    remember_order(model)
-    if weights is not None:
-        from cion_jax.conversion import load_weights  # imported here, as it imports the models
-
-        load_weights(model, weights)
+    record_definition_order(model)
     return model
 
 
@@ -120,19 +114,6 @@ def model_info(name: str) -> ModelInfo:
     if name not in zoo:
         raise ValueError(f"{name!r} is not one of ReIDZoo's models{_closest(name, list(zoo))}")
     return zoo[name]
-
-
-def remember_order(model: nnx.Module) -> None:
-    """Notes on every module the order in which its attributes were defined.
-
-    Flax sorts attributes by name when it splits and merges modules; the order of a PyTorch state dict is the
-    order of definition. Call it once on a new model, or on one with new parts; the note survives `nnx.split`,
-    `nnx.merge` and `nnx.eval_shape`.
-    """
-    for _, module in nnx.iter_modules(model):
-        if not isinstance(module, nnx.List) and not hasattr(module, "definition_order"):
-            order = tuple(key for key in vars(module) if not key.startswith("_"))
-            module.definition_order = order  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @functools.cache

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 from flax import nnx
 from ml_collections import ConfigDict
 
-from cion_jax.conversion import load_weights, write_weights
+from cion_jax.conversion import load_weights, load_with_provenance, write_weights
 from cion_jax.conversion.card import card_path, training_of
 from cion_jax.conversion.imagenet import initialise
 from cion_jax.correlation import correlate_to
 from cion_jax.evaluate import evaluate
 from cion_jax.evaluation import read_market1501
-from cion_jax.extract import aligned_samples, extract, load_described
+from cion_jax.extract import aligned_samples, extract
 from cion_jax.extractor import create_extractor, train_extractor
 from cion_jax.models import create_model, list_models
 from cion_jax.models.neck import BNNeck
@@ -280,7 +280,7 @@ def _load_extractor(config: Config, workdir: Workdir) -> tuple[BNNeck | nnx.Modu
     """The extractor, and which it is."""
     name = config.extractor.model
     model = create_extractor(name) if "extractor" in config.stages else create_model(name)
-    return model, {"model": name, **load_described(model, workdir.extractor)}
+    return model, {"model": name, **load_with_provenance(model, workdir.extractor)}
 
 
 def _extract(config: Config, workdir: Workdir) -> None:
@@ -327,7 +327,8 @@ def _evaluate(config: Config, workdir: Workdir) -> None:
 def _export(config: Config, workdir: Workdir) -> None:
     """The teacher of the last grouping, as ReIDZoo has it; its card tells the same as in the run."""
     teacher = workdir.runs / config.pretrain.group_by[-1] / "teacher.pth"
-    model = create_model(config.model, weights=teacher)
+    model = create_model(config.model)
+    load_weights(model, teacher)
     write_weights(model, workdir.checkpoint, about=training_of(teacher))
 
 

@@ -6,6 +6,7 @@ file under its final name is complete whatever was interrupted (Ctrl-C, ``kill -
 
 import contextlib
 import glob
+import hashlib
 import json
 import os
 import shutil
@@ -61,6 +62,12 @@ def read_json(path: str | os.PathLike, **options: Any) -> Any:
         raise ValueError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a JSON file ({error}); it may be truncated, write it again") from error
+
+
+def sha256_of_file(path: str | os.PathLike) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _remove(path: Path) -> None:

@@ -10,7 +10,7 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +83,18 @@ def is_primary() -> bool:
     return jax.process_index() == 0
 
 
-def from_each(values: Sequence[float]) -> np.ndarray:
-    """What every process measured, `[processes, values]`; all processes must call this together."""
-    own = np.asarray(values, np.float32)
-    return multihost_utils.process_allgather(own) if jax.process_count() > 1 else own[None]
+def all_gather(array: np.ndarray) -> np.ndarray:
+    """Concatenates the arrays of all processes along the first axis; every process gets the result.
+
+    All processes must call this together. Their arrays may differ in length along the first axis only.
+    """
+    if jax.process_count() == 1:
+        return array
+    counts = multihost_utils.process_allgather(np.array(len(array)))
+    padded = np.zeros((counts.max(), *array.shape[1:]), array.dtype)
+    padded[: len(array)] = array
+    gathered = multihost_utils.process_allgather(padded)
+    return np.concatenate([part[:count] for part, count in zip(gathered, counts, strict=True)])
 
 
 def check_shared(folder: Path) -> None:
@@ -104,7 +112,7 @@ def check_shared(folder: Path) -> None:
         _mark(folder, own).touch()
     try:
         token = int(multihost_utils.broadcast_one_to_all(np.uint32(own)))  # arrives when the mark is there
-        seen = from_each([_appears(_mark(folder, token))])[:, 0]
+        seen = all_gather(np.array([_appears(_mark(folder, token))]))
     finally:
         if is_primary():
             _mark(folder, own).unlink()

@@ -6,8 +6,9 @@ import numpy as np
 
 from cion_jax.correlation.engine.centroids import Groups, Vectors
 from cion_jax.correlation.engine.distances import TIE, distance
-from cion_jax.correlation.engine.sharding import Track, all_gather
+from cion_jax.correlation.engine.sharding import Track
 from cion_jax.correlation.engine.tiles import Windows, compare
+from cion_jax.runtime.processes import all_gather
 
 _PAIRS_AT_ONCE = 2**9  # in the cache of a CPU
 

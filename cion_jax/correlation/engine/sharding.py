@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 
 from cion_jax.runtime.mesh import DATA_AXIS, make_mesh
@@ -29,17 +28,6 @@ def own_devices() -> Mesh:
 def own_share(items: Sequence[Item]) -> Sequence[Item]:
     """The items that fall to this process."""
     return items[jax.process_index() :: jax.process_count()]
-
-
-def all_gather(found: np.ndarray) -> np.ndarray:
-    """Puts together, along the first axis, what each process found; the same on all of them."""
-    if jax.process_count() == 1:
-        return found
-    counts = multihost_utils.process_allgather(np.array(len(found)))
-    padded = np.zeros((counts.max(), *found.shape[1:]), found.dtype)
-    padded[: len(found)] = found
-    gathered = multihost_utils.process_allgather(padded)
-    return np.concatenate([part[:count] for part, count in zip(gathered, counts, strict=True)])
 
 
 def split_over_devices(function: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any, Any], Any]:
