@@ -9,8 +9,11 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from cion_jax.pipeline.stages import Workdir, missing_data, remember_config, run_stages
-from cion_jax.report import write_report
+from cion_jax.pipeline.run_report import write_report
+from cion_jax.pipeline.settings import remember_config
+from cion_jax.pipeline.stages import run_stages
+from cion_jax.pipeline.validate import missing_data
+from cion_jax.pipeline.workdir import Workdir
 from cion_jax.runtime.commands import run
 
 

@@ -1,78 +1,16 @@
-"""What a run of `cion_jax.main` has to say: a page, `report.html`; one table, `report.json`; and pictures.
+"""Writes the report of a run of `cion_jax.main` again, however far the run has come: one page, `report.html`.
 
-    python -m cion_jax.report --workdir=DIR
-
-writes the page anew of what is in a workdir, however far the run has come.
+python -m cion_jax.report --workdir=DIR
 """
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from absl import flags
 from rich.console import Console
-from rich.table import Table
 
-from cion_jax.pipeline.report_page import NETWORKS, write_page
-from cion_jax.pipeline.stages import Workdir, remembered
-from cion_jax.reporting.correlation_report import identities_sheet, print_summary
-from cion_jax.reporting.figures import curve
+from cion_jax.pipeline.report_page import write_page
+from cion_jax.pipeline.run_report import reopened
 from cion_jax.runtime.commands import run
-from cion_jax.runtime.config import Config
-from cion_jax.runtime.files import read_json, write_json
-from cion_jax.runtime.metrics import read_metrics
-from cion_jax.samples import read_samples
-
-
-def write_report(config: Config, workdir: Workdir) -> None:
-    """Gathers the results of all stages in `report.json`, `report.html` and pictures, and prints them."""
-    report: dict[str, Any] = {"seconds": read_json(workdir.seconds) if workdir.seconds.exists() else {}}
-    if "correlate" in config.stages:
-        report["correlation"] = read_json(workdir.correlation / "report.json")
-        identified = read_samples(workdir.correlation / "identities.parquet")
-        identities_sheet(identified, workdir.images, workdir.root / "identities.png")
-    if "pretrain" in config.stages:
-        loss_curve(config, workdir)
-    if "evaluate" in config.stages:
-        report["retrieval"] = read_json(workdir.scores)
-    if "export" in config.stages:
-        report["checkpoint"] = str(workdir.checkpoint)
-    write_json(workdir.root / "report.json", report)
-    write_page(reopened(workdir.root))
-    print_report(report, workdir)
-
-
-def reopened(root: Path) -> Workdir:
-    """The workdir that a run has left in `root`, with the config it was made with."""
-    return Workdir(root, remembered(root))
-
-
-def print_report(report: dict[str, Any], workdir: Workdir) -> None:
-    if "correlation" in report:
-        print_summary(report["correlation"])
-    console = Console()
-    if "retrieval" in report:
-        table = Table("network", "mAP", "Rank-1", title="Retrieval on the benchmark")
-        for name, scores in report["retrieval"].items():
-            table.add_row(NETWORKS[name], f"{scores['mAP']:.1%}", f"{scores['rank1']:.1%}")
-        console.print(table)
-    if "checkpoint" in report:
-        console.print(f"Checkpoint (PyTorch, as in ReIDZoo): {report['checkpoint']}", highlight=False)
-    pictures = ", ".join(sorted(p.name for p in workdir.root.glob("*.png")))
-    console.print(f"In {workdir.root}: report.html, report.json, {pictures}", highlight=False)
-
-
-def loss_curve(config: Config, workdir: Workdir) -> None:
-    """`loss.png`: the loss of every pre-training run."""
-    lines = {}
-    for by in config.pretrain.group_by:
-        log = read_metrics(_metrics(workdir, by))
-        lines[NETWORKS[by]] = tuple(np.asarray([line[name] for line in log]) for name in ("step", "loss"))
-    curve(lines, workdir.root / "loss.png", x_label="step", y_label="loss", title="Self-distillation (Eq. 9)")
-
-
-def _metrics(workdir: Workdir, by: str) -> Path:
-    return workdir.runs / by / "metrics.jsonl"
 
 
 def main(argv: list[str]) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cion_jax.correlate import calibrate_to
 from cion_jax.correlation import calibration
 from cion_jax.correlation.calibration import Evidence, calibrate
+from cion_jax.reporting.calibration import calibrate_to
 from cion_jax.reporting.correlation_report import print_calibration
 from cion_jax.samples import SampleTable, write_samples
 from tests.correlation_oracle import dist, make_world

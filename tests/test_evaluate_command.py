@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cion_jax import evaluate as command
 from cion_jax.evaluation import Benchmark, KReciprocal, read_msmt17
+from cion_jax.evaluation import run as command
 from cion_jax.evaluation.summary import summary, table
 
 PEOPLE = ((220, 30, 30), (30, 220, 30), (30, 30, 220))

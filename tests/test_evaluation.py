@@ -9,8 +9,8 @@ from flax import nnx
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
-from cion_jax import evaluate as command
 from cion_jax.evaluation import read_market1501, retrieval_scores
+from cion_jax.evaluation import run as command
 from cion_jax.evaluation.ranking import Related, match_ranks
 from cion_jax.evaluation.summary import summary
 from cion_jax.reporting.figures import contact_sheet, curve

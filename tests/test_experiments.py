@@ -12,9 +12,9 @@ import pytest
 import scipy.stats
 
 from cion_jax.configs.ablation import ROWS
-from cion_jax.experiments import run_experiment
 from cion_jax.pipeline.experiments import runs
 from cion_jax.pipeline.experiments.catalogue import EXPERIMENTS, Experiment
+from cion_jax.pipeline.experiments.experiment import run_experiment
 from cion_jax.pipeline.experiments.results import fitted, markdown, summarise
 from cion_jax.pipeline.experiments.runs import training_seconds
 from cion_jax.pipeline.experiments.statistics import fit_line, mean

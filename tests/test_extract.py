@@ -17,10 +17,10 @@ from flax import nnx
 from PIL import Image
 
 import cion_jax
-from cion_jax import extract as stage
 from cion_jax.conversion import load_with_provenance, write_weights
-from cion_jax.extract import aligned_samples, extract, list_samples
+from cion_jax.features import store
 from cion_jax.features.extraction import extract_features
+from cion_jax.features.store import aligned_samples, extract, list_samples
 from cion_jax.models import create_model
 from cion_jax.samples import IMAGENET_MEAN, IMAGENET_STD, SampleTable, read_samples, write_samples
 
@@ -243,7 +243,7 @@ def test_extracting_again_is_never_taken_for_complete_in_between(folder, tmp_pat
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stage, "write_samples", interrupted)
+    monkeypatch.setattr(store, "write_samples", interrupted)
     with pytest.raises(KeyboardInterrupt):
         extract(Tiny(), table, folder, out, about={}, size=SIZE)
     assert not out.with_suffix(".json").exists()
@@ -252,7 +252,7 @@ def test_extracting_again_is_never_taken_for_complete_in_between(folder, tmp_pat
 _SLOW_EXTRACTION = """
 import sys, time
 import numpy as np
-from cion_jax.features.extraction import extraction as stage
+from cion_jax.features import extraction as stage
 from tests.test_extract import SIZE, Tiny, paths_in
 from pathlib import Path
 

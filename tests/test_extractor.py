@@ -7,12 +7,8 @@ from PIL import Image
 
 from cion_jax.configs import demo
 from cion_jax.conversion import load_weights
-from cion_jax.extractor import (
-    cosine_cross_entropy,
-    create_extractor,
-    supervised_contrastive_loss,
-    train_extractor,
-)
+from cion_jax.features.extractor import create_extractor, train_extractor
+from cion_jax.features.losses import cosine_cross_entropy, supervised_contrastive_loss
 from cion_jax.samples import SampleTable
 
 

@@ -13,7 +13,10 @@ import torch
 
 from cion_jax.configs import base, demo
 from cion_jax.models import list_models
-from cion_jax.pipeline.stages import STAGES, Workdir, missing_data, remember_config, remembered, run_stages
+from cion_jax.pipeline.settings import remember_config, remembered
+from cion_jax.pipeline.stages import STAGES, run_stages
+from cion_jax.pipeline.validate import missing_data
+from cion_jax.pipeline.workdir import Workdir
 from configs import convnext_b, resnet50_ibn, vit_b, zoo
 
 ROOT = Path(__file__).parent.parent

@@ -15,8 +15,9 @@ from cion_jax.evaluation import LabelledImages
 from cion_jax.evaluation.evidence import gather
 from cion_jax.models import create_model
 from cion_jax.pipeline.report_page import write_page
-from cion_jax.pipeline.stages import Workdir, remember_config, remembered
-from cion_jax.report import reopened
+from cion_jax.pipeline.run_report import reopened
+from cion_jax.pipeline.settings import remember_config, remembered
+from cion_jax.pipeline.workdir import Workdir
 from cion_jax.reporting.data import data_section
 from cion_jax.reporting.page import Column, Page, Section, Table, Text, render
 from cion_jax.reporting.summary import Outcome, in_time, summary_section

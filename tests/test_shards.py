@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from cion_jax.conversion import write_weights
-from cion_jax.extract import aligned_samples, extract, shard_file
-from cion_jax.join import join
+from cion_jax.features.joining import join
+from cion_jax.features.store import aligned_samples, extract, shard_file
 from cion_jax.models import create_model
 from cion_jax.runtime.shards import WHOLE, Shard
 from cion_jax.samples import SampleTable, read_samples, write_samples

@@ -17,7 +17,7 @@ from cion_jax.evaluation.evidence import Evidence
 from cion_jax.models import create_model
 from cion_jax.models.vit import MODELS as VITS
 from cion_jax.models.vit import ViT
-from cion_jax.pipeline.stages import Workdir
+from cion_jax.pipeline.workdir import Workdir
 from cion_jax.reporting.attention import IMAGES, attention_section
 from cion_jax.reporting.data import data_section
 from cion_jax.reporting.embedding import embedding_section

@@ -3,7 +3,7 @@
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -62,6 +62,22 @@ def run(main: Callable[[list[str]], None], *, shares_work: bool = False) -> None
             processes.leave(1)
 
     app.run(guarded)
+
+
+def define_model_flags() -> None:
+    """Defines the flags of every command that runs a model."""
+    flags.DEFINE_string("model", None, "Name of the model, for example resnet50_ibn.", required=True)
+    flags.DEFINE_string("weights", None, "Its weights: a ReIDZoo .pth, or a file written by convert.")
+    flags.DEFINE_bool("random_weights", False, "Use the model untrained, instead of --weights.")
+    flags.DEFINE_integer("height", 256, "Height that images are resized to.", lower_bound=1)
+    flags.DEFINE_integer("width", 128, "Width that images are resized to.", lower_bound=1)
+    flags.DEFINE_integer("batch_size", 64, "Images per batch.", lower_bound=1)
+
+
+def check_weights_given(weights: str | Sequence[str] | None, *, random_weights: bool) -> None:
+    """Raises ValueError unless there are either `weights` or `random_weights`, of `define_model_flags`."""
+    if bool(weights) == random_weights:
+        raise ValueError("give the model's weights with --weights=FILE, or --random_weights for an untrained one")
 
 
 def fail(message: str) -> None:

@@ -1,0 +1,47 @@
+"""Checks of a config before any stage runs."""
+
+from pathlib import Path
+
+from cion_jax.evaluation import read_market1501
+from cion_jax.models import create_model, list_models
+from cion_jax.pipeline.stages import STAGES
+from cion_jax.runtime.config import Config
+
+
+def missing_data(config: Config) -> str | None:
+    """Why the config can't run as it is, before any work is done; None if it can.
+
+    Raises ValueError for an unknown model and a benchmark that is not one.
+    """
+    stages = config.stages
+    if unknown := [name for name in stages if name not in STAGES]:
+        return f"unknown stages {unknown}; choose from {', '.join(STAGES)}"
+    for name in (config.model, config.extractor.model):
+        if name not in list_models():
+            create_model(name)  # raises, naming the closest models
+    needed = {}
+    if "ingest" in stages:
+        needed["ingest.videos"] = config.ingest.videos
+    if "street" not in stages:
+        if "ingest" not in stages and {"extract", "correlate", "pretrain"} & set(stages):
+            needed |= {"data.samples": config.data.samples, "data.images": config.data.images}
+        if "evaluate" in stages:
+            needed["evaluate.root"] = config.evaluate.root
+        if "extractor" in stages:
+            return "the extractor stage trains on the street; train one on your own labels with cion_jax.extractor"
+    if "extract" in stages and "extractor" not in stages:
+        needed["extractor.weights"] = config.extractor.weights
+    absent = [name for name, value in needed.items() if not value or not Path(value).exists()]
+    if not absent:
+        if "evaluate.root" in needed:
+            read_market1501(config.evaluate.root)  # a wrong folder is told now, not after training
+        return None
+    settings = "\n".join(
+        f"  --config.{name}=...  ({f'{needed[name]!r} does not exist' if needed[name] else 'not given'})"
+        for name in absent
+    )
+    return (
+        f"this config needs data that are not there. Give\n{settings}\n"
+        "or see the whole pipeline run on rendered people, with no data at all:\n"
+        "  python -m cion_jax.main --config=configs/demo.py --workdir=runs/demo"
+    )
