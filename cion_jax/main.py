@@ -1,7 +1,7 @@
 """From person crops to a pre-trained checkpoint: `python -m cion_jax.main --config=configs/demo.py --workdir=DIR`.
 
-Runs the stages that the config names, each skipped when its output is already complete, and closes with one table
-and `report.json`.
+Runs the stages that the config names, each skipped when its output is already complete, and closes with a
+summary, `report.json` and `report.html`.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`report.html`: what the files of a workdir say, one section after the other, as far as they are there."""
+"""`report.html`: one section per stage, made from the files that a workdir holds so far."""
 
 import platform
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from cion_jax.evaluation.evidence import Evidence
 from cion_jax.models import create_model
 from cion_jax.models.vit import MODELS as VITS
 from cion_jax.models.vit import ViT
-from cion_jax.pipeline.workdir import Workdir
+from cion_jax.pipeline.workdir import Workdir, config_file
 from cion_jax.reporting.attention import IMAGES, attention_section
 from cion_jax.reporting.data import data_section
 from cion_jax.reporting.embedding import embedding_section
@@ -34,8 +34,8 @@ from cion_jax.samples import SampleTable, open_images, read_samples
 from cion_jax.samples.contents import contents
 from cion_jax.samples.doctor import examine
 
-MOST_EXAMINED = 100_000  # images that are decoded unasked, to say what is wrong with them
-# What a network is called, by what training took for one identity.
+MOST_EXAMINED = 100_000  # images that the report decodes by itself to find defects
+# Names of the networks, by the grouping they were trained on.
 NETWORKS = {
     "untrained": "untrained",
     "image": "pre-trained, every image by itself (DINO)",
@@ -47,7 +47,7 @@ NETWORKS = {
 
 
 def write_page(workdir: Workdir) -> Path:
-    """Writes `report.html` of what is in `workdir`; a section whose files are missing or unusable is named with why."""
+    """Writes `report.html`; a section whose files are missing or unreadable is listed with the reason."""
     sections: list[Section] = []
     left_out: list[tuple[str, str]] = []
     for title, make in _SECTIONS.items():
@@ -56,12 +56,10 @@ def write_page(workdir: Workdir) -> Path:
         except (ValueError, OSError) as reason:
             left_out.append((title, str(reason)))
             console.print(f"Left out of the report: {title} ({reason})", markup=False, highlight=False, soft_wrap=True)
-    moment = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    made = (
-        f"Model {workdir.config.model}. Written {moment} by cion_jax {cion_jax.__version__} from {workdir.root.name}."
-    )
+    written_at = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    made = f"Model {workdir.config.model}. Written {written_at} by cion_jax {cion_jax.__version__} from {workdir.root.name}."
     page = Page("Cross-video identity correlating pre-training", made, sections, left_out)
-    path = workdir.root / "report.html"
+    path = workdir.page
     with atomic_path(path) as temporary:
         temporary.write_text(render(page), encoding="utf-8")
     return path
@@ -70,19 +68,19 @@ def write_page(workdir: Workdir) -> Path:
 def _summary(workdir: Workdir) -> Section:
     outcome = Outcome(
         model=workdir.config.model,
-        correlation=_read_if_there(workdir.correlation / "report.json"),
+        correlation=_read_if_there(workdir.correlation_report),
         scores=_named_scores(workdir) if workdir.scores.exists() else None,
         before=NETWORKS["untrained"],
         after=NETWORKS[workdir.config.pretrain.group_by[-1]],
         seconds=_read_if_there(workdir.seconds) or {},
         concerns=training_concerns(_logs(workdir), **_sizes_of_training(workdir)),
-        provenance=[_facts(workdir), settings_table(read_json(workdir.root / "config.json"))],
+        provenance=[_facts(workdir), settings_table(read_json(config_file(workdir.root)))],
     )
     return summary_section(outcome)
 
 
 def _data(workdir: Workdir) -> Section:
-    ingested = _read_if_there(workdir.ingested / "report.json")
+    ingested = _read_if_there(workdir.ingest_report)
     kept = workdir.root / "doctor.json"
     if not kept.exists():
         table = read_samples(workdir.samples)
@@ -131,7 +129,7 @@ def _attention(workdir: Workdir) -> Section:
     config, by = workdir.config, workdir.config.pretrain.group_by[-1]
     if config.model not in VITS:
         raise ValueError(f"{config.model} has no class token that attends to patches; ViTs do")
-    teacher = workdir.runs / by / "teacher.pth"
+    teacher = workdir.teacher(by)
     _ran(teacher, "pretrain")
     model = create_model(config.model)
     load_weights(model, teacher)
@@ -162,9 +160,9 @@ def _ran(marker: Path, stage: str) -> None:
 
 
 def _correlated(workdir: Workdir) -> tuple[dict[str, Any], SampleTable]:
-    report = workdir.correlation / "report.json"
+    report = workdir.correlation_report
     _ran(report, "correlate")
-    return read_json(report), read_samples(workdir.correlation / "identities.parquet")
+    return read_json(report), read_samples(workdir.identities)
 
 
 def _named_scores(workdir: Workdir) -> dict[str, dict[str, Any]]:
@@ -177,7 +175,7 @@ def _read_if_there(path: Path) -> Any:
 
 def _logs(workdir: Workdir) -> dict[str, Log]:
     runs = workdir.config.pretrain.group_by
-    return {NETWORKS[by]: read_metrics(workdir.runs / by / "metrics.jsonl") for by in runs}
+    return {NETWORKS[by]: read_metrics(workdir.metrics(by)) for by in runs}
 
 
 def _sizes_of_training(workdir: Workdir) -> dict[str, int]:
@@ -187,11 +185,11 @@ def _sizes_of_training(workdir: Workdir) -> dict[str, int]:
 
 
 def _facts(workdir: Workdir) -> Table:
-    """What the run can be repeated and its weights be recognised by."""
+    """Versions, data and weights: what is needed to repeat the run and to recognise its weights."""
     facts = {"report written with Python": platform.python_version()}
     facts |= {f"report written with {name}": metadata.version(name) for name in ("jax", "flax", "numpy")}
     for by in workdir.config.pretrain.group_by:
-        if card := _read_if_there(card_path(workdir.runs / by / "teacher.pth")):
+        if card := _read_if_there(card_path(workdir.teacher(by))):
             name = NETWORKS[by]
             facts |= {f"{name}: trained with {library}": version for library, version in card["versions"].items()}
             facts |= {f"{name}: SHA-256 of data": str(card["data"]), f"{name}: SHA-256 of weights": card["sha256"]}

@@ -19,11 +19,11 @@ from cion_jax.samples import read_samples
 
 
 def write_report(config: Config, workdir: Workdir) -> None:
-    """Gathers the results of all stages in `report.json`, `report.html` and pictures, and prints them."""
+    """Writes the results of all stages to `report.json`, `report.html` and pictures, and prints a summary."""
     report: dict[str, Any] = {"seconds": read_json(workdir.seconds) if workdir.seconds.exists() else {}}
     if "correlate" in config.stages:
-        report["correlation"] = read_json(workdir.correlation / "report.json")
-        identified = read_samples(workdir.correlation / "identities.parquet")
+        report["correlation"] = read_json(workdir.correlation_report)
+        identified = read_samples(workdir.identities)
         identities_sheet(identified, workdir.images, workdir.root / "identities.png")
     if "pretrain" in config.stages:
         loss_curve(config, workdir)
@@ -31,17 +31,18 @@ def write_report(config: Config, workdir: Workdir) -> None:
         report["retrieval"] = read_json(workdir.scores)
     if "export" in config.stages:
         report["checkpoint"] = str(workdir.checkpoint)
-    write_json(workdir.root / "report.json", report)
+    write_json(workdir.report, report)
     write_page(reopened(workdir.root))
     print_report(report, workdir)
 
 
 def reopened(root: Path) -> Workdir:
-    """The workdir that a run has left in `root`, with the config it was made with."""
+    """The workdir of an earlier run in `root`, with the config of that run."""
     return Workdir(root, remembered(root))
 
 
 def print_report(report: dict[str, Any], workdir: Workdir) -> None:
+    """Prints the tables of correlation and retrieval, and the files written."""
     if "correlation" in report:
         print_summary(report["correlation"])
     console = Console()
@@ -57,13 +58,9 @@ def print_report(report: dict[str, Any], workdir: Workdir) -> None:
 
 
 def loss_curve(config: Config, workdir: Workdir) -> None:
-    """`loss.png`: the loss of every pre-training run."""
+    """Draws `loss.png`: the loss of every pre-training run."""
     lines = {}
     for by in config.pretrain.group_by:
-        log = read_metrics(_metrics(workdir, by))
+        log = read_metrics(workdir.metrics(by))
         lines[NETWORKS[by]] = tuple(np.asarray([line[name] for line in log]) for name in ("step", "loss"))
     curve(lines, workdir.root / "loss.png", x_label="step", y_label="loss", title="Self-distillation (Eq. 9)")
-
-
-def _metrics(workdir: Workdir, by: str) -> Path:
-    return workdir.runs / by / "metrics.jsonl"

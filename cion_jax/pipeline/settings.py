@@ -8,11 +8,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cion_jax.pipeline.stages import STAGES
-from cion_jax.pipeline.workdir import Workdir
+from cion_jax.pipeline.workdir import Workdir, config_file
 from cion_jax.runtime.config import Config, flat
 from cion_jax.runtime.files import read_json, write_json
 
-# Settings, or the groups they are in, that change how a run goes but not what comes out.
+# Settings, or groups of them, that do not change the results of a run.
 _NO_RESULT = (
     "stages",
     "extractor.batch_size",
@@ -25,12 +25,19 @@ _NO_RESULT = (
 
 
 def remember_config(config: Config, workdir: Workdir, *, begun: Sequence[str] | None = None) -> None:
-    """Keeps the config beside the results, and refuses to mix the results of two configs in one folder.
+    """Writes the config beside the results and refuses to mix the results of two configs in one folder.
 
-    Settings may change as long as no stage that depends on them has begun; `begun` are all of these, and by default
-    those that have left something in the folder.
+    A setting may change until a stage that depends on it has begun.
+
+    Args:
+        config: the config of this call.
+        workdir: the folder of the run.
+        begun: the stages that have begun; by default those that have left files in the folder.
+
+    Raises:
+        ValueError: a setting differs that the results in the folder depend on.
     """
-    path = workdir.root / "config.json"
+    path = config_file(workdir.root)
     settings = flat(config.to_dict()).items()
     now = {name: _text(value) for name, value in settings if not name.startswith(_NO_RESULT)}
     if path.exists():
@@ -44,30 +51,30 @@ def remember_config(config: Config, workdir: Workdir, *, begun: Sequence[str] | 
 
 
 def _begun(root: Path) -> list[str]:
-    """Stages whose results other settings would not fit; a run that is not done says itself what may change."""
+    """Stages whose settings are fixed by existing results. An unfinished pre-training run checks its own settings."""
     config = remembered(root)
     trained = any(Workdir(root, config).runs.glob("*/teacher.pth"))
     return [*config.stages, *(["pretrain"] if trained else [])]
 
 
 def remembered(root: Path) -> Config:
-    """The config that `remember_config` kept in `root`; its stages are those whose results are there."""
+    """The config that `remember_config` wrote in `root`, with the stages that are complete there."""
     settings: dict[str, Any] = {}
-    for name, text in read_json(root / "config.json").items():
+    for name, text in read_json(config_file(root)).items():
         *groups, setting = name.split(".")
         group = settings
         for part in groups:
             group = group.setdefault(part, {})
         group[setting] = _value(text)
     config = ConfigDict(settings)
-    config.stages = tuple(STAGES)  # a stage's marker may depend on which there are
+    config.stages = tuple(STAGES)  # a marker's path may depend on the stages
     workdir = Workdir(root, config)
     config.stages = tuple(name for name, stage in STAGES.items() if stage.marker(workdir).exists())
     return config
 
 
 def _text(value: Any) -> str:
-    """What `_value` makes this setting of again."""
+    """A setting as text that `_value` turns back into it."""
     return str(value) if _value(str(value)) == value else repr(value)
 
 

@@ -1,4 +1,4 @@
-"""The stages of `cion_jax.main`: what each reads and writes, and when it is complete."""
+"""The stages of `cion_jax.main`: the work of each, the file that marks it complete, and the settings it depends on."""
 
 import os
 import time
@@ -32,10 +32,12 @@ from cion_jax.street import build_street, street_config
 
 
 class Stage(NamedTuple):
-    """A step of the pipeline.
+    """A stage of the pipeline.
 
-    `marker` is the file (or folder) that appears when the stage is complete, `settings` are those of the config that
-    its results depend on.
+    Attributes:
+        run: does the work.
+        marker: the file or folder that exists once the stage is complete.
+        settings: names of the settings, or groups of them, that its results depend on.
     """
 
     run: Callable[[Config, Workdir], None]
@@ -44,7 +46,7 @@ class Stage(NamedTuple):
 
 
 def run_stages(config: Config, workdir: Workdir) -> None:
-    """Runs those of the config's stages that are not complete, in their order, and keeps what they took."""
+    """Runs the config's incomplete stages in order and records the time spent in each."""
     for name, stage in STAGES.items():
         if name not in config.stages:
             continue
@@ -54,7 +56,7 @@ def run_stages(config: Config, workdir: Workdir) -> None:
         started = time.perf_counter()
         try:
             stage.run(config, workdir)
-        finally:  # what was interrupted took its time too
+        finally:  # the time of an interrupted attempt counts too
             taken = read_json(workdir.seconds) if workdir.seconds.exists() else {}
             taken[name] = round(taken.get(name, 0) + time.perf_counter() - started, 1)
             write_json(workdir.seconds, taken)
@@ -80,7 +82,7 @@ def _ingest(config: Config, workdir: Workdir) -> None:
 
 
 def ingest_settings(config: Config) -> IngestSettings:
-    """What `config.ingest` says of all videos."""
+    """The settings of `config.ingest` that hold for every video."""
     chosen = {key: value for key, value in config.to_dict().items() if key not in ("videos", "tracks", "crops")}
     tracks = Path(config.tracks) if config.tracks else None
     return IngestSettings(**chosen, tracks=tracks, crops=CropSettings(**config.crops.to_dict()))
@@ -96,7 +98,7 @@ def _extractor(config: Config, workdir: Workdir) -> None:
 
 
 def _load_extractor(config: Config, workdir: Workdir) -> tuple[BNNeck | nnx.Module, dict[str, str]]:
-    """The extractor, and which it is."""
+    """The extractor, and the provenance of its weights."""
     name = config.extractor.model
     model = create_extractor(name) if "extractor" in config.stages else create_model(name)
     return model, {"model": name, **load_with_provenance(model, workdir.extractor)}
@@ -127,12 +129,12 @@ def _pretrain(config: Config, workdir: Workdir) -> None:
 
 
 def _evaluate(config: Config, workdir: Workdir) -> None:
-    """Scores the untrained network, every pre-trained one, and the extractor if it was trained here."""
-    benchmark = read_market1501(workdir.benchmark.resolve())  # what is kept is found from any folder
+    """Scores the untrained network, every pre-trained network, and the extractor if this run trained it."""
+    benchmark = read_market1501(workdir.benchmark.resolve())  # the evidence keeps absolute paths, valid from any folder
     networks = {"untrained": (untrained(config), config.evaluate.size)}
     for by in config.pretrain.group_by:
         model = create_model(config.model)
-        load_weights(model, workdir.runs / by / "teacher.pth")
+        load_weights(model, workdir.teacher(by))
         networks[by] = (model, config.evaluate.size)
     if "extractor" in config.stages:
         networks["extractor"] = (_load_extractor(config, workdir)[0], config.extractor.size)
@@ -144,22 +146,22 @@ def _evaluate(config: Config, workdir: Workdir) -> None:
 
 
 def _export(config: Config, workdir: Workdir) -> None:
-    """The teacher of the last grouping, as ReIDZoo has it; its card tells the same as in the run."""
-    teacher = workdir.runs / config.pretrain.group_by[-1] / "teacher.pth"
+    """Writes the teacher of the last grouping as a ReIDZoo file, with the card that its run wrote."""
+    teacher = workdir.teacher(config.pretrain.group_by[-1])
     model = create_model(config.model)
     load_weights(model, teacher)
     write_weights(model, workdir.checkpoint, about=training_of(teacher))
 
 
 STAGES = {
-    "ingest": Stage(_ingest, lambda w: w.ingested / "report.json", ("ingest",)),
+    "ingest": Stage(_ingest, lambda w: w.ingest_report, ("ingest",)),
     "street": Stage(_street, lambda w: w.street, ("street",)),
     "extractor": Stage(_extractor, lambda w: card_path(w.extractor), ("extractor", "seed")),
     "extract": Stage(_extract, lambda w: w.features.with_suffix(".json"), ("extractor", "data")),
-    "correlate": Stage(_correlate, lambda w: w.correlation / "report.json", ("correlate",)),
+    "correlate": Stage(_correlate, lambda w: w.correlation_report, ("correlate",)),
     "pretrain": Stage(
         _pretrain,
-        lambda w: card_path(w.runs / w.config.pretrain.group_by[-1] / "teacher.pth"),
+        lambda w: card_path(w.teacher(w.config.pretrain.group_by[-1])),
         ("pretrain", "model", "seed", "data"),
     ),
     "evaluate": Stage(_evaluate, lambda w: w.scores, ("evaluate", "model")),

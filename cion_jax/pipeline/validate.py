@@ -9,9 +9,10 @@ from cion_jax.runtime.config import Config
 
 
 def missing_data(config: Config) -> str | None:
-    """Why the config can't run as it is, before any work is done; None if it can.
+    """The reason why the config cannot run, found before any work is done; None if it can run.
 
-    Raises ValueError for an unknown model and a benchmark that is not one.
+    Raises:
+        ValueError: an unknown model, or an evaluation root without a benchmark.
     """
     stages = config.stages
     if unknown := [name for name in stages if name not in STAGES]:
@@ -34,7 +35,7 @@ def missing_data(config: Config) -> str | None:
     absent = [name for name, value in needed.items() if not value or not Path(value).exists()]
     if not absent:
         if "evaluate.root" in needed:
-            read_market1501(config.evaluate.root)  # a wrong folder is told now, not after training
+            read_market1501(config.evaluate.root)  # a wrong folder is reported now, not after training
         return None
     settings = "\n".join(
         f"  --config.{name}=...  ({f'{needed[name]!r} does not exist' if needed[name] else 'not given'})"

@@ -3,12 +3,18 @@
 import dataclasses
 from pathlib import Path
 
+from cion_jax.correlation.results import IDENTITIES, REPORT
 from cion_jax.runtime.config import Config
+
+
+def config_file(root: Path) -> Path:
+    """The settings that the results in `root` were made with."""
+    return root / "config.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class Workdir:
-    """Where everything of a run lies. Inputs are the config's, or the street's where that is built."""
+    """Paths of a run's files. Inputs are the config's, or the rendered street's if the config renders one."""
 
     root: Path
     config: Config
@@ -20,6 +26,10 @@ class Workdir:
     @property
     def ingested(self) -> Path:
         return self.root / "ingest"
+
+    @property
+    def ingest_report(self) -> Path:
+        return self.ingested / "report.json"
 
     @property
     def samples(self) -> Path:
@@ -51,17 +61,33 @@ class Workdir:
         return self.root / "correlation"
 
     @property
+    def correlation_report(self) -> Path:
+        return self.correlation / REPORT
+
+    @property
+    def identities(self) -> Path:
+        """The sample table with the identities that correlation found."""
+        return self.correlation / IDENTITIES
+
+    @property
     def training_samples(self) -> Path:
-        correlated = "correlate" in self.config.stages
-        return self.correlation / "identities.parquet" if correlated else self.samples
+        return self.identities if "correlate" in self.config.stages else self.samples
 
     @property
     def runs(self) -> Path:
+        """One folder per pre-training run, named by its grouping."""
         return self.root / "pretrain"
+
+    def teacher(self, grouping: str) -> Path:
+        """The pre-trained weights of a run; their card is the last file that a run writes."""
+        return self.runs / grouping / "teacher.pth"
+
+    def metrics(self, grouping: str) -> Path:
+        return self.runs / grouping / "metrics.jsonl"
 
     @property
     def seconds(self) -> Path:
-        """What every stage has taken so far."""
+        """Time spent in each stage so far, interrupted attempts included."""
         return self.root / "seconds.json"
 
     @property
@@ -69,12 +95,20 @@ class Workdir:
         return self.root / "evaluation.json"
 
     def evidence(self, network: str) -> Path:
-        """What the report shows of a network's retrieval."""
+        """Ranked lists and features of one network's retrieval, for the report."""
         return self.root / "evaluation" / f"{network}.npz"
 
     @property
     def checkpoint(self) -> Path:
         return self.root / f"{self.config.model}.pth"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.json"
+
+    @property
+    def page(self) -> Path:
+        return self.root / "report.html"
 
     def _input(self, given: str | None, in_street: str) -> Path:
         return Path(given) if given else self.street / in_street

@@ -68,7 +68,7 @@ class Run:
     def measured(self) -> dict[str, Any]:
         """What came out: sizes, seconds of training and, where it was scored, the scores of the network."""
         (by,) = self.config.pretrain.group_by
-        log = self.workdir.runs / by / "metrics.jsonl"
+        log = self.workdir.metrics(by)
         result = {
             "seed": self.config.seed,
             "identities": self.identities,
