@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
 
 
 def draw_identities(out: str | os.PathLike, images: str | os.PathLike | None) -> None:
-    """Writes `identities.png` where there are images to draw, and removes the one of results that were replaced."""
+    """Draws `identities.png` if an image root is given; removes the drawing of replaced results."""
     sheet = Path(out) / "identities.png"
     sheet.unlink(missing_ok=True)
     if images is not None:

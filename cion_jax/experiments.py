@@ -1,4 +1,4 @@
-"""A table or figure of the paper on your data: python -m cion_jax.experiments --which=table4 --workdir=W [--seeds=3].
+"""Reproduces a table or figure of the paper on your data: python -m cion_jax.experiments --which=table4 --workdir=W [--seeds=3].
 
 Trains and scores its rows (configs/ablation.py) with every seed as `cion_jax.main` does, what is complete left alone,
 and writes W/<which>.md, .json and .png. Without --config on the street of configs/demo.py; see docs/experiments.md.

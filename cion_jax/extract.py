@@ -1,16 +1,20 @@
-"""Features of the images of a folder or store, all of them or those of a sample table.
+"""Extracts features of the images of a folder, or of those that a sample table lists.
 
     python -m cion_jax.extract --images=DIR --model=vit_base --weights=W --out=F.npy
     python -m cion_jax.extract --samples=S --images=DIR --model=vit_base --weights=W --out=F.npy
 
-writes three files: `F.npy`, the features, L2-normalised, `[rows, dim]`, to be memory-mapped;
-`F.samples.parquet`, the sample table whose rows these are (S, or without it all images in DIR and below it by
-path; without the images that could not be decoded); and, last, `F.json`, how they were made: model, weights and
-preprocessing. Every run lists DIR and computes all features anew, so they never belong to what DIR held before.
-DIR may also be a store that `cion_jax.pack` made, or an LMDB of encoded images.
+Three files are written:
 
-Many machines share the work with `--shard=i/n`, i from 0: `--shard=$SLURM_ARRAY_TASK_ID/16` in an array of 16. When
-all are done, `python -m cion_jax.join --out=F.npy` makes of their parts what one call would have written.
+- `F.npy`: L2-normalised features, `[rows, dim]`, ready to be memory-mapped;
+- `F.samples.parquet`: the sample table, row by row as the features. Without S it lists every image in DIR and its
+  subfolders by path; images that cannot be decoded are left out;
+- `F.json`, written last: model, weights and preprocessing.
+
+Every run lists DIR and computes all features again, so that they never describe earlier contents of DIR. DIR may also
+be a store made by `cion_jax.pack`, or an LMDB of encoded images.
+
+Several machines share the work with `--shard=i/n`, counted from 0: `--shard=$SLURM_ARRAY_TASK_ID/16` in an array of
+16. Then `python -m cion_jax.join --out=F.npy` joins their files into what a single call would have written.
 """
 
 from pathlib import Path
@@ -28,8 +32,8 @@ from cion_jax.runtime.progress import console
 from cion_jax.runtime.shards import Shard
 
 
-def _described_model() -> tuple[nnx.Module, dict[str, Any]]:
-    """The model of the flags, and which it is: its name, the weight file and what was taken of it."""
+def _model_with_provenance() -> tuple[nnx.Module, dict[str, Any]]:
+    """The model that the flags name, and the provenance of its weights for the feature file's description."""
     values = flags.FLAGS
     check_weights_given(values.weights, random_weights=values.random_weights)
     model = create_model(values.model)
@@ -43,7 +47,7 @@ def main(argv: list[str]) -> None:
     values = flags.FLAGS
     shard = Shard.parse(values.shard)
     table = list_samples(values.samples, values.images, values.out)
-    model, about = _described_model()
+    model, about = _model_with_provenance()
     result = extract(
         model,
         table,

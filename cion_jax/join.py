@@ -1,8 +1,8 @@
-"""One feature file of the parts that `cion_jax.extract --shard=i/n` wrote, as one call would have written it:
+"""Joins the feature files of `cion_jax.extract --shard=i/n` into one, as a single call would have written it.
 
-python -m cion_jax.join --out=F.npy
+    python -m cion_jax.join --out=F.npy
 
-F is what `extract` was given as --out. Its parts stay and may be removed afterwards.
+F.npy is the --out that `extract` was given. The parts are kept and may be removed afterwards.
 """
 
 from absl import flags

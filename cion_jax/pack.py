@@ -1,6 +1,6 @@
-"""Packs the images of a sample table into a few large files, for disks that suffer from millions of small ones:
+"""Packs the images of a sample table into a few large files, for file systems that are slow on small ones.
 
-python -m cion_jax.pack --samples=S --images=DIR --out=PACK [--shard_images=8192] [--verify]
+    python -m cion_jax.pack --samples=S --images=DIR --out=PACK [--shard_images=8192] [--verify]
 
 The same command continues a pack that was interrupted. Training takes `--config.data.images=PACK` like a folder.
 """

@@ -31,7 +31,7 @@ class Network(NamedTuple):
 
 
 class Target(NamedTuple):
-    """What networks are evaluated on; `training` is None without `--probe`."""
+    """A data set that networks are evaluated on; `training` is None unless its features are probed."""
 
     dataset: str
     root: str
@@ -49,10 +49,19 @@ def evaluate(
     rerank: KReciprocal | None = None,
     evidence: str | os.PathLike | None = None,
 ) -> dict[str, Any]:
-    """Extracts the features of a benchmark and scores them (`cion_jax.evaluation.retrieval_scores`).
+    """Extracts the features of a benchmark and scores them with `retrieval_scores`.
 
-    Returns scores in [0, 1] and counts; with `rerank`, those after re-ranking too. Undecodable images are left out and
-    counted. What pictures are made from goes to `evidence` (`.npz`, see `cion_jax.evaluation.evidence`).
+    Args:
+        model: maps normalised images `[b, h, w, 3]` to features `[b, dim]`.
+        benchmark: queries and gallery; undecodable images are left out and counted.
+        size: height and width in pixels that images are resized to.
+        batch_size: images per batch.
+        ignore_camera: keep matches from the query's own camera.
+        rerank: settings of k-reciprocal re-ranking, scored in addition.
+        evidence: `.npz` to write with ranked lists and features for a report (`cion_jax.evaluation.evidence`).
+
+    Returns:
+        mAP, Rank-1/5/10 and mINP in [0, 1], and counts; with `rerank`, the re-ranked scores as `reranked`.
     """
     queries = len(benchmark.query.paths)
     paths = benchmark.query.paths + benchmark.gallery.paths
@@ -101,7 +110,11 @@ def evaluate_probes(
 
 
 def networks(models: Sequence[str], weights: Sequence[str], *, random_weights: bool) -> list[Network]:
-    """Which networks the flags mean, seen to exist. Raises ValueError for flags that do not go together."""
+    """Pairs models with weight files.
+
+    Raises:
+        ValueError: an unknown model, a missing file, or numbers of models and files that cannot be paired.
+    """
     check_weights_given(weights, random_weights=random_weights)
     if unknown := [name for name in models if name not in list_models()]:
         create_model(unknown[0])  # raises, naming the closest models
@@ -118,7 +131,7 @@ def networks(models: Sequence[str], weights: Sequence[str], *, random_weights: b
 
 
 def read_target(given: str, root: str | os.PathLike | None, split: str | None) -> Target:
-    """Reads a data set named as in `--dataset`: its benchmark and, to be probed, a split of its training images."""
+    """Reads a data set given as NAME or NAME=DIR: its benchmark and, if `split` is given, training images to probe."""
     name, _, own = given.partition("=")
     if name not in BENCHMARKS:
         raise ValueError(
@@ -132,7 +145,7 @@ def read_target(given: str, root: str | os.PathLike | None, split: str | None) -
 
 
 def training_images(dataset: str, root: str | os.PathLike, split: str) -> LabelledImages:
-    """The training images of a data set, as `cion_jax.samples.readers` has them."""
+    """The training images of a data set, read by `cion_jax.samples.readers`."""
     if dataset == "market1501" and split != "train":
         raise ValueError(f"--probe={split}: market1501 has no other training images than 'train'")
     options = {"split": split} if dataset == "msmt17" else {}

@@ -1,4 +1,4 @@
-"""Features of images: decoded ahead of the device, through a model, normalised, in whole batches of one shape."""
+"""Feature extraction: images are decoded ahead of the device and run through a model in batches of one shape."""
 
 import os
 from collections import deque
@@ -22,11 +22,12 @@ Paths = Sequence[str | os.PathLike] | np.ndarray
 
 
 class Extraction(NamedTuple):
-    """What became of a list of image files.
+    """The features of a list of images.
 
-    features: `[kept, dim]`, L2-normalised.
-    rows: `[kept]` int64, the image that each feature belongs to, ascending.
-    undecodable: for each image left out, by row, why it could not be decoded.
+    Attributes:
+        features: `[kept, dim]`, L2-normalised.
+        rows: `[kept]` int64, ascending; the image that each feature belongs to.
+        undecodable: the reason for each image left out, by row.
     """
 
     features: np.ndarray
@@ -47,18 +48,28 @@ def extract_features(
     load: Callable[[Any], np.ndarray] = load_image,
     shard: Shard = WHOLE,
 ) -> Extraction:
-    """Runs images through `model` in eval mode and L2-normalises what comes out.
+    """Runs images through `model` in evaluation mode and L2-normalises its output.
 
-    Images are resized to `size` (height, width) and become (rgb / 255 - mean) / std. They are decoded a few
-    batches ahead of the device. All batches have one shape: one compilation. Products run at full float32
-    precision (no TF32 on GPUs) where the model computes in float32. With `out`, features are written to this
-    `.npy` file batch by batch and come back memory-mapped; the file is whole or not there.
+    All batches have one shape, so the model is compiled once. Products run at full float32 precision (no TF32 on GPUs)
+    if the model computes in float32. A shard processes its share of the batches of the whole job, unchanged: features
+    are bitwise those of a single call on the same kind of machine.
 
-    `load` gives the image of a path, by default from a file. With `shard`, only this call's share of the batches
-    that there would be without: the same batches, so features are the same to the bit on the same machine.
+    Args:
+        model: maps normalised images `[b, h, w, 3]` to features `[b, dim]`.
+        paths: the images, in any form that `load` takes.
+        size: height and width in pixels that images are resized to.
+        mean, std: images become (rgb / 255 - mean) / std.
+        batch_size: images per batch.
+        dtype: "float16" or "float32", of the features returned.
+        out: `.npy` file to write batch by batch, atomically; the features returned are then memory-mapped.
+        load: reads the image of a path; by default from a file.
+        shard: this call's part of the work.
 
-    Raises ValueError where no image can be decoded, and for a feature that is not finite or all zero, naming
-    the row and the file.
+    Returns:
+        The features, their rows, and the images that could not be decoded.
+
+    Raises:
+        ValueError: no image can be decoded, or a feature is not finite or all zero (the row and file are named).
     """
     if not len(paths):
         raise ValueError("no images to extract features from")
@@ -80,7 +91,7 @@ def extract_features(
 
 
 def _rows_of(shard: Shard, images: int, batch_size: int) -> range:
-    """Whole batches, numbered over all images: cut anywhere else, rows would meet other rows in their batch."""
+    """The rows of a shard: whole batches of the unsharded job, so that every row keeps its batch."""
     batches = -(-images // batch_size)
     if shard.count > batches:
         raise ValueError(f"{shard.count} shards of {batches} batches of {batch_size}: make at most {batches} shards")
@@ -89,7 +100,7 @@ def _rows_of(shard: Shard, images: int, batch_size: int) -> range:
 
 
 def _forward(model: nnx.Module, mean: RGB, std: RGB) -> Callable[[np.ndarray], jax.Array]:
-    """`[b, h, w, 3]` uint8 -> `[b, dim]` float32 of unit length; the caller's model keeps its mode."""
+    """A function from `[b, h, w, 3]` uint8 to `[b, dim]` float32 unit vectors; the model's own mode is unchanged."""
     evaluated = nnx.merge(*nnx.split(model))
     evaluated.eval()
     graph, state = nnx.split(evaluated)
@@ -107,7 +118,7 @@ def _forward(model: nnx.Module, mean: RGB, std: RGB) -> Callable[[np.ndarray], j
 def _feature_batches(
     forward: Callable[[np.ndarray], jax.Array], batches: Iterator[ImageBatch], paths: Paths
 ) -> Iterator[tuple[ImageBatch, np.ndarray]]:
-    """Yields batches with the features of their filled slots; the device is one batch ahead of the reader."""
+    """Yields batches with the features of their decoded images; the device runs one batch ahead."""
     running: deque[tuple[ImageBatch, jax.Array]] = deque()
     for batch in batches:
         running.append((batch, forward(batch.images)))

@@ -1,4 +1,4 @@
-"""Trains the feature extractor of identity correlation on labelled identities.
+"""Training of the feature extractor of identity correlation on labelled identities.
 
 The paper uses a ViT-Base trained on UFine6926 and says no more. Here: a BNNeck on any backbone, trained with a
 supervised contrastive loss (Khosla et al., 2020) and a cosine classifier over the identities. The thresholds
@@ -31,7 +31,7 @@ Tree = Any
 
 
 def create_extractor(name: str, seed: int = 0) -> BNNeck:
-    """A backbone of the registry with a BNNeck, newly initialised."""
+    """A newly initialised backbone with a BNNeck."""
     return BNNeck(create_model(name, rngs=nnx.Rngs(seed)))
 
 
@@ -39,10 +39,13 @@ def train_extractor(config: Config, table: SampleTable, images: Path, out: Path)
     """Trains `config.extractor.model` on the identities of `table` and writes its weights to `out` (`.pth`).
 
     Args:
-      config: a file of configs/; `config.extractor` and `config.seed` are used.
-      table: labelled crops, with an `identity` column; two images of an identity at least make a pair.
-      images: folder that `file_path` is relative to.
-      out: `.pth` to write; `create_extractor` and `load_weights` read it.
+        config: a file of configs/; `config.extractor` and `config.seed` are used.
+        table: labelled crops with an `identity` column, at least two images per identity.
+        images: folder that `file_path` is relative to.
+        out: `.pth` to write; `load_weights` reads it into a `create_extractor`.
+
+    Raises:
+        ValueError: the loss diverged.
     """
     settings = config.extractor.training
     classes, labels = np.unique(table["identity"], return_inverse=True)
@@ -69,7 +72,7 @@ def train_extractor(config: Config, table: SampleTable, images: Path, out: Path)
 
 
 def _sampler(identities: np.ndarray, settings: Config, seed: int) -> IdentitySampler:
-    """Enough epochs of identity groups for all steps."""
+    """A sampler with enough epochs for all steps."""
 
     def plan(epochs: int) -> Curriculum:
         return make_curriculum(
@@ -87,7 +90,7 @@ def _sampler(identities: np.ndarray, settings: Config, seed: int) -> IdentitySam
 def _make_step(
     structure: nnx.GraphDef, optimizer: optax.GradientTransformation, settings: Config, size: tuple, seed: int
 ) -> Callable[..., tuple[Tree, jax.Array]]:
-    """`(state, images, sizes, labels, step) -> (state, loss)`; two views of every image are one batch."""
+    """A jitted `(state, images, sizes, labels, step) -> (state, loss)`; two views of each image form a batch."""
     augmentation = Augmentation(**settings.views, global_size=tuple(size), local_views=0, solarize=0.0)
 
     def loss_of(params: Tree, stats: Tree, views: jax.Array, labels: jax.Array) -> tuple[jax.Array, Tree]:

@@ -16,17 +16,18 @@ from cion_jax.runtime.progress import Progress, silent
 from cion_jax.runtime.shards import Shard
 from cion_jax.samples import SampleTable, read_samples, write_samples
 
-_OWN = ("rows", "undecodable", "undecodable_examples")  # what differs between the parts of one whole
+_OWN = ("rows", "undecodable", "undecodable_examples")  # fields that differ between the parts of one feature file
 _ROWS_PER_COPY = 65536
 
 
 def join(out: str | os.PathLike, *, progress: Progress = silent) -> dict[str, Any]:
-    """Joins the shards of `out` (`.npy`) row by row: features, sample table and, last, the description.
+    """Joins the shards of `out` (`.npy`) in order: features, sample table and, last, the description.
 
-    Returns the description.
+    Returns:
+        The description.
 
     Raises:
-      ValueError: a part is missing or not complete, or parts were made from other samples or in another way.
+        ValueError: a part is missing or incomplete, or the parts differ in samples, model or preprocessing.
     """
     out = Path(out)
     parts = _parts(out)
@@ -53,7 +54,7 @@ def join(out: str | os.PathLike, *, progress: Progress = silent) -> dict[str, An
 
 
 def _parts(out: Path) -> list[Path]:
-    """The parts of `out` in their order, all complete."""
+    """The parts of `out` in order, checked to be complete."""
     name = re.compile(re.escape(out.stem) + r"\.shard-(\d+)-of-(\d+)\.npy")
     counts = {int(match[2]) for file in out.parent.glob("*.npy") if (match := name.fullmatch(file.name))}
     if len(counts) != 1:

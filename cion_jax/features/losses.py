@@ -6,9 +6,17 @@ import optax
 
 
 def supervised_contrastive_loss(embeddings: jax.Array, labels: jax.Array, temperature: float = 0.1) -> jax.Array:
-    """Mean over images i of -1/|P(i)| sum_{p in P(i)} log softmax_{a != i}(z_i . z_a / temperature)_p.
+    """Supervised contrastive loss (Khosla et al., NeurIPS 2020, L_out).
 
-    `embeddings` is `[n, dim]`, L2-normalised here; P(i) are the other images of the label of i, one at least.
+        mean_i  -1/|P(i)| sum_{p in P(i)} log softmax_{a != i}(z_i . z_a / temperature)_p
+
+    Args:
+        embeddings: `[n, dim]`, L2-normalised here to z.
+        labels: `[n]` identities; P(i) are the other images with the label of i, at least one.
+        temperature: scale of the cosine similarities.
+
+    Returns:
+        The scalar loss, float32.
     """
     unit = _unit(embeddings)
     similarity = unit @ unit.T / temperature
@@ -21,7 +29,14 @@ def supervised_contrastive_loss(embeddings: jax.Array, labels: jax.Array, temper
 def cosine_cross_entropy(
     embeddings: jax.Array, proxies: jax.Array, labels: jax.Array, scale: float = 16.0
 ) -> jax.Array:
-    """Cross-entropy of `scale` times the cosine between `embeddings` `[n, dim]` and `proxies` `[classes, dim]`."""
+    """Mean cross-entropy with logits scale * cos(embedding, proxy).
+
+    Args:
+        embeddings: `[n, dim]`.
+        proxies: `[classes, dim]`, one learned vector per identity.
+        labels: `[n]` integers in [0, classes).
+        scale: inverse temperature.
+    """
     logits = scale * _unit(embeddings) @ _unit(proxies).T
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 

@@ -27,7 +27,7 @@ from cion_jax.samples import (
     write_samples,
 )
 
-EXAMPLES = 10  # how many undecodable images a report names
+EXAMPLES = 10  # undecodable images named in the description
 
 
 def extract(
@@ -46,8 +46,23 @@ def extract(
 ) -> Extraction:
     """Extracts features of the table's images in `images` into `out` (`.npy`) and the files beside it.
 
-    `about` (model, weights, ...) goes into the `.json`, which is written last: where it is, all is there. A shard
-    writes the same three files for its rows, under the name of `shard_file`; `cion_jax.join` makes one of them.
+    The `.json` is written last, so its presence marks the files as complete. A shard writes the same three files for
+    its rows, named by `shard_file`; `cion_jax.features.joining.join` joins them.
+
+    Args:
+        model: maps normalised images `[b, h, w, 3]` to features `[b, dim]`.
+        table: the samples; `file_path` is relative to `images`.
+        images: folder, packed store or LMDB.
+        out: the `.npy` to write.
+        about: model, weights and the like, for the description.
+        size: height and width in pixels that images are resized to.
+        mean, std: normalisation of RGB in [0, 1].
+        batch_size: images per batch.
+        dtype: "float16" or "float32", of the stored features.
+        shard: this call's part of the work.
+
+    Raises:
+        ValueError: `out` is not an `.npy`, images are missing, or none can be decoded.
     """
     if Path(out).suffix != ".npy":
         raise ValueError(f"{out}: features are written as .npy, give a name that ends in .npy")
@@ -82,30 +97,31 @@ def extract(
         "undecodable_examples": list(result.undecodable.values())[:EXAMPLES],
         "versions": {"cion_jax": cion_jax.__version__, "jax": jax.__version__},
     }
-    if shard != WHOLE:  # what tells `cion_jax.join` that parts belong together
-        listed = hashlib.sha256("\n".join(paths).encode()).hexdigest()
-        report["shard"] = {"index": shard.index, "count": shard.count, "paths_sha256": listed}
+    if shard != WHOLE:  # lets `join` check that the parts list the same samples
+        paths_sha256 = hashlib.sha256("\n".join(paths).encode()).hexdigest()
+        report["shard"] = {"index": shard.index, "count": shard.count, "paths_sha256": paths_sha256}
     write_json(out.with_suffix(".json"), report)
     return result
 
 
 def aligned_samples(features: str | os.PathLike) -> Path:
-    """Where `extract` writes the sample table whose rows are those of the feature file."""
+    """The sample table that `extract` writes beside a feature file, with the same rows."""
     return Path(features).with_suffix(".samples.parquet")
 
 
 def shard_file(out: str | os.PathLike, shard: Shard) -> Path:
-    """The feature file of one shard of `out`; of the only one, `out` itself."""
+    """The feature file of one shard of `out`; `out` itself if the work is not sharded."""
     out = Path(out)
     return out if shard == WHOLE else out.with_name(f"{out.stem}.shard-{shard.index}-of-{shard.count}.npy")
 
 
 def list_samples(samples: str | os.PathLike | None, images: str | os.PathLike, out: str | os.PathLike) -> SampleTable:
-    """The table `samples`, or without one that of all images in the folder `images` and below it.
+    """Reads the table `samples`; without one, lists all images in the folder `images` and its subfolders.
 
-    Raises ValueError for what is no table or no folder of images, and for an `out` that would replace the table.
+    Raises:
+        ValueError: an unreadable table or folder, or an `out` whose description would overwrite the table.
     """
-    open_images(images)  # whatever is read, it says what is wrong with the folder
+    open_images(images)  # reports a bad folder before anything is read
     if samples and Path(samples).resolve() == Path(out).with_suffix(".json").resolve():
         raise ValueError(f"{samples}: {out} has its description here, it would replace the table; give another --out")
     return read_samples(samples or images)

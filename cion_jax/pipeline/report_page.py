@@ -56,8 +56,8 @@ def write_page(workdir: Workdir) -> Path:
         except (ValueError, OSError) as reason:
             left_out.append((title, str(reason)))
             console.print(f"Left out of the report: {title} ({reason})", markup=False, highlight=False, soft_wrap=True)
-    written_at = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    made = f"Model {workdir.config.model}. Written {written_at} by cion_jax {cion_jax.__version__} from {workdir.root.name}."
+    now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    made = f"Model {workdir.config.model}. Written {now} by cion_jax {cion_jax.__version__} from {workdir.root.name}."
     page = Page("Cross-video identity correlating pre-training", made, sections, left_out)
     path = workdir.page
     with atomic_path(path) as temporary:

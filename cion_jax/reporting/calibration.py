@@ -12,7 +12,7 @@ from cion_jax.runtime.files import write_json
 from cion_jax.runtime.processes import is_primary
 from cion_jax.runtime.progress import progress
 
-# Around the stated rate, what a looser and a stricter one would propose.
+# Multiples of the stated rate whose thresholds are tabulated as well.
 _RATES = (10, 3, 1, 1 / 3)
 
 
@@ -25,10 +25,24 @@ def calibrate_to(
     given: dict[str, float],
     overwrite: bool = False,
 ) -> dict:
-    """Proposes thresholds; writes `calibration.png` and, last, `calibration.json` into `out`. Returns the latter.
+    """Proposes thresholds; writes `calibration.png` and, last, `calibration.json` into `out`.
 
-    Each threshold gets a table of what it and others around it would join; so do those `given`. Raises `ValueError`
-    on unusable input, and where there is too little to tell (see `cion_jax.correlation.calibration`).
+    For each threshold the report tabulates the pairs that the proposal, the `given` threshold and neighbouring ones
+    would join.
+
+    Args:
+        out: folder of the results.
+        samples: sample table with `video`, `tracklet` and `frame`.
+        features_path: `.npy` `[rows, dim]`, row by row as the table.
+        false_link_rate: share of the pairs of different people that may join.
+        given: `sigma_cst` and `sigma_drm` in use now.
+        overwrite: replace an existing calibration.
+
+    Returns:
+        The content of `calibration.json`.
+
+    Raises:
+        ValueError: unusable input, or too few pairs for the rate (see `cion_jax.correlation.calibration`).
     """
     started, path = time.perf_counter(), Path(out) / "calibration.json"
     check_rate(false_link_rate)
@@ -38,20 +52,20 @@ def calibrate_to(
     if "frame" not in table.columns:
         raise ValueError(f"{samples}: no column frame; who is in one frame says which distances are between people")
     features = open_features(features_path, len(table))
-    found = calibrate(features, table.videos, table.tracklets, table["frame"], progress=progress)
-    report: dict = {"false_link_rate": false_link_rate, "tracklets": found.tracklets, "pairs": found.pairs}
+    calibration = calibrate(features, table.videos, table.tracklets, table["frame"], progress=progress)
+    report: dict = {"false_link_rate": false_link_rate, "tracklets": calibration.tracklets, "pairs": calibration.pairs}
     for name, sigma in given.items():
-        report[name] = _proposal(getattr(found, name), false_link_rate, sigma)
+        report[name] = _proposal(getattr(calibration, name), false_link_rate, sigma)
     report["seconds"] = round(time.perf_counter() - started, 3)
     if is_primary():
         path.unlink(missing_ok=True)
-        calibration_figure(found, report, path.with_suffix(".png"))
+        calibration_figure(calibration, report, path.with_suffix(".png"))
         write_json(path, report)
     return report
 
 
 def _proposal(evidence: Evidence, false_link_rate: float, given: float) -> dict:
-    """What the report says about one threshold."""
+    """The report's entry of one threshold: the proposal, counts, and a table of thresholds around it."""
     proposed = evidence.threshold(false_link_rate)
     notes = {given: "given"}
     for rate in (factor * false_link_rate for factor in _RATES):
