@@ -1,11 +1,11 @@
 """Finds the identities in a sample table (Sec. 3.1-3.2 of the paper).
 
-python -m cion_jax.correlate --samples=S --features=F.npy --out=DIR [--sigma_cst=0.2] [--sigma_drm=0.18]
-                             [--half_width=1000|all] [--levels=0|1|2|3] [--forbid_covisible] [--images=DIR]
-                             [--overwrite]
-python -m cion_jax.correlate --samples=S --features=F.npy --out=DIR --calibrate [--false_link_rate=1e-3]
+    python -m cion_jax.correlate --samples=S --features=F.npy --out=DIR [--sigma_cst=0.2] [--sigma_drm=0.18]
+                                 [--half_width=1000|all] [--levels=0|1|2|3] [--forbid_covisible] [--images=DIR]
+                                 [--overwrite]
+    python -m cion_jax.correlate --samples=S --features=F.npy --out=DIR --calibrate [--false_link_rate=1e-3]
 
-The second form proposes both thresholds for features of any extractor; the table needs the column `frame`.
+The second form proposes both thresholds for the features of any extractor; the table needs a `frame` column.
 """
 
 import os

@@ -2,14 +2,14 @@
 
     python -m cion_jax.evaluate --dataset=market1501 --root=DIR --model=M --weights=W [--rerank] [--out=scores.json]
 
-Several data sets or networks make a table of mAP / Rank-1, for example of what was trained on A and is tested on B:
+Several data sets or networks make a table of mAP / Rank-1, for example across domains:
 
     python -m cion_jax.evaluate --dataset=market1501=DIR --dataset=msmt17=DIR --model=resnet50_ibn \
         --weights=trained_on_market.pth --weights=trained_on_msmt17.pth
 
-A data set without `=DIR` is looked for in `--root`, under the names that ReID code bases give its folder. One `--model`
-is that of all weights, several go with their weights in order. `--out` has a list of reports, one for each network on
-each data set; it is written after each, so what is done is kept.
+A data set without `=DIR` is looked for in `--root`, under the folder names that ReID code bases use. A single `--model`
+serves all weights; several are paired with the weights in order. `--out` lists one report per network and data set and
+is rewritten after each, so that finished evaluations are kept.
 """
 
 from typing import Any
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_model_flags()
-    # Other commands take one model with one file of weights; here there may be several.
+    # Overrides the single --model and --weights of the other commands.
     flags.DEFINE_multi_string("model", None, "Name of a model.", required=True, allow_override=True)
     flags.DEFINE_multi_string("weights", [], "Its weights: a .pth, or a file of convert's.", allow_override=True)
     flags.DEFINE_multi_string(

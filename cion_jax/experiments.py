@@ -1,7 +1,9 @@
-"""Reproduces a table or figure of the paper on your data: python -m cion_jax.experiments --which=table4 --workdir=W [--seeds=3].
+"""Reproduces a table or figure of the paper on your data.
 
-Trains and scores its rows (configs/ablation.py) with every seed as `cion_jax.main` does, what is complete left alone,
-and writes W/<which>.md, .json and .png. Without --config on the street of configs/demo.py; see docs/experiments.md.
+    python -m cion_jax.experiments --which=table4 --workdir=W [--seeds=3]
+
+Trains and scores every row (configs/ablation.py) with every seed, skips what is complete, and writes W/<which>.md,
+.json and .png. Without --config it runs on the rendered street of configs/demo.py; see docs/experiments.md.
 """
 
 from pathlib import Path
