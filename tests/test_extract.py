@@ -23,23 +23,8 @@ from cion_jax.features.extraction import extract_features
 from cion_jax.features.store import aligned_samples, extract, list_samples
 from cion_jax.models import create_model
 from cion_jax.samples import IMAGENET_MEAN, IMAGENET_STD, SampleTable, read_samples, write_samples
-
-SIZE = (16, 8)
-
-
-class Tiny(nnx.Module):
-    """Pooled colours through two layers, with dropout between them: in train mode its features are wrong."""
-
-    def __init__(self):
-        rngs = nnx.Rngs(0)
-        self.first = nnx.Linear(12, 32, rngs=rngs)
-        self.drop = nnx.Dropout(0.5, rngs=rngs)
-        self.second = nnx.Linear(32, 5, use_bias=False, rngs=rngs)
-
-    def __call__(self, images):
-        quarters = images.reshape(len(images), 2, SIZE[0] // 2, 2, SIZE[1] // 2, 3).mean(axis=(2, 4))
-        hidden = jnp.tanh(self.first(quarters.reshape(len(images), 12)))
-        return self.second(self.drop(hidden))
+from tests.commands import run_command
+from tests.networks import SIZE, Tiny, paths_in
 
 
 @pytest.fixture
@@ -51,10 +36,6 @@ def folder(tmp_path):
         pixels = rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "images" / f"{i}.png")
     return tmp_path / "images"
-
-
-def paths_in(folder):
-    return [str(folder / f"{i}.png") for i in range(10)]
 
 
 def direct(model: Tiny, paths, mean=IMAGENET_MEAN, std=IMAGENET_STD) -> np.ndarray:
@@ -253,7 +234,7 @@ _SLOW_EXTRACTION = """
 import sys, time
 import numpy as np
 from cion_jax.features import extraction as stage
-from tests.test_extract import SIZE, Tiny, paths_in
+from tests.networks import SIZE, Tiny, paths_in
 from pathlib import Path
 
 def slow(batch, features, paths, fetch=stage._fetch):
@@ -281,11 +262,6 @@ def test_killed_extraction_leaves_nothing_under_the_final_name(folder, tmp_path)
     assert [path.suffix for path in tmp_path.iterdir() if path != folder] == [".tmp"]
     extract_features(Tiny(), paths_in(folder), size=SIZE, out=tmp_path / "F.npy")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["F.npy", "images"]
-
-
-def run_command(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", *arguments]
-    return subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
 
 
 @pytest.mark.slow

@@ -11,24 +11,13 @@ from cion_jax.models import create_model, list_models
 from cion_jax.models.fuse import fold, fold_behind, fuse, identity, parallel, scale
 from cion_jax.models.layers import IBN, BatchNorm, Conv, InstanceNorm, Linear
 from cion_jax.models.neck import BNNeck
-from tests.refweights import image, weight
-from tests.test_models import compiled
+from tests.networks import compiled, trained
+from tests.refweights import image
 
 TEST_MODELS = list_models("*_test")
 WITHOUT_BATCH_NORM = [name for name in TEST_MODELS if name.startswith(("convnext", "edgenext", "swin"))]
 FUSIBLE = [name for name in TEST_MODELS if name not in WITHOUT_BATCH_NORM]
 QUICK = ("repvit_test", "resnet_ibn_test")
-
-
-def trained(name):
-    """A model in evaluation mode whose statistics and affine values are far from their initial ones."""
-    model = create_model(name)
-    arrays = state_dict(model)
-    # at a scale of 0.8 activations grow with depth until float32 itself is 4e-4 off
-    floats = {key: weight(key, array.shape, 0, 0.65) for key, array in arrays.items() if array.dtype.kind == "f"}
-    load_state_dict(model, arrays | floats)
-    model.eval()
-    return model
 
 
 def embed(model, height=64, width=32):

@@ -15,7 +15,7 @@ from cion_jax.conversion.imagenet import initialise
 from cion_jax.convert import convert_imagenet
 from cion_jax.distillation.train import make_network
 from cion_jax.models import create_model
-from tests.test_conversion import assert_same
+from tests.weights import assert_same
 
 RNG = np.random.default_rng(0)
 

@@ -16,7 +16,7 @@ from cion_jax.samples.ingest.decoding import BrokenVideo, Frame, read_frames
 from cion_jax.samples.readers import lupersonnl, read_dataset
 from cion_jax.samples.readers.pickles import read_pickle
 from cion_jax.samples.stores.packed import pack
-from tests.test_readers import make, rows
+from tests.image_folders import make, rows
 
 CROPS = [
     "china/beijing/dQw4w9WgXcQ/000012_0000250_00.jpg",

@@ -16,6 +16,7 @@ from cion_jax.conversion import load_state_dict, signature, state_dict
 from cion_jax.models import create_model, list_models, model_info, registry
 from cion_jax.models.cost import gflops
 from cion_jax.models.layers import BatchNorm
+from tests.networks import compiled
 from tests.refweights import image, weight
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -47,11 +48,6 @@ def reference_weights(name):
         for key, shape, dtype in entry["state_dict"]
         if key not in entry["constant_sha256"]
     }
-
-
-def compiled(function):
-    """As `jax.jit`, without the optimisation that takes LLVM longer than it saves in one run of a test."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def constants(name, model):

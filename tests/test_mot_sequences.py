@@ -7,7 +7,7 @@ from PIL import Image
 
 from cion_jax.samples import load_image, read_samples, write_samples
 from cion_jax.samples.readers import read_dataset
-from tests.test_readers import rows
+from tests.image_folders import rows
 
 HEIGHT, WIDTH = 30, 40
 

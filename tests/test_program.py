@@ -14,8 +14,8 @@ from cion_jax.conversion import write_weights
 from cion_jax.conversion.program import export_program
 from cion_jax.convert import convert
 from cion_jax.models import create_model, list_models
+from tests.networks import trained
 from tests.refweights import image
-from tests.test_fuse import trained
 
 pytest.importorskip("flatbuffers")
 SIZE = (64, 32)

@@ -13,7 +13,8 @@ from cion_jax.models import create_model
 from cion_jax.runtime.shards import WHOLE, Shard
 from cion_jax.samples import SampleTable, read_samples, write_samples
 from cion_jax.samples.stores.packed import pack
-from tests.test_extract import SIZE, Tiny, run_command
+from tests.commands import run_command
+from tests.networks import SIZE, Tiny
 
 IMAGES, BATCH = 23, 4
 

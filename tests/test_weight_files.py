@@ -28,7 +28,7 @@ from cion_jax.distillation.step import Network, create_state
 from cion_jax.models import create_model, list_models
 from cion_jax.models.registry import reidzoo
 from cion_jax.runtime.checkpoints import Checkpoints
-from tests.test_conversion import as_tensors, assert_same, changed_state_dict, released_checkpoint
+from tests.weights import as_tensors, assert_same, changed_state_dict, released_checkpoint
 
 TEST_MODELS = list_models("*_test")
 
