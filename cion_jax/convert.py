@@ -33,7 +33,7 @@ from cion_jax.runtime.commands import run
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What to write.
+    """The file to write.
 
     Attributes:
         path: `.pth`, `.safetensors` or `.stablehlo`.

@@ -1,4 +1,4 @@
-"""Which model a state dict belongs to, told by its keys and shapes."""
+"""Models that a state dict fits, recognised by its keys and shapes."""
 
 import functools
 import importlib

@@ -26,7 +26,7 @@ Replacement = str | Callable[[re.Match], str]
 
 @dataclasses.dataclass(frozen=True)
 class Naming:
-    """How the files of a family name what the model has.
+    """The key names that a family's ImageNet files use, and how they map to the model's.
 
     Attributes:
         renames: regular expressions and replacements, applied one after the other to every key of the file.
@@ -110,7 +110,7 @@ NAMINGS = {
 
 @dataclasses.dataclass(frozen=True)
 class Initialisation:
-    """What became of the tensors of a file of ImageNet weights and of those of the model, by key."""
+    """The outcome of an initialisation from ImageNet weights, by key."""
 
     taken: list[str]
     changed: dict[str, str]

@@ -58,7 +58,7 @@ def loader_prefix(loader: str, model: str, released: str) -> str:
 
 
 def loader_defects(loader: str, model: str) -> list[str]:
-    """What goes wrong when the released `loader` reads a whole and fitting file of `model`."""
+    """Known defects of the released `loader` when it reads a valid file of `model`."""
     return [
         f"the released {loader} loader {defect}"
         for pattern, defect in LOADERS[loader].defects

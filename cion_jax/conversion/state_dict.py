@@ -21,7 +21,7 @@ from cion_jax.models import layers
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """How one tensor of a layer is written in PyTorch.
+    """The PyTorch form of one tensor of a layer.
 
     Attributes:
         name: its name there.

@@ -146,7 +146,7 @@ def write_weights(
 
 
 def reidzoo_prefix(model: nnx.Module) -> str:
-    """What precedes the keys of this model in ReIDZoo's files."""
+    """The key prefix of this model in ReIDZoo's files."""
     has_batch_norm = any(isinstance(module, BatchNorm) for _, module in nnx.iter_modules(model))
     return WRAPPED if has_batch_norm else PLAIN
 

@@ -75,7 +75,7 @@ class Evidence:
         return sigma
 
     def at(self, sigma: float) -> dict[str, float]:
-        """What joins at a threshold: counts, shares, and the bound that the share of `different` is below.
+        """Counts and shares joined at a threshold, and an upper confidence bound of the share of `different`.
 
         The bound is Clopper and Pearson's (Biometrika 26, 1934), one-sided, at `CONFIDENCE`, as if distances were
         independent: those of one video are less than that, so the truth may lie somewhat beyond.
@@ -176,7 +176,7 @@ def _beside(rows: np.ndarray, moment: np.ndarray, order: np.ndarray) -> tuple[np
 
 
 def _both_in(pairs: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Which of the `pairs` `[p, 2]` are, in either order, among `others` `[q, 2]`."""
+    """Mask `[p]` of the `pairs` `[p, 2]` that are, in either order, among `others` `[q, 2]`."""
     pairs, others = np.sort(pairs, axis=1), np.sort(others, axis=1)
     count = max(pairs.max(initial=0), others.max(initial=0)) + 1
     return np.isin(pairs @ [count, 1], others @ [count, 1])
@@ -212,7 +212,7 @@ class _Sample:
             advance(len(images))
 
     def typical(self) -> np.ndarray:
-        """Which images `[n]` are in the nearer half of their tracklet; those not read are not."""
+        """Mask `[n]` of the images in the nearer half of their tracklet; False for images not read."""
         own = self.tracklet[self.rows]
         ascending = self.deviations[np.lexsort((self.deviations, own))]
         median = ascending[np.cumsum(self.counts) - self.counts + (self.counts - 1) // 2]

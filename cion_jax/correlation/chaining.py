@@ -55,7 +55,7 @@ def _weakest(groups: Groups, links: np.ndarray) -> list[tuple[int, int, float]]:
 
 
 def sizes(identities: np.ndarray) -> dict[str, float]:
-    """How many images identities have: quantiles of `identities` `[n]`, -1 left out."""
+    """Quantiles of the number of images per identity in `identities` `[n]`; -1 is left out."""
     counts = np.bincount(identities[identities >= 0])
     quantiles = {"median": 0.5, "p90": 0.9, "p99": 0.99, "largest": 1.0}
     return {name: float(np.quantile(counts, q)) for name, q in quantiles.items()} if len(counts) else {}

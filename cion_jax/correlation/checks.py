@@ -1,4 +1,4 @@
-"""What correlation refuses, before any work starts."""
+"""Validation of correlation's inputs, before any work starts."""
 
 import jax
 import jax.numpy as jnp

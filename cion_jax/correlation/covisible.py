@@ -1,4 +1,4 @@
-"""What cannot be: one person in two boxes of one frame.
+"""Co-visibility: one person cannot be in two boxes of one frame.
 
 Two tracklets of one video that share a frame show two people, whoever they are. So the links and the identities
 that join such tracklets are wrong, which says without any label how often links are wrong.
@@ -18,7 +18,7 @@ def moments(videos: np.ndarray, frames: np.ndarray) -> np.ndarray:
 
 
 def joined(moment: np.ndarray, assigned: np.ndarray, links: np.ndarray) -> np.ndarray:
-    """Which of the `links` `[l, 2]` join groups that are seen at one moment, `[l]`.
+    """Mask `[l]` of the `links` `[l, 2]` that join groups seen in the same frame.
 
     `assigned` `[n]` is the group of each image, -1 = none, and `moment` `[n]` when and where it was seen.
     """
@@ -34,7 +34,7 @@ def joined(moment: np.ndarray, assigned: np.ndarray, links: np.ndarray) -> np.nd
 
 
 def conflicts(moment: np.ndarray, tracklets: np.ndarray, identities: np.ndarray) -> int:
-    """How many identities are in two tracklets at one moment."""
+    """Number of identities that appear in two tracklets of the same frame."""
     known = (identities >= 0) & (moment >= 0)
     seen = np.unique(np.stack([identities[known], moment[known], tracklets[known]]), axis=1)
     twice = (seen[0, 1:] == seen[0, :-1]) & (seen[1, 1:] == seen[1, :-1])

@@ -18,7 +18,7 @@ from cion_jax.runtime.progress import Progress, silent
 
 @dataclasses.dataclass(frozen=True)
 class LevelResult:
-    """What one level left.
+    """The result of one denoising level.
 
     identities: `[n]` int64, numbered by first row, -1 = discarded.
     links:      `[links, 2]` the pairs of identities *of the level before* that were found to be one person,

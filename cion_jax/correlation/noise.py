@@ -125,7 +125,7 @@ def _counted(
     sigma_drm: float,
     track: Track,
 ) -> np.ndarray:
-    """How many identities in its window each of the `rows` is close to. Links are counted, not kept."""
+    """Number of identities in its window that each of the `rows` is close to. Links are counted, not stored."""
     chosen = centroids if len(rows) == len(centroids) else centroids[rows]
     counts = np.zeros(len(rows), np.int64)
     for pairs in compare(chosen, centroids, windows, np.array([len(rows)]), sigma_drm, track):

@@ -125,7 +125,7 @@ def open_features(path: str | os.PathLike, rows: int) -> np.ndarray:
 def _entry(
     result: LevelResult, table: tables.SampleTable, features: np.ndarray, moment: np.ndarray | None, settings: dict
 ) -> dict:
-    """What the report says about one level."""
+    """The report's entry of one level."""
     started = time.perf_counter()
     sigmas = {name: settings[name] for name in ("sigma_cst", "sigma_drm")}
     measured = noise(features, result.identities, **sigmas, most_rows=NOISE_ROWS, progress=progress)

@@ -1,4 +1,4 @@
-"""How well identities agree with the true persons, where these are known (rendered or labelled data)."""
+"""Agreement of identities with the true persons, where these are known (rendered or labelled data)."""
 
 import dataclasses
 
@@ -59,7 +59,7 @@ def _false_positives_apart(persons: np.ndarray) -> np.ndarray:
 
 
 def _pairs(labels: np.ndarray) -> int:
-    """How many unordered pairs of rows have one label."""
+    """Number of unordered pairs of rows with equal labels."""
     return _choose_two(np.unique(labels, return_counts=True)[1])
 
 

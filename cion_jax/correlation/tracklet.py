@@ -33,7 +33,7 @@ LONGEST_FLOAT32 = 256
 
 
 def _chunk_bytes() -> int:
-    """What is worked on at a time: as much as fits into the cache of a CPU, or fills a GPU."""
+    """Bytes processed at a time: what fits into a CPU's cache, or fills a GPU."""
     return 2**20 if jax.default_backend() == "cpu" else 2**26
 
 
@@ -100,7 +100,7 @@ class _Job:
             yield batch, row, inside, program(np.asarray(self.sigma_cst, dtype), images)
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
-        """What `denoise_tracklets` returns, of all processes."""
+        """The return values of `denoise_tracklets`, gathered from all processes."""
         kept = np.ones(len(self.features), bool)
         kept[all_gather(np.concatenate(self.excluded))] = False
         if jax.process_count() > 1:
@@ -221,7 +221,7 @@ def _deviations(affinity: jax.Array, kept: jax.Array) -> tuple[jax.Array, jax.Ar
 
 
 def _margin(error: float, count: jax.Array, length: jax.Array) -> jax.Array:
-    """How far a deviation can be off, where each of the n - 1 products in an affinity is off by `error`.
+    """Bound on the error of a deviation if each of the n - 1 products in an affinity is off by `error`.
 
     With e = error + n u for summing them, a_i is off by (n - 1) e and the squared length R^2 by n (n - 1) e, hence
     a_i / R, with a_i <= R and r = R / (n - 1) <= 1, by e (1 / r + 2 / r^2) <= 3 e / r^2.

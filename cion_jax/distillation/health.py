@@ -1,4 +1,4 @@
-"""What a run's metrics say about whether it learns: named concerns, each with what to change."""
+"""Signs of collapse and divergence in a run's metrics, each with a remedy."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a run tells while it goes: metrics, speed, how long devices waited for input, and what is wrong."""
+"""Training monitor: metrics, throughput, input wait and warnings."""
 
 import time
 from collections import deque

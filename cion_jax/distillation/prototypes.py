@@ -38,7 +38,7 @@ class Logits(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What `compare` finds, float32.
+    """The results of `compare`, float32.
 
     `log_partition` `[n]` is log sum_p exp(l_ip) of the student's rows. `averages` `[m, dim]` are
     sum_p q_ip w_p, with q the softmax of the teacher's rows and w the *student's* prototypes. `mean`

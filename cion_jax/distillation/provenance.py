@@ -17,7 +17,7 @@ _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nu
 
 
 def provenance(config: Config, table: SampleTable, stages: Sequence[Stage]) -> dict[str, Any]:
-    """What a checkpoint says of its run: `model`, `config` (JSON), `data` (fingerprint), `stages` and `versions`."""
+    """A run's provenance for its checkpoints: `model`, `config` (JSON), `data` (fingerprint), `stages`, `versions`."""
     return {
         "model": config.model,
         "config": config.to_json(),

@@ -1,4 +1,4 @@
-"""Which images make up which batch: a pure function of (seed, step), nothing to save or restore."""
+"""The identity sampler: the batch of a step is a pure function of (seed, step), with no state to save."""
 
 import functools
 import threading

@@ -1,4 +1,4 @@
-"""What changes with the step: images per identity, learning rate, weight decay, teacher momentum.
+"""Schedules over training steps: images per identity, learning rate, weight decay, teacher momentum.
 
 The curriculum comes first: it fixes the number of steps of every epoch, and every other schedule is built on the
 exact total. Sampler, loss and schedules all read the same `Curriculum`, so they can't disagree after a resume.

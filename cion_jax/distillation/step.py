@@ -259,7 +259,7 @@ def view_keys(keys: jax.Array, first: int, views: int) -> jax.Array:
 
 
 def _metrics(means: Means) -> dict[str, jax.Array]:
-    """What tells learning from collapse and divergence, over the global batch.
+    """Metrics over the global batch that distinguish learning from collapse and divergence.
 
     `teacher_entropy`: mean entropy of the teacher's distributions, in nats (ln(prototypes) = uniform, 0 = one
     prototype each). `mean_entropy`: entropy of their mean; near 0 means that all images share one prototype.

@@ -109,7 +109,7 @@ def check_settings(settings: Config) -> None:
 
 
 class _Run:
-    """What stays the same over a run."""
+    """Everything that is constant over a run."""
 
     def __init__(self, config: Config, table: SampleTable, images: Path, mesh: Mesh):
         self._settings, self._seed, self._mesh = config.pretrain, config.seed, mesh
@@ -145,7 +145,7 @@ class _Run:
         return nnx.merge(self._structure, params, stats)
 
     def about(self, which: str) -> dict[str, Any]:
-        """What the card beside the weights tells of the run."""
+        """The fields of the weights' card that describe the run."""
         config = json.loads(self._meta["config"])
         return self._meta | {"weights": which, "config": config, "input_size": list(self._settings.views.global_size)}
 

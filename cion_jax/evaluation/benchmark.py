@@ -1,4 +1,4 @@
-"""What every benchmark is read as, and the naming of files that Market-1501 began."""
+"""The common form of all benchmarks, and Market-1501's naming of files."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What pictures of a retrieval are made from, kept when it is scored: small however large the benchmark is."""
+"""Ranked lists and features kept when a retrieval is scored, for the report; small for any size of benchmark."""
 
 import os
 from typing import NamedTuple, Self

@@ -1,4 +1,4 @@
-"""What frozen features know of identities: how well two simple classifiers tell people apart across cameras.
+"""Probes of frozen features: how well two simple classifiers identify people across cameras.
 
 Both are fitted to labelled training images without what one camera saw of each person, and tested on that. A network
 fine-tuned on those very images has seen the answers: probes judge pre-training.

@@ -1,4 +1,4 @@
-"""What every backbone has in common."""
+"""The base class of all backbones."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""What a model costs, counted by XLA."""
+"""The cost of a model, counted by XLA."""
 
 import jax
 import jax.numpy as jnp

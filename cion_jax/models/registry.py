@@ -36,7 +36,7 @@ FAMILIES = {
 
 @dataclasses.dataclass(frozen=True)
 class ModelInfo:
-    """What the paper and ReIDZoo say about a model.
+    """Facts about a model from the paper and from ReIDZoo.
 
     Attributes:
         name: name in this registry.

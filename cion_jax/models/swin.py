@@ -79,7 +79,7 @@ class WindowAttention(Attention):
         return x[:, :h, :w]
 
     def _bias(self, padded: tuple[int, ...], windows: int) -> jax.Array:
-        """What is added to the logits, `[1 or windows, heads, n, n]`, n positions of a window."""
+        """The bias added to the logits, `[1 or windows, heads, n, n]`, for the n positions of a window."""
         bias = self.relative_position_bias_table[...][relative_position_index(self.window)]
         bias = bias.transpose(2, 0, 1)[None]
         if not self.shift:
@@ -179,7 +179,7 @@ def join_windows(windows: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 @functools.cache
 def relative_position_index(window: int) -> np.ndarray:
-    """Which entry of the bias table each pair of a window's positions takes, `[window^2, window^2]`.
+    """Index into the bias table for each pair of a window's positions, `[window^2, window^2]`.
 
     (2 window - 1) (y - y' + window - 1) + (x - x' + window - 1) for the pair (y, x), (y', x').
     """

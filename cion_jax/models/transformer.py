@@ -1,4 +1,4 @@
-"""What families of vision transformers share: the block, the convolutional stem, the position embedding's size."""
+"""Parts shared by the vision transformers: block, convolutional stem, resizing of position embeddings."""
 
 import functools
 from collections.abc import Callable

@@ -45,7 +45,7 @@ def attention_section(network: str, model: ViT, images: Images, paths: Sequence[
 
 
 def class_attention(model: ViT, images: jax.Array) -> jax.Array:
-    """What the class token of the last block attends to, mean over heads: `[b, h, w, 3] -> [b, h / 16, w / 16]`.
+    """Attention of the last block's class token, mean over heads: `[b, h, w, 3] -> [b, h / 16, w / 16]`.
 
     a_hp = softmax_p(q_h,class . k_hp / sqrt(d))   over all tokens p; that of the class token itself is left out
     """

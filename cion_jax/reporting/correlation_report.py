@@ -1,4 +1,4 @@
-"""What correlation and calibration have to say: tables for the terminal, and pictures."""
+"""Reports of correlation and calibration: tables for the terminal, and figures."""
 
 import os
 import sys
@@ -44,7 +44,7 @@ def print_summary(report: dict) -> None:
 
 
 def _quality(levels: list[dict], framed: bool, scored: bool) -> Table:
-    """How right the levels are: by what one frame shows, and by true persons."""
+    """Quality of the levels, by co-visibility and by true persons."""
     frames, scores = _FRAMES if framed else {}, _SCORES if scored else {}
     table = _table("How right it is", "level", *frames.values(), *scores.values())
     for entry in levels:

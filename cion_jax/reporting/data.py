@@ -27,7 +27,7 @@ _TOO_MANY = (
 
 
 def data_section(found: dict[str, Any], ingested: dict[str, Any] | None) -> Section:
-    """What `cion_jax.samples.doctor.examine` found; without its images, where there were too many to look at.
+    """The findings of `cion_jax.samples.doctor.examine`; without image statistics if there were too many to decode.
 
     `ingested` is the report of `cion_jax.samples.ingest`, where crops were cut out of videos in this run.
     """

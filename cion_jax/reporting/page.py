@@ -1,4 +1,4 @@
-"""What a page is made of, and the page: HTML that needs nothing beside itself."""
+"""The blocks of a report page, and their rendering as one self-contained HTML file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Warnings:
-    """What a reader has to know before believing the rest, a line each."""
+    """Caveats about the results, one per line."""
 
     kind: ClassVar = "warnings"
     lines: Sequence[str]
@@ -133,7 +133,7 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        """What links call the section."""
+        """The section's id in links."""
         return "-".join(self.title.lower().split())
 
 

@@ -7,7 +7,7 @@ from cion_jax.reporting.page import Bars, Block, Column, Number, Numbers, Sectio
 
 
 class Outcome(NamedTuple):
-    """What a run has come to so far; None for what it has not.
+    """The results of a run so far; None for stages that have not run.
 
     model: name of the pre-trained network. correlation: its `report.json`. scores: by name of the network, in the
     order of a table. before, after: which of these are the untrained network and the one that the run is about.

@@ -14,7 +14,7 @@ Log = Sequence[Mapping[str, float]]
 
 
 class _Curve(NamedTuple):
-    """How a metric is drawn: title, unit, and what good looks like."""
+    """Title and unit of a metric's curve, and a note on how to read it."""
 
     title: str
     unit: str

@@ -103,7 +103,7 @@ class Checkpoints:
 
 
 def to_shape(array: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    """What `Checkpoints.restore` needs to know of an array: shape, dtype and sharding."""
+    """An array's shape, dtype and sharding, as `Checkpoints.restore` needs them."""
     return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
 
 

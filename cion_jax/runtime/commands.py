@@ -1,4 +1,4 @@
-"""How every command starts, and how it fails: with a sentence instead of a traceback."""
+"""Start-up and error handling of every command: an error is one message, not a traceback."""
 
 import os
 import sys

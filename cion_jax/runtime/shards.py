@@ -19,7 +19,7 @@ class Shard(NamedTuple):
         return cls(int(match[1]), int(match[2]))
 
     def part(self, items: int) -> range:
-        """Which of `items` things are this call's: contiguous, and as many as any other call's, or one more or less."""
+        """This call's share of `items` items: contiguous, its size within one of every other call's."""
         return range(items * self.index // self.count, items * (self.index + 1) // self.count)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""What stands for NumPy's numbers in untrusted pickles, which are read by a list of allowed names."""
+"""Stand-ins for NumPy's scalars in untrusted pickles, which are read through a list of allowed names."""
 
 import pickle
 from typing import Any

@@ -36,7 +36,7 @@ class Died(NamedTuple):
 
 
 class _News(NamedTuple):
-    """What a process tells before it is done."""
+    """A message that a worker sends before its result."""
 
     value: Any
 

@@ -1,4 +1,4 @@
-"""What a sample table says is in it, in numbers."""
+"""Counts of a sample table's contents."""
 
 from typing import Any
 

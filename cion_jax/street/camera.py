@@ -64,7 +64,7 @@ def make_camera(config: StreetConfig, population: int, index: int) -> Camera:
 
 
 def develop(canvas: np.ndarray, camera: Camera, light: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """What the camera makes of a scene: `[3, crops, h, w]` in [0, 1] -> uint8 `[crops, h, w, 3]`.
+    """Renders a scene as this camera records it: `[3, crops, h, w]` in [0, 1] -> uint8 `[crops, h, w, 3]`.
 
     `light` [crops] multiplies the exposure. The canvas is used up.
     """

@@ -1,4 +1,4 @@
-"""What a street is made of, and how hard it is to recognise people on it."""
+"""The size of a street, and the difficulty of recognising people on it."""
 
 import dataclasses
 import difflib

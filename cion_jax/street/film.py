@@ -119,7 +119,7 @@ def _around(pose: Pose, passage: Passage) -> tuple[float, float, float, float]:
 
 
 def _visible(film: FilmConfig, seen: list[tuple[int, tuple[float, float, float, float]]]) -> list[TrueBox]:
-    """How much of each box is in the picture and not behind the box of somebody nearer."""
+    """Visible share of each box: inside the frame and not occluded by a nearer box."""
     covered = np.zeros((film.height, film.width), bool)
     boxes = []
     for number, box in reversed(seen):

@@ -16,7 +16,7 @@ _TICKS_PER_SECOND = 5  # of a person's cadence
 
 @dataclasses.dataclass(frozen=True)
 class FilmConfig:
-    """How whole videos of a street are filmed.
+    """Settings of the videos filmed on a street.
 
     height, width: of a frame, in pixels.
     rate: frames per second.
@@ -70,7 +70,7 @@ class Passage:
         return self.enters <= seconds <= self.enters + self.crossing(film)
 
     def pose(self, config: StreetConfig, film: FilmConfig, camera: Camera, seconds: float) -> tuple[Pose, Box]:
-        """How the person stands in the frame at a time."""
+        """The person's pose in the frame at a given time."""
         tick = np.array([_TICKS_PER_SECOND * seconds])
         turned = 0.7 * np.sin(0.15 * tick + self.wander[1]) + 0.3 * np.sin(0.47 * tick + self.wander[2])
         feet = np.array([[self.foot_x(film, seconds)], [self.foot_y], [self.height]])

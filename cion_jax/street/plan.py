@@ -38,7 +38,7 @@ def plan_labelled(config: StreetConfig) -> tuple[list[Shot], SampleTable]:
 
 
 def plan_crawl(config: StreetConfig) -> tuple[list[Shot], SampleTable]:
-    """What the tracker makes of every video. The table has no identities; `person` is there to score them."""
+    """The tracker's output for every video. The table has no identities; `person` is kept to score them."""
     shots, rows = [], []
     for video in range(config.crawl_videos):
         seen: dict[tuple[int, int], list[tuple[int, str]]] = {}

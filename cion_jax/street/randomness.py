@@ -14,7 +14,7 @@ class Population(enum.IntEnum):
 
 
 class Stream(enum.IntEnum):
-    """What a random number decides."""
+    """The purpose of a random number, used as its stream."""
 
     PERSON = 0
     CAMERA = 1

@@ -18,7 +18,7 @@ from cion_jax.street.tracker import NOBODY
 
 @dataclasses.dataclass(frozen=True)
 class Walk:
-    """How somebody passes a camera; a function of the frame, so that fragments of it fit together."""
+    """A person's passage by a camera as a function of the frame, so that its fragments fit together."""
 
     heading: float
     direction: int

@@ -49,7 +49,7 @@ class Groups:
 
     @functools.cached_property
     def counts(self) -> np.ndarray:
-        """How many images each group has, `[groups]`."""
+        """Number of images per group, `[groups]`."""
         return np.bincount(self.assigned[self.assigned >= 0], minlength=len(self.sums))
 
     @functools.cached_property

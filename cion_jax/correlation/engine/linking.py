@@ -1,4 +1,4 @@
-"""Which pairs of groups are close: a screen finds those that may be, float32 looks, float64 has the last word."""
+"""Pairs of close groups: candidates from the screen, checked in float32, decided in float64 where rounding matters."""
 
 from collections.abc import Iterable
 
@@ -38,7 +38,7 @@ def pairs_of(found: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def are_close(pairs: np.ndarray, centroids: Vectors, groups: Groups, features: np.ndarray, sigma: float) -> np.ndarray:
-    """Which of the `pairs` `[p, 2]` are close: float32 says, and where it might be wrong, float64."""
+    """Mask `[p]` of the `pairs` `[p, 2]` at distance <= sigma, in float32, or in float64 if rounding could decide."""
     away = pair_distances(centroids, centroids, pairs)
     slack = centroids.slack[pairs].sum(1)
     close, doubtful = away <= sigma, np.abs(away - sigma) <= slack

@@ -1,4 +1,4 @@
-"""How far a distance computed in low precision can be from the true one.
+"""Bounds on the rounding error of distances computed in low precision.
 
 A sum of m products in precision u, in whatever order, is off by at most m u times the sum of their magnitudes
 (Higham, "Accuracy and Stability of Numerical Algorithms", Sec. 3.1, to first order in u); for unit vectors of
@@ -22,12 +22,12 @@ def product_error(dim: int) -> float:
 
 
 def image_slack(dim: int) -> float:
-    """What an image, normalised in float32, contributes to the error of its distance to another vector."""
+    """An image's contribution to the error of its distance to another vector; it is normalised in float32."""
     return unit_error(dim) + (dim / 2 + 4) * FLOAT32
 
 
 def centroid_slack(counts: np.ndarray, lengths: np.ndarray, dim: int) -> np.ndarray:
-    """What one centroid contributes, `[k]` float32, to the error of the distance between two.
+    """Each centroid's contribution to the error of a distance between two, `[k]` float32.
 
     `counts` `[k]` images, normalised and then summed in float32, made sums of `lengths` `[k]`: the less they
     agree, the shorter the sum, and the more its direction is off. Half the error of the product is each
@@ -39,5 +39,5 @@ def centroid_slack(counts: np.ndarray, lengths: np.ndarray, dim: int) -> np.ndar
 
 
 def bfloat16_error() -> float:
-    """What rounding both of two unit vectors to bfloat16 adds to the error of their product."""
+    """Error added to the product of two unit vectors by rounding both to bfloat16."""
     return 2 * BFLOAT16 + BFLOAT16**2

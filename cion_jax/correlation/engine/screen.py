@@ -29,12 +29,12 @@ CONSTANT = 2.0**-7  # c; a power of two that is large beside the slack of most, 
 
 
 class Screen(NamedTuple):
-    """Which `[k]` of the numbers of a vector are multiplied; the others are only bounded."""
+    """The indices `[k]` of a vector's entries that are multiplied; the others are only bounded."""
 
     head: np.ndarray
 
     def factors(self, vectors: Vectors, room: int = 0) -> jax.Array:
-        """What the bounds are products of, `[n + room, k + 2]`, the last `room` of them zeros."""
+        """Factors whose products are the bounds, `[n + room, k + 2]`; the last `room` rows are zeros."""
         # Products of bfloat16 are many times faster than float32's where there are tensor cores.
         dtype, error = jnp.float32, 0.0
         if jax.default_backend() != "cpu":

@@ -35,7 +35,7 @@ _FLAT = 2.25  # a tile along a narrow band is at most so many blocks wide
 
 
 class Scale(NamedTuple):
-    """How much is done at a time."""
+    """Sizes of the units of work."""
 
     block: int  # the longest side of most tiles
     product: int  # pairs that a device multiplies at once: cached on a CPU, enough to fill a GPU
@@ -44,14 +44,14 @@ class Scale(NamedTuple):
 
 
 def scale() -> Scale:
-    """What suits the devices at hand."""
+    """The scale that suits the default backend."""
     if jax.default_backend() == "cpu":
         return Scale(block=512, product=2**18, batch=2**24, picked=False)
     return Scale(block=2048, product=2**25, batch=2**30, picked=True)
 
 
 class Windows(NamedTuple):
-    """What every row is compared with, arrays `[rows]` int32: columns from `low` up to `high`, but for `skip`.
+    """The columns that each row is compared with, arrays `[rows]` int32: `low` up to `high`, except `skip`.
 
     Both bounds rise from row to row within a segment.
     """
@@ -159,7 +159,7 @@ def _inside(windows: Windows, tiles: Tiles, tile: np.ndarray, row: np.ndarray, c
 
 
 class _Shared(NamedTuple):
-    """What every device has whole, with a tile of padding at the end that reads may run into."""
+    """Data replicated on every device, padded by one tile at the end for reads that overrun."""
 
     bound: Any
     rows: Any

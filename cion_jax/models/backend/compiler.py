@@ -1,4 +1,4 @@
-"""What models say to XLA beyond what they compute: some forms suit a CPU, others an accelerator.
+"""Hints to XLA that depend on the platform: some forms suit a CPU, others an accelerator.
 
 The choice is made when a function is traced, for `jax.default_backend()` or the platform that `traced_for` names.
 """
@@ -16,7 +16,7 @@ _platform: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform
 
 @contextlib.contextmanager
 def traced_for(platform: str) -> Iterator[None]:
-    """What is traced inside is meant for `platform` ("cpu", "cuda", ...), whatever this machine has: for export."""
+    """Traces for `platform` ("cpu", "cuda", ...) instead of this machine's default backend, for export."""
     token = _platform.set(platform)
     try:
         yield

@@ -76,7 +76,7 @@ def _standard(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups
 
 
 def taps(x: jax.Array, kernel_shape: tuple, stride: int, padding: int) -> list[jax.Array]:
-    """What every kernel position sees of `x`: size * size arrays `[b, rows, columns, c]`."""
+    """The input under every kernel position: size * size arrays `[b, rows, columns, c]`."""
     rows, columns = _output_size(x.shape, kernel_shape, stride, padding)
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     spans = (rows - 1) * stride + 1, (columns - 1) * stride + 1

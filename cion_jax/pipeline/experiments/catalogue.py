@@ -1,4 +1,4 @@
-"""Which rows of configs/ablation.py make a table or figure of the paper."""
+"""The tables and figures of the paper as rows of configs/ablation.py."""
 
 from typing import NamedTuple
 

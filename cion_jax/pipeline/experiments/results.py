@@ -1,4 +1,4 @@
-"""What the runs of an experiment say together: JSON and Markdown."""
+"""Summary of an experiment's runs, as JSON and Markdown."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any

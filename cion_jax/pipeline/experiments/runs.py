@@ -66,7 +66,7 @@ class Run:
         jax.clear_caches()  # the next run's programs are others: the number of steps is part of them
 
     def measured(self) -> dict[str, Any]:
-        """What came out: sizes, seconds of training and, where it was scored, the scores of the network."""
+        """Sizes, seconds of training and, if the run was scored, the scores of its network."""
         (by,) = self.config.pretrain.group_by
         log = self.workdir.metrics(by)
         result = {

@@ -1,4 +1,4 @@
-"""What a few repetitions tell: a mean and a least-squares line, each with how far it can be trusted."""
+"""Statistics of a few repetitions: a mean and a least-squares line, each with a confidence interval."""
 
 import math
 from collections.abc import Sequence

@@ -36,7 +36,7 @@ class PeopleDetector:
 
 
 class MotionDetector:
-    """What moves before a fixed camera and is upright: OpenCV's background subtraction (Zivkovic, ICPR 2004).
+    """Detects upright moving objects before a fixed camera by OpenCV's background subtraction (Zivkovic, ICPR 2004).
 
     People that walk close together come out as one, or as none where that is too wide; who stands still fades.
     """

@@ -84,7 +84,7 @@ def ingest_videos(
 
 
 def left_out(broken: Mapping[str, str], total: int) -> str:
-    """Which of `total` videos are `broken`, and why, in some lines; report.json has all."""
+    """A few lines that list the `broken` of `total` videos with reasons; report.json has all of them."""
     lines = [f"{len(broken)} of {total} videos are left out:"]
     lines += [f"{name}: {reason}" for name, reason in list(broken.items())[:_EXAMPLES]]
     if len(broken) > _EXAMPLES:

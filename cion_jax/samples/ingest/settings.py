@@ -1,4 +1,4 @@
-"""What decides what becomes of a video, and what is made of it for one."""
+"""Settings that determine the crops of a video, and their implementation for one video."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ _DETECTORS = {"people": PeopleDetector, "motion": MotionDetector}
 
 @dataclasses.dataclass(frozen=True)
 class IngestSettings:
-    """How people are found and cut out; the same for all videos of a folder.
+    """Settings of detection, tracking and cropping, the same for all videos of a folder.
 
     detector: "people", "motion", or the path of an ONNX file.
     person_class: the number of people among an ONNX detector's classes.
@@ -58,7 +58,7 @@ class IngestSettings:
             raise ValueError(f"{self.tracks}: no such folder of tracks")
 
     def described(self) -> dict[str, Any]:
-        """What decides the result, as JSON; where files are is no part of it."""
+        """The settings that determine the result, as JSON; file locations are not part of it."""
         crops = {"crops": dataclasses.asdict(self.crops), "faces": "blurred" if self.blur_faces else "as they are"}
         if self.tracks is not None:
             return {"tracks": "from files", **crops}
@@ -72,7 +72,7 @@ class IngestSettings:
         }
 
     def sources(self, name: str, path: Path) -> dict[str, Any]:
-        """What tells the files that a video is made from from later ones of the same name."""
+        """Identity of a video's source files, so that later files of the same name are recognised as different."""
         found: dict[str, Any] = {"bytes": path.stat().st_size}
         if self.tracks is not None and (file := self._file(name)).is_file():
             found["tracks_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -105,7 +105,7 @@ class IngestSettings:
         return OnnxDetector(Path(self.detector), self.person_class)
 
     def change(self) -> Change | None:
-        """What is done to every crop."""
+        """The function applied to every crop."""
         return FaceBlur() if self.blur_faces else None
 
     def _file(self, name: str) -> Path:

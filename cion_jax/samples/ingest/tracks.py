@@ -44,7 +44,7 @@ class Detector(Protocol):
 
 class Tracker(Protocol):
     def update(self, detections: Detections) -> Tracked:
-        """Which of a frame's detections belong to which tracklet; those that belong to none are left out."""
+        """Assigns a frame's detections to tracklets; unassigned detections are left out."""
         ...
 
 

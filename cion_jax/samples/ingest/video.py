@@ -22,7 +22,7 @@ Change = Callable[[np.ndarray], np.ndarray]  # what is done to a crop before it 
 
 @dataclasses.dataclass(frozen=True)
 class CropSettings:
-    """Which of a tracklet's boxes become crops.
+    """The choice of a tracklet's boxes that become crops.
 
     every: frames from one crop to the next. They are the same frames for all tracklets of a video: two that share
       a frame are two people, which calibration and `correlate --forbid_covisible` use.
@@ -148,7 +148,7 @@ class _Collector:
 
 
 def about_part(part: Path) -> dict | None:
-    """What about.json of a part says; None if there is no such part."""
+    """The content of a part's about.json; None if there is no such part."""
     return read_json(part / _ABOUT) if part.is_dir() else None
 
 

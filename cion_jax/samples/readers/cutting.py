@@ -19,7 +19,7 @@ _DONE = ".boxes.json"
 
 
 class Cut(NamedTuple):
-    """What became of each box, `[n]` bool; one that is neither lies outside its frame.
+    """The outcome of each box, masks `[n]`; a box in neither mask lies outside its frame.
 
     written: it has a crop.
     unread: its frame is not there or cannot be decoded.

@@ -1,4 +1,4 @@
-"""What readers give, and how they take names apart."""
+"""The return type of readers, and their parsing of file names."""
 
 from typing import NamedTuple
 

@@ -56,7 +56,7 @@ class LmdbImages:
         return data
 
     def missing(self, paths: Paths) -> np.ndarray:
-        """Which of these are no keys, as a mask."""
+        """Mask of the names that are not keys of the store."""
         longest = self._environment.max_key_size()
         with self._environment.begin(buffers=True) as transaction:  # values stay where they are
             absent = (not 0 < len(key := path.encode()) <= longest or transaction.get(key) is None for path in paths)

@@ -71,7 +71,7 @@ class PackedImages:
             raise UndecodableImage(f"{path}: {_shard(self._folder, shard)} is damaged ({error})") from error
 
     def missing(self, paths: Paths) -> np.ndarray:
-        """Which of these were not packed, as a mask."""
+        """Mask of the names that are not in the pack."""
         return ~np.isin(_keys(paths), self._sorted)
 
     def _reader(self, shard: int) -> Any:

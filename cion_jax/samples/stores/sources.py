@@ -24,7 +24,7 @@ class Images(Protocol):
         ...
 
     def missing(self, paths: Paths) -> np.ndarray:
-        """Which of these are not there, as a mask."""
+        """Mask of the names that do not exist."""
         ...
 
 
