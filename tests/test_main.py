@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from absl import flags
+from ml_collections import config_flags
 
 from cion_jax.configs import base, demo
 from cion_jax.models import list_models
-from cion_jax.pipeline.settings import remember_config, remembered
-from cion_jax.pipeline.stages import STAGES, run_stages
-from cion_jax.pipeline.validate import missing_data
-from cion_jax.pipeline.workdir import Workdir
+from cion_jax.pipeline import stages
+from cion_jax.pipeline.stages import STAGES, Workdir, missing_data, remember_config, remembered, run_stages
 from configs import convnext_b, resnet50_ibn, vit_b, zoo
 
 ROOT = Path(__file__).parent.parent
@@ -161,6 +161,28 @@ def test_a_folder_belongs_to_one_config(tmp_path):
     config.pretrain.batch_size = 32
     with pytest.raises(ValueError, match=r"pretrain.batch_size: 48 -> 32.*another --workdir"):
         remember_config(config, Workdir(tmp_path, config))
+
+
+@pytest.mark.parametrize(("given", "half_width"), [("500", 500), ("all", "all"), (None, 1000)])
+def test_half_width_is_a_number_or_all(given, half_width, tmp_path, monkeypatch):
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True)
+    arguments = ["main", f"--config={ROOT}/configs/demo.py"]
+    if given is not None:
+        arguments.append(f"--config.correlate.half_width={given}")
+    monkeypatch.setattr(sys, "argv", arguments)  # where config_flags looks for overrides
+    values(arguments)
+    config, passed = values.config, []
+    config.stages = ("correlate",)
+    monkeypatch.setattr(stages, "aligned_samples", lambda features: features)
+    monkeypatch.setattr(stages, "correlate_to", lambda *_, **settings: passed.append(settings))
+    remember_config(config, Workdir(tmp_path, config))
+    kept = json.loads((tmp_path / "config.json").read_text())["correlate.half_width"]
+    assert kept == str(half_width)  # as workdirs had it when the setting was an integer
+    run_stages(config, Workdir(tmp_path, config))
+    remember_config(config, Workdir(tmp_path, config), begun=["correlate"])
+    assert passed[0]["half_width"] == remembered(tmp_path).correlate.half_width == half_width
+    assert type(passed[0]["half_width"]) is type(half_width)
 
 
 def test_a_wrong_benchmark_is_told_before_training(tmp_path):

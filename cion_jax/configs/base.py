@@ -1,39 +1,39 @@
 """Every setting of every stage, with the paper's values. Other configs start from this one.
 
-A setting is overridden on the command line as --config.pretrain.batch_size=256; a name that does not exist is
-refused with the nearest one that does.
+Override a setting on the command line, for example with --config.pretrain.batch_size=256. An unknown name is an error
+that suggests the closest known one.
 """
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+from ml_collections.config_dict import FieldReference, placeholder
 
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
-    # What `cion_jax.main` runs, in this order: ingest, street, extractor, extract, correlate, pretrain, evaluate,
-    # export.
+    # The stages that `cion_jax.main` runs, always in this order: ingest, street, extractor, extract, correlate,
+    # pretrain, evaluate, export.
     config.stages = ("pretrain", "export")
     config.model = "vit_base"
 
-    # Videos that the ingest stage cuts crops out of, which take the place of `data`: see `cion_jax.samples.ingest`.
+    # Videos from which the ingest stage crops people; they replace `data`. See `cion_jax.samples.ingest`.
     config.ingest = ConfigDict()
-    config.ingest.videos = placeholder(str)  # a folder
-    config.ingest.tracks = placeholder(str)  # a folder of MOTChallenge files, <video>.txt, instead of detection
-    config.ingest.detector = "people"  # "motion" suits fixed cameras; or the path of an ONNX file
+    config.ingest.videos = placeholder(str)  # folder of video files
+    config.ingest.tracks = placeholder(str)  # folder of MOTChallenge files, <video>.txt; replaces detection
+    config.ingest.detector = "people"  # or "motion" for fixed cameras, or the path of an ONNX detector
     config.ingest.person_class = 0
     config.ingest.detect_every = 1
     config.ingest.blur_faces = False
     config.ingest.crops = ConfigDict(dict(every=5, min_height=64, min_crops=2))
 
-    # Person crops. `samples` is a sample table, or CION-AL / SYNTH-PEDES annotations; with the correlate stage it
-    # needs video and tracklet, without it an identity column.
+    # Person crops. `samples` is a sample table, or CION-AL / SYNTH-PEDES annotations. It needs the columns video and
+    # tracklet if the correlate stage runs, and the column identity if it does not.
     config.data = ConfigDict()
     config.data.samples = placeholder(str)
     config.data.images = placeholder(str)
 
-    # The feature extractor of identity correlation (paper: ViT-Base trained on UFine6926): given as weights, or
-    # trained by the extractor stage on labelled crops.
+    # The feature extractor for identity correlation (paper: ViT-Base trained on UFine6926): either existing weights
+    # or, with the extractor stage, trained on labelled crops.
     config.extractor = ConfigDict()
     config.extractor.model = "vit_base"
     config.extractor.weights = placeholder(str)
@@ -62,43 +62,45 @@ def get_config() -> ConfigDict:
         )
     )
 
-    # Sec. 3.1-3.2.
+    # Identity correlation, Sec. 3.1-3.2.
     config.correlate = ConfigDict()
     config.correlate.sigma_cst = 0.2
     config.correlate.sigma_drm = 0.18
-    config.correlate.half_width = 1000  # -1: every pair
+    # r_s, the half-width of the Sliding Range (Eq. 7), or "all" to compare every pair: hence an int or a str.
+    config.correlate.half_width = FieldReference(1000, field_type=object)
     config.correlate.levels = 3
 
-    # Sec. 3.3, Table 5 and DINO's defaults.
+    # Identity-guided self-distillation, Sec. 3.3; where the paper gives no value, DINO's default.
     config.pretrain = pretrain = ConfigDict()
-    # What counts as one identity, each trained in turn: "identity" (the column, or what correlation found),
-    # "tracklet" (Fig. 1b), "image" (Fig. 1a: DINO), "person" (the truth, where the table has it).
+    # Columns that define an identity; one network is trained for each: "identity" (the column, or the result of
+    # correlation), "tracklet" (Fig. 1b), "image" (Fig. 1a: DINO), "person" (ground truth, if the table has it).
     pretrain.group_by = ("identity",)
-    pretrain.data_ratio = 1.0  # share of the identities that is used (Fig. 6)
+    pretrain.data_ratio = 1.0  # fraction of the identities to train on (Fig. 6)
     pretrain.init = placeholder(str)  # ImageNet weights to start from, as `cion_jax.convert --init` reads them
-    pretrain.batch_size = 960  # images of a global batch, over all devices and processes
+    pretrain.batch_size = 960  # global batch: images per step over all devices and processes
     pretrain.epochs = 100
     pretrain.curriculum = ConfigDict()
     pretrain.curriculum.stage_epochs = (0, 40, 60, 80)
     pretrain.curriculum.images_per_identity = (2, 4, 6, 8)
     pretrain.compute_dtype = "bfloat16"  # parameters, statistics and loss stay float32
-    # What to do when a batch does not fit a device's memory. `remat` keeps the results of convolutions and matrix
-    # products only and computes what lies between them again. `accumulate` goes through a device's images in so many
-    # micro-batches, whose gradients are averaged: the same step, but BatchNorm sees a micro-batch at a time.
+    # Two ways to save device memory. `remat` stores only the outputs of convolutions and matrix products, and
+    # recomputes everything between them in the backward pass. `accumulate` splits a device's images into that many
+    # micro-batches and averages their gradients: the same step, except that BatchNorm sees one micro-batch at a time.
     pretrain.remat = False
     pretrain.accumulate = 1
-    pretrain.canvas = (256, 128)  # larger images are shrunk to fit it when they are read
+    pretrain.canvas = (256, 128)  # larger images are shrunk to this size when read
     pretrain.loader_threads = 8
     pretrain.log_every = 50
     pretrain.head = ConfigDict(dict(prototypes=65536, hidden_dim=2048, bottleneck_dim=256, batch_norm=False))
     pretrain.loss = ConfigDict(
         dict(form="paper", student_temperature=0.1, teacher_temperature=0.04, center_momentum=0.9)
     )
-    # update_every: "step", or "epoch" to keep the teacher as it is over an epoch.
+    # EMA teacher. The paper (Sec. 3.3) freezes it over an epoch and updates it once per epoch: update_every="epoch".
+    # The default here is an update after every step, as in DINO's code.
     pretrain.teacher = ConfigDict(dict(momentum=0.996, momentum_end=1.0, update_every="step"))
     pretrain.optimizer = ConfigDict(
         dict(
-            learning_rate=5e-4,  # for 256 images; scaled linearly with the batch size
+            learning_rate=5e-4,  # for a batch of 256; scaled linearly with batch_size
             min_learning_rate=1e-6,
             warmup_epochs=10.0,
             weight_decay=0.04,
@@ -107,7 +109,7 @@ def get_config() -> ConfigDict:
             freeze_last_layer_epochs=1.0,
         )
     )
-    # Augmentation of views; see `cion_jax.distillation.augmentation.Augmentation`.
+    # Views and their augmentation; see `cion_jax.distillation.augmentation.Augmentation`.
     pretrain.views = ConfigDict(
         dict(
             global_size=(256, 128),
@@ -118,11 +120,12 @@ def get_config() -> ConfigDict:
             blur_sigma=(0.1, 2.0),  # in pixels
         )
     )
-    # Steps between checkpoints; the last `keep` stay, and those of every `keep_every`-th step (0: none of these).
+    # A checkpoint every `every_steps` steps. The last `keep` are kept, and also every multiple of `keep_every` steps
+    # (0: no such multiples).
     pretrain.checkpoint = ConfigDict(dict(every_steps=1000, keep=3, keep_every=50_000))
-    pretrain.allow_changed_data = False  # continue a run on other samples than it was started on
+    pretrain.allow_changed_data = False  # resume even if the samples differ from those the run started on
 
-    # Market-1501 layout; the evaluate stage is run if a root is given.
+    # The benchmark of the evaluate stage, in Market-1501 layout. A root alone does not run the stage: `stages` does.
     config.evaluate = ConfigDict()
     config.evaluate.root = placeholder(str)
     config.evaluate.size = (256, 128)
