@@ -1,4 +1,4 @@
-"""The loss against values of the authors' code and Eq. 9 in float64, against Eq. 9 written as loops, and in blocks."""
+"""The loss against the authors' code, against Eq. 9 by explicit loops in float64, and in blocks of prototypes."""
 
 import functools
 import json
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cion_jax.distillation import identity_distillation_loss, prototypes
+from cion_jax.distillation import identity_distillation_loss, prototypes, reference
 from cion_jax.distillation.loss import FORMS, Projection, distillation_loss, move_center
 from tests.refweights import uniform
 
@@ -27,34 +27,13 @@ def logits(case):
     return tuple(jnp.asarray(x, jnp.float32) for x in arrays)
 
 
-def eq9_by_loops(student, teacher, center, k, tau_s=0.1, tau_t=0.04):
-    """Eq. 8-9 term by term in float64."""
-
-    def log_softmax(x):
-        x = x - x.max(-1, keepdims=True)
-        return x - np.log(np.exp(x).sum(-1, keepdims=True))
-
-    student, teacher, center = (np.asarray(x, np.float64) for x in (student, teacher, center))
-    log_p, q = log_softmax(student / tau_s), np.exp(log_softmax((teacher - center) / tau_t))
-    views, batch, _ = student.shape
-    terms = []
-    for first in range(0, batch, k):
-        for i in range(first, first + k):
-            for j in range(first, first + k):
-                for a in range(2):
-                    for v in range(views):
-                        if (a, i) != (v, j):
-                            terms.append(-(q[a, i] * log_p[v, j]).sum())
-    return np.mean(terms)
-
-
 OPTIONS = ("images_per_identity", "form")
 from_logits = jax.jit(identity_distillation_loss, static_argnames=OPTIONS)
 
 
 @functools.partial(jax.jit, static_argnames=OPTIONS)
 def from_vectors(student, teacher, center, **options):
-    """Vectors that are logits already: their prototypes are the unit vectors."""
+    """The loss of `Projection`s whose vectors are the logits: the prototypes are the identity matrix."""
     axes = jnp.eye(student.shape[-1])
     loss, statistics = distillation_loss(Projection(student, axes), Projection(teacher, axes), center, **options)
     return loss, move_center(center, statistics.logits, 0.9)
@@ -80,15 +59,29 @@ def test_both_forms_match_the_stored_values(case, loss_of, monkeypatch):
     np.testing.assert_allclose(jnp.linalg.norm(new_center), case["center_after_norm"], rtol=1e-5)
 
 
+REFERENCES = {"paper": reference.equation_9, "released": reference.released}
+
+
+@pytest.mark.parametrize("loss_of", [from_logits, from_vectors])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("views", "batch", "k"), [(2, 6, 1), (3, 6, 2), (5, 12, 3), (10, 8, 8)])
-def test_paper_form_is_equation_9(views, batch, k):
+def test_both_forms_equal_the_explicit_loops(views, batch, k, form, loss_of):
     rng = np.random.default_rng(views)
     student, teacher = rng.normal(size=(views, batch, 7)), rng.normal(size=(2, batch, 7))
     center = rng.normal(size=(1, 7))
-    loss, _ = identity_distillation_loss(
-        jnp.asarray(student), jnp.asarray(teacher), jnp.asarray(center), images_per_identity=k
-    )
-    np.testing.assert_allclose(loss, eq9_by_loops(student, teacher, center, k), rtol=2e-5)
+    arrays = (jnp.asarray(x, jnp.float32) for x in (student, teacher, center))
+    loss, _ = loss_of(*arrays, images_per_identity=k, form=form)
+    np.testing.assert_allclose(loss, REFERENCES[form](student, teacher, center, k), rtol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if c["out_dim"] <= 1024], ids=lambda c: f"K{c['images_per_identity']}"
+)
+def test_the_reference_gives_the_stored_values(case):
+    arrays, k = [np.asarray(x, np.float64) for x in logits(case)], case["images_per_identity"]
+    np.testing.assert_allclose(reference.equation_9(*arrays, k), case["eq9_mean"], rtol=1e-6)
+    if "released_code" in case:
+        np.testing.assert_allclose(reference.released(*arrays, k), case["released_code"], rtol=1e-5)
 
 
 def test_one_image_per_identity_is_dino_in_both_forms():
@@ -141,7 +134,7 @@ def plain_loss(student, teacher, center, **options):
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("views", "k", "count"), [(2, 1, 300), (5, 4, 1024), (10, 2, 1000)])
 def test_blocks_give_the_loss_and_gradients_of_whole_logits(views, k, count, form, monkeypatch):
-    """Blocks of 128 to 256 prototypes, whether or not they divide the number of prototypes."""
+    """Blocks of 128 to 256 prototypes; some do not divide the number of prototypes."""
     arguments = projections(views, 8, count)
     monkeypatch.setattr(prototypes, "_BLOCK_LOGITS", 256 * (views + 2) * 8)
     (loss, statistics), gradient, (whole, center), expected = (
