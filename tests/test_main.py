@@ -16,7 +16,10 @@ from ml_collections import config_flags
 from cion_jax.configs import base, demo
 from cion_jax.models import list_models
 from cion_jax.pipeline import stages
-from cion_jax.pipeline.stages import STAGES, Workdir, missing_data, remember_config, remembered, run_stages
+from cion_jax.pipeline.settings import remember_config, remembered
+from cion_jax.pipeline.stages import STAGES, run_stages
+from cion_jax.pipeline.validate import missing_data
+from cion_jax.pipeline.workdir import Workdir
 from configs import convnext_b, resnet50_ibn, vit_b, zoo
 
 ROOT = Path(__file__).parent.parent
@@ -183,6 +186,13 @@ def test_half_width_is_a_number_or_all(given, half_width, tmp_path, monkeypatch)
     remember_config(config, Workdir(tmp_path, config), begun=["correlate"])
     assert passed[0]["half_width"] == remembered(tmp_path).correlate.half_width == half_width
     assert type(passed[0]["half_width"]) is type(half_width)
+
+
+def test_a_wrong_half_width_is_reported_before_anything_is_extracted():
+    config = demo.get_config()
+    config.correlate.half_width = "every"
+    with pytest.raises(ValueError, match="half_width='every': expected an integer of 0 or more"):
+        missing_data(config)
 
 
 def test_a_wrong_benchmark_is_told_before_training(tmp_path):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from cion_jax.correlation import checks
 from cion_jax.evaluation import read_market1501
 from cion_jax.models import create_model, list_models
 from cion_jax.pipeline.stages import STAGES
@@ -12,7 +13,8 @@ def missing_data(config: Config) -> str | None:
     """The reason why the config cannot run, found before any work is done; None if it can run.
 
     Raises:
-        ValueError: an unknown model, or an evaluation root without a benchmark.
+        ValueError: an unknown model, a half width that is neither a number nor "all", or an evaluation root without a
+            benchmark.
     """
     stages = config.stages
     if unknown := [name for name in stages if name not in STAGES]:
@@ -20,6 +22,8 @@ def missing_data(config: Config) -> str | None:
     for name in (config.model, config.extractor.model):
         if name not in list_models():
             create_model(name)  # raises, naming the closest models
+    if "correlate" in stages:
+        checks.reach(config.correlate.half_width)
     needed = {}
     if "ingest" in stages:
         needed["ingest.videos"] = config.ingest.videos
