@@ -1,7 +1,7 @@
-"""A slow float64 program of Eq. 1-7, written from the paper with plain loops; shares nothing with `cion_jax`.
+"""Independent float64 oracle for Eq. 1-7, in plain loops; shares no code with `cion_jax`, its reference included.
 
 Every decision compares a distance with a threshold or with another distance. `Oracle.margin` is the narrowest
-such comparison of a run: where it is wide, a float32 program must come to the same identities.
+such comparison of a run: where it is wide, a float32 program must produce the same identities.
 """
 
 import numpy as np

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from cion_jax.correlation import correlate, noise, tracklet
+from cion_jax.correlation import correlate, noise, reference, tracklet
 from cion_jax.correlation.engine import padding, tiles
 from cion_jax.runtime.progress import silent
 from tests.correlation_oracle import DIM, WIDE, Oracle, make_world, wide_world
@@ -47,6 +47,31 @@ def test_random_worlds_match_the_oracle(seed, images, videos, tracklets, spread,
     assume(oracle.margin > WIDE)
     found = correlate(*world, sigma_cst=sigma_cst, sigma_drm=sigma_drm, half_width=half_width)
     assert_same_levels(found, oracle.identities)
+    assert_same_levels(found, reference.correlate(*world, sigma_cst, sigma_drm, half_width))
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(
+    seed=st.integers(0, 10**6),
+    sigma_cst=st.sampled_from([0.2, 1.0, 1.2]),
+    sigma_drm=st.sampled_from([0.0, 0.18, 1.0]),
+    half_width=st.sampled_from([None, 1, 3]),
+)
+def test_exact_ties_match_the_reference(seed, sigma_cst, sigma_drm, half_width):
+    """Signed one-hot features: many equal distances, some equal to a threshold, and features that cancel out."""
+    random = np.random.default_rng(seed)
+    features = np.eye(3, dtype=np.float32)[random.integers(0, 3, 24)] * random.choice([1, 1, 1, -1], (24, 1))
+    videos = random.integers(0, 2, 24)
+    tracklets = 3 * videos + random.integers(0, 3, 24)
+    found = correlate(
+        features.astype(np.float32), videos, tracklets, sigma_cst=sigma_cst, sigma_drm=sigma_drm, half_width=half_width
+    )
+    expected = reference.correlate(features, videos, tracklets, sigma_cst, sigma_drm, half_width)
+    assert_same_levels(found, expected)
+    for level in expected:
+        measured = noise(features.astype(np.float32), level, sigma_cst=sigma_cst, sigma_drm=sigma_drm)
+        parts = measured.total, measured.consistency, measured.discrimination
+        assert parts == pytest.approx(reference.noise(features, level, sigma_cst, sigma_drm), rel=1e-12)
 
 
 @pytest.mark.parametrize("videos, tracklets", [(1, 1), (1, 8), (8, 1)])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cion_jax.correlation import noise, pairwise_scores
+from cion_jax.correlation import noise, pairwise_scores, reference
 from tests.correlation_oracle import WIDE, make_world, noise_oracle
 
 # Noise
@@ -20,6 +20,7 @@ def test_noise_matches_the_oracle(seed):
     if margin > WIDE:
         found = noise(features, identities, sigma_cst=0.2, sigma_drm=0.18)
         assert (found.total, found.consistency, found.discrimination) == pytest.approx(expected, rel=1e-12)
+        assert reference.noise(features, identities, 0.2, 0.18) == pytest.approx(expected, rel=1e-12)
         assert found.identities == len(set(identities) - {-1})
 
 
