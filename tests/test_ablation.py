@@ -1,16 +1,16 @@
-"""The rows of configs/ablation.py are configs of the one program, and draw what they say."""
+"""The rows of configs/ablation.py: valid configs of the pipeline that train on the identities they name."""
 
 import itertools
 
 import numpy as np
 import pytest
 
-from cion_jax import pretrain
 from cion_jax.configs import ablation, base
 from cion_jax.correlation import correlate
+from cion_jax.distillation import groupings
+from cion_jax.distillation.groupings import grouped, share_of_identities
 from cion_jax.distillation.train import plan
 from cion_jax.pipeline.stages import STAGES
-from cion_jax.pretrain import grouped, share_of_identities
 from cion_jax.samples import SampleTable
 
 # 24 tracklets of 50 crops in four videos.
@@ -86,6 +86,6 @@ def test_a_run_is_done_when_the_card_of_its_weights_is_there_too(tmp_path, monke
     for name in ("tracklet/teacher.pth", "identity/teacher.pth", "identity/teacher.pth.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    monkeypatch.setattr(pretrain, "pretrain", lambda config, table, images, workdir: begun.append(workdir.name))
-    pretrain.pretrain_groupings(config, CROPS, tmp_path, tmp_path)
+    monkeypatch.setattr(groupings, "pretrain", lambda config, table, images, workdir: begun.append(workdir.name))
+    groupings.pretrain_groupings(config, CROPS, tmp_path, tmp_path)
     assert begun == ["tracklet"]

@@ -65,13 +65,13 @@ def make_views(
     """Two global and `local_views` local views of every image, normalised.
 
     Args:
-      images: uint8 `[b, canvas height, canvas width, 3]`, each image in the upper left corner.
-      sizes: int32 `[b, 2]`, height and width of each image on its canvas.
-      keys: typed PRNG keys `[b]`.
-      settings: sizes and strengths.
+        images: uint8 `[b, canvas height, canvas width, 3]`, each image in the upper left corner.
+        sizes: int32 `[b, 2]`, height and width of each image on its canvas.
+        keys: typed PRNG keys `[b]`.
+        settings: sizes and strengths.
 
     Returns:
-      Globals `[2, b, h, w, 3]` and locals `[v, b, h', w', 3]` (None without local views), float32.
+        Globals `[2, b, h, w, 3]` and locals `[v, b, h', w', 3]` (None without local views), float32.
     """
     s = settings
     chance = [(s.blur[0], 0.0), (s.blur[1], s.solarize)] + [(s.blur[2], 0.0)] * s.local_views

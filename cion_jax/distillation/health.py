@@ -18,11 +18,11 @@ def concerns(metrics: Mapping[str, float], *, prototypes: int, embed_dim: int) -
     """Named signs of collapse or divergence in one line of metrics, each with what to change; empty if none.
 
     Args:
-      metrics: `loss`, `teacher_entropy`, `mean_entropy` (both in nats), `kl` (of student from teacher, in nats) and
-        `feature_std`, as `cion_jax.distillation.step._metrics` explains them. They mean something after the
-        learning rate's warm-up; before it everything is near uniform.
-      prototypes: outputs of the head.
-      embed_dim: dimension of the embeddings.
+        metrics: `loss`, `teacher_entropy`, `mean_entropy` (both in nats), `kl` (of student from teacher, in nats) and
+            `feature_std`, as `cion_jax.distillation.step._metrics` explains them. They mean something after the
+            learning rate's warm-up; before it everything is near uniform.
+        prototypes: outputs of the head.
+        embed_dim: dimension of the embeddings.
     """
     chance = math.log(prototypes)
     found = {}

@@ -26,12 +26,12 @@ class Watch:
     """Collects what happens between two log lines.
 
     Args:
-      log: where lines go.
-      batch_size: images of a global batch.
-      total_steps: of the whole run.
-      learning_from: first step at which a sign of collapse counts, the end of the warm-up.
-      prototypes: outputs of the head.
-      embed_dim: dimension of the embeddings.
+        log: where lines go.
+        batch_size: images of a global batch.
+        total_steps: of the whole run.
+        learning_from: first step at which a sign of collapse counts, the end of the warm-up.
+        prototypes: outputs of the head.
+        embed_dim: dimension of the embeddings.
     """
 
     def __init__(

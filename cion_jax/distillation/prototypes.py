@@ -1,12 +1,12 @@
 """Softmax over many prototypes, in blocks: the logits `[n, prototypes]` are never in memory as a whole.
 
-All that the loss needs of the student's logits is one log-sum-exp per row, and of the teacher's one average of the
-student's prototypes per row. `compare` goes over the prototypes block by block for both, forward and backward, and
-the backward pass computes each block of logits again. It is attention with prototypes as keys and values (Rabe and
-Staats, 2021; Dao et al., 2022), but for the values being another network's.
+The loss needs one log-sum-exp per row of the student's logits, and one average of the student's prototypes per row of
+the teacher's. `compare` computes both block by block over the prototypes, forward and backward; the backward pass
+recomputes each block of logits. This is memory-efficient attention (Rabe and Staats, 2021; Dao et al., 2022) with
+the teacher's prototypes as keys and the student's as values.
 
-Products take their inputs in the dtype of the vectors and add up in float32; everything else is float32. If all
-prototypes fit one block there is no loop, and XLA merges the second computation with the first.
+Matrix products take their inputs in the dtype of the vectors and accumulate in float32; everything else is float32.
+If all prototypes fit in one block there is no loop, and XLA merges the recomputation with the first computation.
 """
 
 from collections.abc import Callable
@@ -16,14 +16,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# Logits in a block: 32 MiB of float32, whatever the batch. The more rows, the fewer prototypes.
+# Logits per block: 32 MiB of float32 for any batch size. With more rows, a block has fewer prototypes.
 _BLOCK_LOGITS = 2**23
 
 
 class Logits(NamedTuple):
-    """l_ip = (x_i . w_p - c_p) / tau, not computed yet.
+    """Logits l_ip = (x_i . w_p - c_p) / tau, computed on demand by blocks of prototypes.
 
-    Vectors x are `[n, dim]`, prototypes w `[prototypes, dim]` and offsets c `[prototypes]`, both float32.
+    Vectors x are `[n, dim]`, prototypes w `[prototypes, dim]` and offsets c `[prototypes]`; w and c are float32.
     """
 
     vectors: jax.Array
@@ -32,13 +32,13 @@ class Logits(NamedTuple):
     temperature: jax.typing.ArrayLike
 
     def block(self, start: jax.Array | int, size: int) -> jax.Array:
-        """Those of `size` prototypes, `[n, size]`, float32."""
-        some = _take(self.prototypes, start, size).astype(self.vectors.dtype)
-        return (_product("nd,pd->np", self.vectors, some) - _take(self.offset, start, size)) / self.temperature
+        """Logits of `size` prototypes from `start` on, `[n, size]`, float32."""
+        prototypes = _take(self.prototypes, start, size).astype(self.vectors.dtype)
+        return (_product("nd,pd->np", self.vectors, prototypes) - _take(self.offset, start, size)) / self.temperature
 
 
 class Comparison(NamedTuple):
-    """The results of `compare`, float32.
+    """Results of `compare`, float32.
 
     `log_partition` `[n]` is log sum_p exp(l_ip) of the student's rows. `averages` `[m, dim]` are
     sum_p q_ip w_p, with q the softmax of the teacher's rows and w the *student's* prototypes. `mean`
@@ -53,12 +53,12 @@ class Comparison(NamedTuple):
 
 @jax.custom_vjp
 def compare(student: Logits, teacher: Logits) -> Comparison:
-    """See `Comparison`. Gradients flow from the first two results into the student's vectors and prototypes."""
+    """Computes a `Comparison`; `log_partition` and `averages` are differentiable in the student's arrays."""
     return _compare(student, teacher)[0]
 
 
 def _compare(student: Logits, teacher: Logits) -> tuple[Comparison, jax.Array]:
-    """The comparison, and the teacher's log partition."""
+    """The comparison and the log partition of the teacher's rows, `[m]`."""
     largest = tuple(jnp.full(len(x.vectors), -jnp.inf) for x in (student, teacher))
     total = tuple(jnp.zeros(len(x.vectors)) for x in (student, teacher))
 
@@ -67,48 +67,63 @@ def _compare(student: Logits, teacher: Logits) -> tuple[Comparison, jax.Array]:
         return tuple(_add_exp(largest, total, x.block(start, size)) for (largest, total), x in parts)
 
     sums = _over_blocks(add_to_partition, tuple(zip(largest, total)), student, teacher)
-    of_student, of_teacher = (largest + jnp.log(total) for largest, total in sums)
+    student_partition, teacher_partition = (largest + jnp.log(total) for largest, total in sums)
 
     def add_to_average(carry, start, size: int):
         averages, mean, entropy = carry
-        log_q = teacher.block(start, size) - of_teacher[:, None]
+        log_q = teacher.block(start, size) - teacher_partition[:, None]
         q = jnp.exp(log_q)
-        some = _take(student.prototypes, start, size).astype(teacher.vectors.dtype)
-        averages += _product("mp,pd->md", q.astype(some.dtype), some)
+        prototypes = _take(student.prototypes, start, size).astype(teacher.vectors.dtype)
+        averages += _product("mp,pd->md", q.astype(prototypes.dtype), prototypes)
         return averages, _put(mean, q.mean(0), start), entropy - (q * log_q).sum(-1).mean()
 
     rows, (prototypes, dim) = len(teacher.vectors), student.prototypes.shape
-    nothing = jnp.zeros((rows, dim)), jnp.zeros(prototypes), jnp.zeros([])
-    return Comparison(of_student, *_over_blocks(add_to_average, nothing, student, teacher)), of_teacher
+    zeros = jnp.zeros((rows, dim)), jnp.zeros(prototypes), jnp.zeros([])
+    return Comparison(student_partition, *_over_blocks(add_to_average, zeros, student, teacher)), teacher_partition
 
 
 def _add_exp(largest: jax.Array, total: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Adds exp(logits) to sums that are kept as total * exp(largest)."""
+    """Adds exp(logits) to row sums stored as total * exp(largest), so that no exponential overflows."""
     new = jnp.maximum(largest, logits.max(-1))
     return new, total * jnp.exp(largest - new) + jnp.exp(logits - new[:, None]).sum(-1)
 
 
 def _compare_forward(student: Logits, teacher: Logits):
-    comparison, of_teacher = _compare(student, teacher)
-    return comparison, (student, teacher, comparison.log_partition, of_teacher)
+    comparison, teacher_partition = _compare(student, teacher)
+    return comparison, (student, teacher, comparison.log_partition, teacher_partition)
 
 
 def _compare_backward(saved: Any, gradient: Comparison):
-    student, teacher, of_student, of_teacher = saved
+    """Gradients for the student's vectors x_n and prototypes w_p, given those of the results.
+
+    With l_np = (x_n . w_p - c_p) / tau the student's logits, s_np = exp(l_np - L_n) their softmax and q_mp the
+    teacher's, which does not depend on the student, the results and their derivatives are
+
+        L_n = log sum_p exp(l_np)       dL_n / dx_n = sum_p s_np w_p / tau,     dL_n / dw_p = s_np x_n / tau
+        A_m = sum_p q_mp w_p            dA_m / dw_p = q_mp I.
+
+    So, for incoming gradients g_n of L_n (`log_partition`) and G_m of A_m (`averages`), by the chain rule
+
+        gradient of x_n = sum_p (g_n / tau) s_np w_p
+        gradient of w_p = sum_n (g_n / tau) s_np x_n + sum_m q_mp G_m.
+
+    `mean` and `entropy` depend on the teacher only. The teacher, the offsets and the temperatures get no gradient.
+    """
+    student, teacher, student_partition, teacher_partition = saved
     dtype = student.vectors.dtype
     by_row = (gradient.log_partition / student.temperature)[:, None]
     by_average = gradient.averages.astype(dtype)
 
     def add_block(carry, start, size: int):
         vectors, prototypes = carry
-        weights = (jnp.exp(student.block(start, size) - of_student[:, None]) * by_row).astype(dtype)
-        q = jnp.exp(teacher.block(start, size) - of_teacher[:, None]).astype(dtype)
+        weights = (jnp.exp(student.block(start, size) - student_partition[:, None]) * by_row).astype(dtype)
+        q = jnp.exp(teacher.block(start, size) - teacher_partition[:, None]).astype(dtype)
         vectors += _product("np,pd->nd", weights, _take(student.prototypes, start, size).astype(dtype))
-        some = _product("np,nd->pd", weights, student.vectors) + _product("mp,md->pd", q, by_average)
-        return vectors, _put(prototypes, some, start)
+        block = _product("np,nd->pd", weights, student.vectors) + _product("mp,md->pd", q, by_average)
+        return vectors, _put(prototypes, block, start)
 
-    nothing = jnp.zeros(student.vectors.shape), jnp.zeros(student.prototypes.shape)
-    vectors, prototypes = _over_blocks(add_block, nothing, student, teacher)
+    zeros = jnp.zeros(student.vectors.shape), jnp.zeros(student.prototypes.shape)
+    vectors, prototypes = _over_blocks(add_block, zeros, student, teacher)
     return Logits(vectors.astype(dtype), prototypes, None, None), None  # pyright: ignore[reportArgumentType]
 
 
@@ -116,7 +131,7 @@ compare.defvjp(_compare_forward, _compare_backward)
 
 
 def _over_blocks(add_block: Callable[[Any, Any, int], Any], carry: Any, student: Logits, teacher: Logits) -> Any:
-    """Folds `add_block(carry, first prototype, how many)` over all prototypes; the last block may be shorter."""
+    """Folds `add_block(carry, first prototype, block size)` over all prototypes; the last block may be shorter."""
     prototypes = len(student.prototypes)
     rows = len(student.vectors) + len(teacher.vectors)
     blocks = -(-rows * prototypes // _BLOCK_LOGITS)

@@ -21,10 +21,10 @@ class IdentitySampler:
     def __init__(self, identities: np.ndarray, curriculum: Curriculum, *, batch_size: int, seed: int):
         """
         Args:
-          identities: int `[rows]`; rows with a negative identity are never drawn.
-          curriculum: made from the sizes of the same identities.
-          batch_size: images of a global batch.
-          seed: of every draw.
+            identities: int `[rows]`; rows with a negative identity are never drawn.
+            curriculum: made from the sizes of the same identities.
+            batch_size: images of a global batch.
+            seed: of every draw.
         """
         rows = np.flatnonzero(np.asarray(identities) >= 0)
         _, codes = np.unique(np.asarray(identities)[rows], return_inverse=True)

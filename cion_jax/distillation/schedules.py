@@ -71,17 +71,17 @@ def make_curriculum(
     """Works out the exact number of steps of every stage.
 
     Args:
-      identity_sizes: images of each identity; an identity of n images gives ceil(n / K) groups of K.
-      batch_size: images of a global batch; whole identities must fit on every device, in every micro-batch.
-      devices: devices of the mesh.
-      micro_batches: parts that a device goes through one after the other (gradient accumulation).
-      epochs: epochs in all.
-      stage_epochs: epoch at which each stage begins; the first is 0.
-      images_per_identity: K of each stage.
+        identity_sizes: images of each identity; an identity of n images gives ceil(n / K) groups of K.
+        batch_size: images of a global batch; whole identities must fit on every device, in every micro-batch.
+        devices: devices of the mesh.
+        micro_batches: parts that a device goes through one after the other (gradient accumulation).
+        epochs: epochs in all.
+        stage_epochs: epoch at which each stage begins; the first is 0.
+        images_per_identity: K of each stage.
 
     Raises:
-      ValueError: stages out of order, a K that does not divide a device's part of the batch or a micro-batch (the
-        nearest batch sizes that do are named), or fewer groups than one batch needs.
+        ValueError: stages out of order, a K that does not divide a device's part of the batch or a micro-batch (the
+            nearest batch sizes that do are named), or fewer groups than one batch needs.
     """
     starts, ks = list(stage_epochs), list(images_per_identity)
     if not starts or len(starts) != len(ks) or starts[0] != 0 or starts != sorted(set(starts)) or min(ks) < 1:

@@ -120,22 +120,22 @@ def make_train_step(
     """A jitted `(state, batch) -> (state, metrics)`; the state is donated.
 
     Args:
-      structure: the network's structure, from `create_state`.
-      optimizer: of the student's parameters.
-      mesh: devices along `DATA_AXIS`; the leading axis of every batch array is split over them. A device's part
-        must hold whole identities.
-      make_views: `(images, step, their positions in the global batch [b]) -> views`; `images` is the batch, or the
-        part of it that a device works on.
-      momentum: of the teacher: teacher = m teacher + (1 - m) student, parameters only, after the student's update.
-      images_per_identity: K of this stage.
-      loss: form and temperatures.
-      seed: of stochastic depth, which the student alone has (the released code leaves the teacher in training mode,
-        so that it drops too); views have their own randomness.
-      remat: keep only the results of convolutions and matrix products for the backward pass, and compute what lies
-        between them (normalisation, activations) again: less memory for a few passes over it.
-      accumulate: micro-batches that a device goes through one after the other, their gradients averaged: memory for
-        one. Each must hold whole identities. Without BatchNorm the step is the same; BatchNorm takes its batch
-        statistics over a micro-batch (on all devices), and moves its running ones once for each.
+        structure: the network's structure, from `create_state`.
+        optimizer: of the student's parameters.
+        mesh: devices along `DATA_AXIS`; the leading axis of every batch array is split over them. A device's part
+            must hold whole identities.
+        make_views: `(images, step, their positions in the global batch [b]) -> views`; `images` is the batch, or the
+            part of it that a device works on.
+        momentum: of the teacher: teacher = m teacher + (1 - m) student, parameters only, after the student's update.
+        images_per_identity: K of this stage.
+        loss: form and temperatures.
+        seed: of stochastic depth, which the student alone has (the released code leaves the teacher in training mode,
+            so that it drops too); views have their own randomness.
+        remat: keep only the results of convolutions and matrix products for the backward pass, and compute what lies
+            between them (normalisation, activations) again: less memory for a few passes over it.
+        accumulate: micro-batches that a device goes through one after the other, their gradients averaged: memory for
+            one. Each must hold whole identities. Without BatchNorm the step is the same; BatchNorm takes its batch
+            statistics over a micro-batch (on all devices), and moves its running ones once for each.
     """
     forward = functools.partial(apply, structure)
     micro_step = functools.partial(

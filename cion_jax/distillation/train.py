@@ -40,16 +40,16 @@ def pretrain(config: Config, table: SampleTable, images: Path, workdir: Path) ->
     ReIDZoo files, `workdir/teacher.pth` and `workdir/student.pth`; the card of `teacher.pth` is written last.
 
     Args:
-      config: `config.pretrain` of a file in configs/, and `config.model`, `config.seed`.
-      table: sample table with an `identity` column; rows of identity -1 are not used.
-      images: folder that `file_path` is relative to.
-      workdir: where the run lives.
+        config: `config.pretrain` of a file in configs/, and `config.model`, `config.seed`.
+        table: sample table with an `identity` column; rows of identity -1 are not used.
+        images: folder that `file_path` is relative to.
+        workdir: where the run lives.
 
     Raises:
-      ValueError: settings that can't work, data that differ from those the run was started on, a checkpoint that
-        cannot be read, or divergence.
-      OSError: a checkpoint could not be written.
-      Terminated: SIGTERM came; where the run was is saved, and calling this again continues.
+        ValueError: settings that can't work, data that differ from those the run was started on, a checkpoint that
+            cannot be read, or divergence.
+        OSError: a checkpoint could not be written.
+        Terminated: SIGTERM came; where the run was is saved, and calling this again continues.
     """
     check_shared(workdir)
     run = _Run(config, table, images, make_mesh())
