@@ -13,14 +13,14 @@ from cion_jax.conversion.card import card_path, training_of
 from cion_jax.conversion.imagenet import initialise
 from cion_jax.correlation import correlate_to
 from cion_jax.distillation.groupings import pretrain_groupings
-from cion_jax.evaluate import evaluate
 from cion_jax.evaluation import read_market1501
 from cion_jax.evaluation.run import evaluate
 from cion_jax.features.extractor import create_extractor, train_extractor
 from cion_jax.features.store import aligned_samples, extract
 from cion_jax.models import create_model
 from cion_jax.models.neck import BNNeck
-from cion_jax.runtime.config import Config, flat
+from cion_jax.pipeline.workdir import Workdir
+from cion_jax.runtime.config import Config
 from cion_jax.runtime.files import read_json, write_json
 from cion_jax.runtime.progress import console, progress
 from cion_jax.samples import check_images, read_samples
