@@ -23,7 +23,10 @@ from cion_jax.distillation.groupings import trained_on
 from cion_jax.distillation.train import plan
 from cion_jax.evaluation import read_market1501
 from cion_jax.pipeline.experiments.catalogue import Experiment
-from cion_jax.pipeline.stages import STAGES, Workdir, missing_data, remember_config, run_stages
+from cion_jax.pipeline.settings import remember_config
+from cion_jax.pipeline.stages import STAGES, run_stages
+from cion_jax.pipeline.validate import missing_data
+from cion_jax.pipeline.workdir import Workdir
 from cion_jax.runtime.config import Config
 from cion_jax.runtime.files import read_json
 from cion_jax.runtime.metrics import read_metrics
