@@ -15,7 +15,7 @@ def main(argv: list[str]) -> None:
     config, workdir = flags.FLAGS.config, Path(flags.FLAGS.workdir)
     for name in ("samples", "images"):
         if not config.data[name]:
-            raise ValueError(f"no training data: give --config.data.{name} (see README, 'Your own data')")
+            raise ValueError(f"no training data: give --config.data.{name} (see docs/data.md)")
     table = read_samples(config.data.samples)
     check_images(table, config.data.images)
     pretrain_groupings(config, table, Path(config.data.images), workdir)

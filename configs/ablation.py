@@ -1,4 +1,4 @@
-"""The paper's ablations, one row each: `cion_jax/configs/ablation.py`."""
+"""The paper's ablations, one config per row: `cion_jax/configs/ablation.py`."""
 
 from cion_jax.configs.ablation import get_config
 

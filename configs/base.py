@@ -1,4 +1,4 @@
-"""Every setting of every stage, explained in `cion_jax/configs/base.py`."""
+"""All settings of all stages, explained in `cion_jax/configs/base.py`."""
 
 from cion_jax.configs.base import get_config
 

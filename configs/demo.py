@@ -1,4 +1,4 @@
-"""The whole method on rendered people: `cion_jax/configs/demo.py`."""
+"""The whole method on rendered people, no data needed: `cion_jax/configs/demo.py`."""
 
 from cion_jax.configs.demo import get_config
 

@@ -1,10 +1,12 @@
-"""From a folder of videos to identities across them, and a report. Needs `pip install -r requirements-ingest.txt`.
+"""Finds identities across a folder of videos and writes a report. Needs `pip install -r requirements-ingest.txt`.
 
     python -m cion_jax.main --config=configs/videos.py --workdir=runs/mine --config.ingest.videos=VIDEOS \
         --config.extractor.weights=ViT_Base.pth [--config.ingest.tracks=TRACKS] [--config.ingest.detector=motion]
 
-The thresholds are the paper's, for the paper's extractor; `cion_jax.correlate --calibrate` finds those of another. To
-train on what was found, add the stages: --config.stages="('ingest','extract','correlate','pretrain','export')".
+The thresholds are the paper's, chosen for the paper's extractor; for another one, `cion_jax.correlate --calibrate`
+proposes its own. To train on the identities as well, add stages:
+
+    --config.stages="('ingest','extract','correlate','pretrain','export')".
 """
 
 from ml_collections import ConfigDict

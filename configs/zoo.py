@@ -1,7 +1,8 @@
 """Any registered model with the paper's recipe: --config=configs/zoo.py:resnet18_ibn
 
-The paper adapts batch size and local views to each model's memory (Table 5); set --config.pretrain.batch_size and
---config.pretrain.views.local_views to what your devices hold. Expected scores: `cion_jax.models.model_info(name)`.
+The paper adapts the batch size and the number of local views to each model's memory (Table 5); set
+--config.pretrain.batch_size and --config.pretrain.views.local_views to values that fit your devices.
+Expected scores: `cion_jax.models.model_info(name)`.
 """
 
 from ml_collections import ConfigDict

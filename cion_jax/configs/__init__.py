@@ -1,1 +1,1 @@
-"""The settings of every stage, and the configurations that the package itself uses."""
+"""Settings of all stages, and the configs that the package itself uses."""

@@ -1,22 +1,23 @@
-"""The paper's ablations, a row each: --config=configs/ablation.py:<row>
+"""The paper's ablations, one config per row: --config=configs/ablation.py:<row>
 
     python -m cion_jax.main --config=configs/ablation.py:tracklet --workdir=runs/tracklet \
         --config.data.samples=crops.csv --config.data.images=crops --config.extractor.weights=ViT_Base.pth
 
 | row | paper | trains on |
 | --- | --- | --- |
-| `instance` | Table 4, Fig. 1a | every image an identity of its own, K = 1: this is DINO |
-| `tracklet` | Table 4, Fig. 1b | tracklets as the tracker cut them |
-| `identity` | Table 4, Fig. 1c | what correlation finds across videos: CION |
-| `level0` to `level3` | Fig. 5 | what it finds up to a level: tracklets as tracked, denoised (Eq. 4), linked within \
-videos (Eq. 5-6), across videos (Eq. 7) |
-| `data10`, `data20` to `data100` | Fig. 6 | that many percent of the identities, each ratio among the next |
+| `instance` | Table 4, Fig. 1a | each image as its own identity, K = 1: DINO |
+| `tracklet` | Table 4, Fig. 1b | tracklets as tracked |
+| `identity` | Table 4, Fig. 1c | identities correlated across videos: CION |
+| `level0` to `level3` | Fig. 5 | identities up to a level of denoising: tracklets as tracked, denoised (Eq. 4), \
+linked within videos (Eq. 5-6), across videos (Eq. 7) |
+| `data10`, `data20` to `data100` | Fig. 6 | that percentage of the identities, each set a subset of the next |
 
-All are ResNet50-IBN with the same recipe, and crops need `video` and `tracklet` columns, but for `instance`.
-`tracklet` and `level0` are the same training by two ways, and so are `identity`, `level3` and `data100`. The number
-of epochs is the same for all rows, so that fewer data are fewer steps; the paper instead gives every level 3.9 M
-images. Expected: Fig. 5 and 6 and Table 4 read after fine-tuning with MGN. Not yet trained with this code.
-`python -m cion_jax.experiments` trains and scores all rows of a table or figure, of this or any other config.
+All rows train ResNet50-IBN with the same recipe. All but `instance` need crops with the columns `video` and
+`tracklet`. `tracklet` and `level0` reach the same training in two ways, and so do `identity`, `level3` and `data100`.
+All rows train for the same number of epochs, so that fewer images mean fewer steps; the paper instead gives every level
+3.9 M images. The paper's scores in Table 4, Fig. 5 and Fig. 6 are after fine-tuning with MGN. Not yet trained with this
+code.
+`python -m cion_jax.experiments` trains and scores all rows of a table or figure, with this or any other config.
 """
 
 from ml_collections import ConfigDict
@@ -24,7 +25,7 @@ from ml_collections import ConfigDict
 from cion_jax.configs import base
 
 CORRELATED = ("extract", "correlate", "pretrain", "export")
-# What each row changes: (stages, levels of correlation, what is an identity, share of the identities).
+# Settings of each row: (stages, levels of correlation, group_by, fraction of the identities).
 ROWS = {
     "instance": (("pretrain", "export"), 3, "image", 1.0),
     "tracklet": (("pretrain", "export"), 3, "tracklet", 1.0),
@@ -43,10 +44,10 @@ def get_config(row: str) -> ConfigDict:
 
 
 def ablate(config: ConfigDict, row: str) -> None:
-    """Changes what the row is about, but for the stages."""
+    """Applies a row's settings to `config`, except for its stages."""
     if row not in ROWS:
         raise ValueError(f"configs/ablation.py:{row}: no such row; choose from {', '.join(ROWS)}")
     _, config.correlate.levels, group_by, config.pretrain.data_ratio = ROWS[row]
     config.pretrain.group_by = (group_by,)
-    if group_by == "image":  # there is one image to draw
+    if group_by == "image":  # an identity has a single image
         config.pretrain.curriculum.update(stage_epochs=(0,), images_per_identity=(1,))

@@ -1,4 +1,4 @@
-"""Every setting of every stage, with the paper's values. Other configs start from this one.
+"""All settings of all stages, with the paper's values. Other configs start from this one.
 
 Override a setting on the command line, for example with --config.pretrain.batch_size=256. An unknown name is an error
 that suggests the closest known one.

@@ -1,9 +1,9 @@
-"""The whole method on rendered people, on two CPU cores in under ten minutes. No data needed.
+"""The whole method on rendered people, in about ten minutes on two CPU cores. No data needed.
 
     python -m cion_jax.main --config=configs/demo.py --workdir=runs/demo
 
-Everything is small: 128x64 crops seen at 64x32, a ResNet of 0.7 M parameters, a few hundred steps. Thresholds and
-method are the paper's. The settings were chosen on streets of other seeds than the one shown.
+Everything is small: 128x64 crops resized to 64x32, a ResNet with 0.7 M parameters, a few hundred steps. The method and
+its thresholds are the paper's. The other settings were tuned on streets with other seeds than the one shown.
 """
 
 from ml_collections import ConfigDict
@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config = base.get_config()
     config.stages = ("street", "extractor", "extract", "correlate", "pretrain", "evaluate", "export")
     config.model = "resnet_test"
-    # Settings of `cion_jax.street.StreetConfig`; more people and videos make it any size.
+    # Fields of `cion_jax.street.StreetConfig`; more people and videos make a larger street.
     config.street = ConfigDict(
         dict(
             seed=0,
@@ -48,7 +48,7 @@ def get_config() -> ConfigDict:
     pretrain.canvas = (128, 64)
     pretrain.loader_threads = 2
     pretrain.log_every = 10
-    # Small batches need batch normalisation in the head, a faster teacher, and a blur that fits the small views.
+    # Small batches need batch normalisation in the head, a faster teacher, and a blur scaled to the small views.
     pretrain.head.update(dict(prototypes=1024, hidden_dim=256, bottleneck_dim=64, batch_norm=True))
     pretrain.teacher.update(dict(momentum=0.97, momentum_end=0.99))
     pretrain.optimizer.update(dict(learning_rate=4e-3, warmup_epochs=0.3, freeze_last_layer_epochs=0.0))

@@ -1,4 +1,4 @@
-"""The models of ReIDZoo and what is here of each, as a Markdown table: `python -m cion_jax.models`."""
+"""Prints the status of every ReIDZoo model as a Markdown table: `python -m cion_jax.models`."""
 
 from cion_jax.models.registry import ModelInfo, list_models, reidzoo
 
@@ -19,13 +19,13 @@ COLUMNS = {
 
 
 def status_table() -> str:
-    """One row per ReIDZoo model. What it says of a model is what the tests check of every model."""
+    """Markdown table of all ReIDZoo models, one row each; tests check its claims for every model."""
     rows = [[cell(info) for cell in COLUMNS.values()] for info in reidzoo().values()]
     return "\n".join(f"| {' | '.join(row)} |" for row in [list(COLUMNS), ["---"] * len(COLUMNS), *rows])
 
 
 def _has_batch_norm(info: ModelInfo) -> bool:
-    """Whether there is anything to fold: the released training wraps exactly the models with batch normalisation."""
+    """True if there is batch normalisation to fold. The released training wraps exactly these models in a module."""
     return info.prefix.startswith("module.")
 
 

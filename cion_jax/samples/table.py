@@ -1,6 +1,6 @@
 """The sample table: one row per person crop, checked once, when it is made.
 
-Columns (README, "Bring your own data"):
+Columns (see docs/data.md):
 
     file_path   string, required    path relative to the image root, unique
     video       string or integer   the video (or camera recording) that the crop was cut out of
