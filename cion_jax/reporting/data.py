@@ -27,7 +27,7 @@ _TOO_MANY = (
 
 
 def data_section(found: dict[str, Any], ingested: dict[str, Any] | None) -> Section:
-    """The findings of `cion_jax.samples.examination.examine`; without image statistics if there were too many to decode.
+    """The findings of `samples.examination.examine`; without image statistics if there were too many to decode.
 
     `ingested` is the report of `cion_jax.samples.ingest`, where crops were cut out of videos in this run.
     """
