@@ -129,16 +129,16 @@ def test_of_many_a_sample_is_drawn_and_always_the_same(monkeypatch):
 
 def test_pairs_are_found_whole_in_pieces(monkeypatch):
     random = np.random.default_rng(2)
-    tracklets, moment = random.integers(0, 12, 400), random.integers(-1, 60, 400)
+    tracklets, frame_ids = random.integers(0, 12, 400), random.integers(-1, 60, 400)
     by_hand = {
         frozenset((a, b))
         for i, j in itertools.combinations(range(400), 2)
-        if moment[i] == moment[j] >= 0 and (a := tracklets[i]) != (b := tracklets[j]) and (a < 5 or b < 5)
+        if frame_ids[i] == frame_ids[j] >= 0 and (a := tracklets[i]) != (b := tracklets[j]) and (a < 5 or b < 5)
     }
     for size in (7, 2**16):
-        monkeypatch.setattr(calibration, "_MOMENTS_AT_ONCE", size)
-        pairs = calibration._covisible_pairs(moment, tracklets, np.arange(5), np.random.default_rng(0))
-        assert (moment[pairs[:, 0]] == moment[pairs[:, 1]]).all()
+        monkeypatch.setattr(calibration, "_LOOKUPS_AT_ONCE", size)
+        pairs = calibration._covisible_pairs(frame_ids, tracklets, np.arange(5), np.random.default_rng(0))
+        assert (frame_ids[pairs[:, 0]] == frame_ids[pairs[:, 1]]).all()
         found = [frozenset(pair) for pair in tracklets[pairs].tolist()]
         assert len(found) == len(set(found)) and set(found) == by_hand
 

@@ -1,4 +1,4 @@
-"""What frames tell about links without labels, and what is said about identities that chained."""
+"""Co-visible links and identities, and the report on identities that chained."""
 
 import itertools
 
@@ -16,9 +16,9 @@ def world_with_frames(seed=5):
     return features, videos, tracklets, np.random.default_rng(seed).integers(-1, 30, 80)
 
 
-def share_a_moment(rows, others, videos, frames):
-    moments = [{(videos[row], frames[row]) for row in some if frames[row] >= 0} for some in (rows, others)]
-    return bool(moments[0] & moments[1])
+def share_a_frame(rows, others, videos, frames):
+    seen = [{(videos[row], frames[row]) for row in group if frames[row] >= 0} for group in (rows, others)]
+    return bool(seen[0] & seen[1])
 
 
 def test_links_between_what_one_frame_shows_twice_are_those_found_by_hand():
@@ -26,10 +26,10 @@ def test_links_between_what_one_frame_shows_twice_are_those_found_by_hand():
     links = np.array(list(itertools.combinations(range(15), 2)))
     assigned = np.where(np.arange(80) % 9 == 0, -1, tracklets)
     by_hand = [
-        share_a_moment(np.flatnonzero(assigned == a), np.flatnonzero(assigned == b), videos, frames) for a, b in links
+        share_a_frame(np.flatnonzero(assigned == a), np.flatnonzero(assigned == b), videos, frames) for a, b in links
     ]
     assert 0 < sum(by_hand) < len(by_hand)
-    np.testing.assert_array_equal(covisible.joined(covisible.moments(videos, frames), assigned, links), by_hand)
+    np.testing.assert_array_equal(covisible.joined(covisible.number_frames(videos, frames), assigned, links), by_hand)
 
 
 def test_frames_alone_change_nothing():
@@ -53,7 +53,7 @@ def test_forbidden_links_are_left_out_and_the_others_stay():
     assert strict.identities.max() >= found.identities.max()
 
 
-def test_conflicts_are_identities_in_two_tracklets_at_one_moment():
+def test_conflicts_are_identities_in_two_tracklets_in_one_frame():
     random, found = np.random.default_rng(0), 0
     for _ in range(20):
         videos, frames = random.integers(0, 2, 60), random.integers(-1, 12, 60)
@@ -67,7 +67,7 @@ def test_conflicts_are_identities_in_two_tracklets_at_one_moment():
             and (videos[a], frames[a]) == (videos[b], frames[b])
             and frames[a] >= 0
         }
-        assert covisible.conflicts(covisible.moments(videos, frames), tracklets, identities) == len(by_hand)
+        assert covisible.conflicts(covisible.number_frames(videos, frames), tracklets, identities) == len(by_hand)
         found += len(by_hand)
     assert found > 10
 
@@ -86,8 +86,8 @@ def test_the_weakest_links_of_a_chain_are_named():
     rows = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
     largest = correlate(rows, np.arange(8), np.arange(8)).levels[3].largest
     assert [(one.row, one.images, one.groups) for one in largest] == [(0, 8, 8)]
-    a, b, away = largest[0].weakest[0]
-    assert (a, b) == (3, 4) and away == pytest.approx(1 - np.cos(np.radians(30)), abs=1e-3)
+    a, b, distance = largest[0].weakest[0]
+    assert (a, b) == (3, 4) and distance == pytest.approx(1 - np.cos(np.radians(30)), abs=1e-3)
     assert all(one[2] < 0.01 for one in largest[0].weakest[1:])
 
 

@@ -1,24 +1,24 @@
-"""Thresholds for the features at hand, without labels: what tracklets and frames tell about distances.
+"""Calibration of the thresholds for given features, without labels, from tracklets and frames.
 
-The paper's thresholds belong to the distances of its extractor. Two things are known of any crawl without a label:
-images of one tracklet mostly show one person, and two tracklets of one video that share a frame show two. So each
-threshold is set between distances of the one kind and of the other, as its equation takes them:
+The paper's thresholds fit the distances of its extractor. Two facts hold for any crawl without labels: images of one
+tracklet mostly show one person, and two tracklets of one video that share a frame show two. So each threshold is set
+between the distances of these two kinds, measured as in its equation:
 
     sigma_cst   same:       an image and the mean of the other images of its tracklet (Eq. 4)
-                different:  an image and the centroid of a tracklet that its frame shows as well (Eq. 5)
+                different:  an image and the centroid of another tracklet in its frame (Eq. 5)
     sigma_drm   same:       the centroids of the first and the second half, in time, of one tracklet
                 different:  the centroids of two tracklets that share a frame (Eq. 6)
 
 The proposal is the largest threshold, in steps of `STEP`, at which at most the stated share of *different* distances
-joins: those < sigma_cst, those <= sigma_drm. That is a rate per pair that is compared: a group which is compared with
-a thousand others runs a thousand times this risk. What it rests on:
+joins: those < sigma_cst, those <= sigma_drm. The rate is per compared pair: a group that is compared with a thousand
+others runs a thousand times this risk. Assumptions:
 
-- Trackers switch from one person to another, and the few tracklets that share a frame with one of their own person
-  would decide about rare events. So a frame counts only where both tracklets show a *typical* image in it: one in the
-  nearer half of the images of its tracklet, by their distance to the mean of the others. A tracker that draws two
-  boxes around one person still makes a proposal too strict; nothing here makes it too loose.
-- People in one frame share light and camera; strangers in two videos are rather farther apart.
-- Tracklets are taken as they came, before Eq. 4. Halves are means of half as many images, hence noisier than what
+- Trackers switch identities, and the few tracklets that share a frame with another of the same person would dominate
+  rare events. So a frame counts only if both tracklets have a *typical* image in it: one in the nearer half of the
+  images of its tracklet, by distance to the mean of the others. A tracker that draws two boxes around one person
+  still makes a proposal too strict; nothing here makes it too loose.
+- People in one frame share light and camera; people in two videos tend to be farther apart.
+- Tracklets are those of the tracker, before Eq. 4. Halves are means of half as many images, hence noisier than what
   Eq. 6 compares.
 """
 
@@ -33,19 +33,22 @@ from cion_jax.correlation.closure import numbered
 from cion_jax.correlation.engine.distances import SHORTEST_SUM, TIE, directions, distance, exact_unit
 from cion_jax.runtime.progress import Progress, silent
 
-TRACKLETS, PAIRS = 20_000, 50_000  # at most so many are drawn: 50 events at a rate of one in a thousand
-FEWEST_HALVED = 4  # images of a tracklet that is cut into halves
+TRACKLETS, PAIRS = 20_000, 50_000  # sample sizes: 50 events at a rate of one in a thousand
+FEWEST_HALVED = 4  # images of a tracklet that is split into halves
 STEP = 1e-4  # of proposed thresholds
 CONFIDENCE = 0.95
 
-_ROWS_AT_ONCE, _PAIRS_AT_ONCE, _MOMENTS_AT_ONCE = 2**13, 2**12, 2**16
+_ROWS_AT_ONCE, _PAIRS_AT_ONCE, _LOOKUPS_AT_ONCE = 2**13, 2**12, 2**16
 
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """Distances that one threshold must tell apart, ascending: `same` `[s]` person, `different` `[d]` people.
+    """Cosine distances that one threshold must separate, ascending.
 
-    inclusive: whether a distance equal to the threshold joins (sigma_drm) or not (sigma_cst).
+    Attributes:
+        same: `[s]`, of the same person.
+        different: `[d]`, of different people.
+        inclusive: True if a distance equal to the threshold joins (sigma_drm), False if not (sigma_cst).
     """
 
     same: np.ndarray
@@ -55,7 +58,8 @@ class Evidence:
     def threshold(self, false_link_rate: float) -> float:
         """The largest multiple of `STEP` at which at most this share of `different` joins.
 
-        Raises `ValueError` where too few were seen to tell, or where none of them can be told apart.
+        Raises:
+            ValueError: Too few distances for this rate, or too many near 0 for any threshold.
         """
         checks.check_rate(false_link_rate)
         seen = len(self.different)
@@ -75,10 +79,10 @@ class Evidence:
         return sigma
 
     def at(self, sigma: float) -> dict[str, float]:
-        """Counts and shares joined at a threshold, and an upper confidence bound of the share of `different`.
+        """Counts and shares that join at a threshold, and an upper bound on the share of `different`.
 
-        The bound is Clopper and Pearson's (Biometrika 26, 1934), one-sided, at `CONFIDENCE`, as if distances were
-        independent: those of one video are less than that, so the truth may lie somewhat beyond.
+        The bound is Clopper and Pearson's (Biometrika 26, 1934), one-sided, at `CONFIDENCE`. It assumes independent
+        distances; those of one video are correlated, so the true share may exceed it somewhat.
         """
         side = "right" if self.inclusive else "left"
         same, different = (int(np.searchsorted(one, sigma, side)) for one in (self.same, self.different))
@@ -96,7 +100,7 @@ class Evidence:
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """The evidence for both thresholds, and how many tracklets and co-visible pairs of tracklets it is from."""
+    """Evidence for both thresholds, and the numbers of tracklets and co-visible pairs of tracklets it is from."""
 
     sigma_cst: Evidence
     sigma_drm: Evidence
@@ -112,64 +116,66 @@ def calibrate(
     *,
     progress: Progress = silent,
 ) -> Calibration:
-    """Measures what the thresholds of `correlate` must tell apart; arguments as there.
+    """Measures the distances that the thresholds of `correlate` must separate; arguments as there.
 
-    Up to `TRACKLETS` tracklets are drawn at random, and up to `PAIRS` of the co-visible pairs that they are part of;
-    images of these are all that is read of `features`, a block at a time. The draw is the same every time. Raises
-    `ValueError` on input that does not fit, and where no tracklet is long enough to have halves.
+    Up to `TRACKLETS` tracklets and up to `PAIRS` of their co-visible pairs are drawn with a fixed seed. Only their
+    images are read from `features`, a block at a time.
+
+    Raises:
+        ValueError: Invalid input, or no tracklet is long enough to be split into halves.
     """
     checks.check_array(features)
     checks.check_tracklets(videos, tracklets, len(features))
     checks.check_frames(frames, len(features), needed=True)
     random = np.random.default_rng(0)
-    tracklets, moment = numbered(tracklets), covisible.moments(videos, frames)
+    tracklets, frame_ids = numbered(tracklets), covisible.number_frames(videos, frames)
     drawn = np.sort(random.permutation(tracklets.max() + 1)[:TRACKLETS])
     if np.bincount(tracklets)[drawn].max() < FEWEST_HALVED:
         raise ValueError(f"no tracklet has {FEWEST_HALVED} images; calibration compares the halves of tracklets")
-    looked_at = _covisible_pairs(moment, tracklets, drawn, random)
-    looked_at = looked_at[np.sort(random.permutation(len(looked_at))[:PAIRS])]
-    sample = _Sample(features, tracklets, frames, np.union1d(drawn, tracklets[looked_at]))
-    with progress("calibration", len(sample.rows) + 2 * len(looked_at), "images") as advance:
+    candidates = _covisible_pairs(frame_ids, tracklets, drawn, random)
+    candidates = candidates[np.sort(random.permutation(len(candidates))[:PAIRS])]
+    sample = _Sample(features, tracklets, frames, np.union1d(drawn, tracklets[candidates]))
+    with progress("calibration", len(sample.rows) + 2 * len(candidates), "images") as advance:
         sample.read(advance)
-        pairs = _covisible_pairs(np.where(sample.typical(), moment, -1), tracklets, drawn, random)
-        pairs = pairs[_both_in(tracklets[pairs], tracklets[looked_at])]
-        strangers, apart = sample.between(pairs, advance)
-        advance(2 * (len(looked_at) - len(pairs)))  # without a typical image of both in one frame
+        pairs = _covisible_pairs(np.where(sample.typical(), frame_ids, -1), tracklets, drawn, random)
+        pairs = pairs[_both_in(tracklets[pairs], tracklets[candidates])]
+        image_distances, centroid_distances = sample.between(pairs, advance)
+        advance(2 * (len(candidates) - len(pairs)))  # pairs without typical images of both in one frame
     others, halves = sample.within(drawn)
     return Calibration(
-        Evidence(np.sort(others), np.sort(strangers), inclusive=False),
-        Evidence(np.sort(halves), np.sort(apart), inclusive=True),
+        Evidence(np.sort(others), np.sort(image_distances), inclusive=False),
+        Evidence(np.sort(halves), np.sort(centroid_distances), inclusive=True),
         tracklets=len(drawn),
         pairs=len(pairs),
     )
 
 
 def _covisible_pairs(
-    moment: np.ndarray, tracklets: np.ndarray, drawn: np.ndarray, random: np.random.Generator
+    frame_ids: np.ndarray, tracklets: np.ndarray, drawn: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
-    """Pairs of rows `[p, 2]` of one moment, one for each two tracklets that share one and one of which is `drawn`.
+    """Pairs of rows `[p, 2]` in one frame, one for each two tracklets that share a frame, one of them in `drawn`.
 
-    Of the moments that two tracklets share, one is taken at random. `moment` `[n]` is -1 where it does not count.
+    Of the frames that two tracklets share, one is taken at random. Rows with -1 in `frame_ids` `[n]` are left out.
     """
-    order = np.argsort(moment, kind="stable")
-    order = order[np.count_nonzero(moment < 0) :]
-    rows = random.permutation(np.flatnonzero(np.isin(tracklets, drawn) & (moment >= 0)))
-    count, found, keys = int(tracklets.max()) + 1, np.zeros((0, 2), np.int64), np.zeros(0, np.int64)
-    for start in range(0, len(rows), _MOMENTS_AT_ONCE):
-        left, right = _beside(rows[start : start + _MOMENTS_AT_ONCE], moment, order)
+    order = np.argsort(frame_ids, kind="stable")
+    order = order[np.count_nonzero(frame_ids < 0) :]
+    rows = random.permutation(np.flatnonzero(np.isin(tracklets, drawn) & (frame_ids >= 0)))
+    count, pairs, keys = int(tracklets.max()) + 1, np.zeros((0, 2), np.int64), np.zeros(0, np.int64)
+    for start in range(0, len(rows), _LOOKUPS_AT_ONCE):
+        left, right = _beside(rows[start : start + _LOOKUPS_AT_ONCE], frame_ids, order)
         a, b = tracklets[left], tracklets[right]
-        apart = a != b
-        found = np.concatenate([found, np.stack([left, right], 1)[apart]])
-        keys = np.concatenate([keys, (np.minimum(a, b) * count + np.maximum(a, b))[apart]])
+        different = a != b
+        pairs = np.concatenate([pairs, np.stack([left, right], 1)[different]])
+        keys = np.concatenate([keys, (np.minimum(a, b) * count + np.maximum(a, b))[different]])
         keys, first = np.unique(keys, return_index=True)  # rows come in random order: the first is a random one
-        found = found[first]
-    return found
+        pairs = pairs[first]
+    return pairs
 
 
-def _beside(rows: np.ndarray, moment: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs each of the `rows` with every row of its moment; `order` lists rows by moment."""
-    sorted_moments = moment[order]
-    first, last = (np.searchsorted(sorted_moments, moment[rows], side) for side in ("left", "right"))
+def _beside(rows: np.ndarray, frame_ids: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of each of the `rows` with every row of its frame; `order` lists the rows by frame id."""
+    sorted_ids = frame_ids[order]
+    first, last = (np.searchsorted(sorted_ids, frame_ids[rows], side) for side in ("left", "right"))
     counts = last - first
     offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     return np.repeat(rows, counts), order[np.repeat(first, counts) + offsets]
@@ -212,7 +218,7 @@ class _Sample:
             advance(len(images))
 
     def typical(self) -> np.ndarray:
-        """Mask `[n]` of the images in the nearer half of their tracklet; False for images not read."""
+        """Mask `[n]` of the images in the nearer half of their tracklet; False for images that were not read."""
         own = self.tracklet[self.rows]
         ascending = self.deviations[np.lexsort((self.deviations, own))]
         median = ascending[np.cumsum(self.counts) - self.counts + (self.counts - 1) // 2]
@@ -221,25 +227,29 @@ class _Sample:
         return typical
 
     def within(self, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Distances inside the tracklets `drawn`: of images to the others, and of halves."""
+        """Distances inside the tracklets `drawn`: of images to the mean of the others, and between halves."""
         wanted = np.isin(self.present, drawn)
         several = (wanted & (self.counts > 1))[self.tracklet[self.rows]]
         return self.deviations[several], self.halves[wanted & (self.counts >= FEWEST_HALVED)]
 
     def between(self, pairs: np.ndarray, advance: Callable[[int], None]) -> tuple[np.ndarray, np.ndarray]:
-        """Distances between the tracklets of `pairs` `[p, 2]` of rows: of either image to the other's, of centroids."""
-        strangers, apart = [np.zeros(0)], [np.zeros(0)]
+        """Distances between the tracklets of `pairs` `[p, 2]` of rows.
+
+        Returns:
+            Of either image to the other's centroid, `[2 p]`, and between the centroids, `[p]`.
+        """
+        image_distances, centroid_distances = [np.zeros(0)], [np.zeros(0)]
         for start in range(0, len(pairs), _PAIRS_AT_ONCE):
-            some = pairs[start : start + _PAIRS_AT_ONCE]
-            left, right = (self.centroids[self.tracklet[side]].astype(np.float64) for side in some.T)
-            for images, others in zip(some.T, (right, left), strict=True):
-                strangers.append(distance(np.einsum("pd,pd->p", self._images(images), others)))
-            apart.append(distance(np.einsum("pd,pd->p", left, right)))
-            advance(some.size)
-        return np.concatenate(strangers), np.concatenate(apart)
+            block = pairs[start : start + _PAIRS_AT_ONCE]
+            left, right = (self.centroids[self.tracklet[side]].astype(np.float64) for side in block.T)
+            for images, others in zip(block.T, (right, left), strict=True):
+                image_distances.append(distance(np.einsum("pd,pd->p", self._images(images), others)))
+            centroid_distances.append(distance(np.einsum("pd,pd->p", left, right)))
+            advance(block.size)
+        return np.concatenate(image_distances), np.concatenate(centroid_distances)
 
     def _blocks(self) -> Iterator[slice]:
-        """Whole tracklets, as many as are read at once."""
+        """Slices of tracklets, up to `_ROWS_AT_ONCE` images each."""
         ends, first = np.cumsum(self.counts), 0
         while first < len(ends):
             full = ends[first] - self.counts[first] + _ROWS_AT_ONCE

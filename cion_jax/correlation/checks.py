@@ -1,4 +1,4 @@
-"""Validation of correlation's inputs, before any work starts."""
+"""Validation of the inputs of correlation, before any work starts; each check raises `ValueError`."""
 
 import jax
 import jax.numpy as jnp
@@ -6,18 +6,18 @@ import numpy as np
 
 from cion_jax.correlation.engine.distances import row_blocks, squared_lengths, unit
 
-SHOWN = 5  # rows named in a message
+SHOWN = 5  # bad rows listed in an error message
 
 
 def check_features(features: np.ndarray) -> None:
-    """Features are `[n, d]`, float16 or float32, finite, and have a direction."""
+    """Checks that features are `[n, d]`, float16 or float32, finite and non-zero in every row."""
     check_array(features)
     bad = [_without_direction(lengths) + rows.start for rows, lengths in row_blocks(features, _squared_unit_lengths)]
     _refuse_rows(np.concatenate(bad), len(features))
 
 
 def check_array(features: np.ndarray) -> None:
-    """Features are an array `[n, d]`, float16 or float32; none of them is looked at."""
+    """Checks that features are a non-empty array `[n, d]`, float16 or float32, without reading its values."""
     if not isinstance(features, np.ndarray) or features.ndim != 2:
         raise ValueError(f"features are of shape {np.shape(features)}, expected an array [rows, dim]")
     if features.dtype not in (np.float16, np.float32):
@@ -27,7 +27,7 @@ def check_array(features: np.ndarray) -> None:
 
 
 def check_directions(images: np.ndarray, rows: np.ndarray, total: int) -> None:
-    """`images` `[m, d]`, normalised from the features in `rows` `[m]` of `total`, have a direction."""
+    """Checks normalised `images` `[m, d]`, read from the features in `rows` `[m]` of `total`, for NaN and zero."""
     _refuse_rows(np.sort(rows[_without_direction(squared_lengths(images))]), total)
 
 
@@ -52,7 +52,7 @@ def _without_direction(squared_unit_lengths: np.ndarray) -> np.ndarray:
 
 
 def check_tracklets(videos: np.ndarray, tracklets: np.ndarray, rows: int) -> None:
-    """Videos and tracklets are integers `[n]`, and a tracklet number is used in one video only."""
+    """Checks that videos and tracklets are integers `[n]`, and that each tracklet number belongs to one video."""
     for name, codes in (("videos", videos), ("tracklets", tracklets)):
         _check_integers(name, codes, rows)
     _, first, inverse = np.unique(tracklets, return_index=True, return_inverse=True)
@@ -66,7 +66,7 @@ def check_tracklets(videos: np.ndarray, tracklets: np.ndarray, rows: int) -> Non
 
 
 def check_frames(frames: np.ndarray | None, rows: int, needed: bool) -> None:
-    """Frames, where they are known, are integers `[n]`."""
+    """Checks that frames are integers `[n]`, or None where they are not `needed`."""
     if frames is not None:
         _check_integers("frames", frames, rows)
     elif needed:
@@ -74,7 +74,7 @@ def check_frames(frames: np.ndarray | None, rows: int, needed: bool) -> None:
 
 
 def check_identities(identities: np.ndarray, rows: int) -> None:
-    """Identities are integers `[n]`, not all of them -1 (discarded)."""
+    """Checks that identities are integers `[n]`, not all of them -1 (discarded)."""
     _check_integers("identities", identities, rows)
     if not (identities >= 0).any():
         raise ValueError("no row has an identity: all are -1 (discarded), so there is nothing to measure")
@@ -87,19 +87,19 @@ def _check_integers(name: str, codes: np.ndarray, rows: int) -> None:
 
 
 def check_threshold(name: str, sigma: float) -> None:
-    """Thresholds are cosine distances, hence in [0, 2]."""
+    """Checks that a threshold is a cosine distance, in [0, 2]."""
     if not 0 <= sigma <= 2:
         raise ValueError(f"{name}={sigma}: expected a cosine distance between 0 and 2")
 
 
 def check_rate(rate: float) -> None:
-    """A false-link rate is a share above 0 and below 1."""
+    """Checks that a false-link rate lies strictly between 0 and 1."""
     if not 0 < rate < 1:
         raise ValueError(f"false_link_rate={rate}: expected a share above 0 and below 1, such as 1e-3")
 
 
 def reach(half_width: int | str | None) -> int | None:
-    """The half width of the Sliding Range: an integer >= 0, or None for "all" (every pair is compared)."""
+    """Half width of the sliding range as an integer >= 0, or None for "all" (every pair is compared)."""
     if half_width is None or half_width == "all":
         return None
     if isinstance(half_width, str) or int(half_width) != half_width or half_width < 0:
@@ -108,6 +108,6 @@ def reach(half_width: int | str | None) -> int | None:
 
 
 def check_levels(levels: int) -> None:
-    """Levels are 0 (tracklets as they came) to 3 (identities across videos)."""
+    """Checks that the last level is 0 (initial tracklets) to 3 (identities across videos)."""
     if levels not in (0, 1, 2, 3):
         raise ValueError(f"levels={levels!r}: expected 0, 1, 2 or 3")

@@ -1,4 +1,4 @@
-"""Cross-video denoising (Eq. 7): the Sliding Range moves over all videos as one, and links what is close."""
+"""Cross-video denoising (Eq. 7): links between groups inside a range that slides over all videos as one."""
 
 import numpy as np
 
@@ -14,10 +14,21 @@ def link(
     sigma_drm: float,
     track: Track,
 ) -> np.ndarray:
-    """The pairs `[links, 2]` of groups with 0 < |i - j| <= half_width and dist(c_i, c_j) <= sigma_drm.
+    """Eq. 7: links between groups at most `half_width` places apart. Equals `reference.link`.
 
-    `groups` are those that Eq. 6 left, in the order that the range slides over them, and `features` `[n, d]` their
-    images. `half_width=None` compares every pair.
+        LR(t_i, t_c) = mu(sigma_drm - dist(c_i, c_c))   for all t_i in SR_c \\ t_c,  SR_c = {t_i : |i - c| <= r_s}
+
+        mu(0) = 1,   c_i [d] centroid of group i,   r_s = half_width,   dist = cosine distance
+
+    Args:
+        groups: The groups after Eq. 6, in sliding order.
+        features: `[n, d]`, of their images.
+        half_width: r_s, in groups; None compares every pair.
+        sigma_drm: Cosine distance.
+        track: Progress over the tiles of pairs.
+
+    Returns:
+        Pairs i < j `[links, 2]`.
     """
     everything = len(groups.sums)
     reach = everything if half_width is None else min(half_width, everything)

@@ -1,4 +1,4 @@
-"""Identity correlation: the three denoising levels of Sec. 3.2, one after the other."""
+"""Identity correlation: the three denoising levels of Sec. 3.2 in sequence."""
 
 import dataclasses
 import time
@@ -18,15 +18,17 @@ from cion_jax.runtime.progress import Progress, silent
 
 @dataclasses.dataclass(frozen=True)
 class LevelResult:
-    """The result of one denoising level.
+    """Result of one level.
 
-    identities: `[n]` int64, numbered by first row, -1 = discarded.
-    links:      `[links, 2]` the pairs of identities *of the level before* that were found to be one person,
-                before transitive closure; empty at levels 0 and 1.
-    covisible:  `[links]` which of the links join what is seen at one moment and cannot be one person; None where
-                frames are not known.
-    largest:    the largest identities that the links made, and what holds them together.
-    seconds:    wall time of this level alone.
+    Attributes:
+        level: 0 to 3.
+        identities: `[n]` int64, numbered by first row, -1 = discarded.
+        links: `[links, 2]`, pairs of identities *of the previous level* that are linked as one person, before
+            transitive closure; empty at levels 0 and 1.
+        covisible: `[links]` bool, the links between identities that share a frame, which cannot be one person; None
+            if frames are not known.
+        largest: The largest identities after closure, and their weakest links.
+        seconds: Wall time of this level alone.
     """
 
     level: int
@@ -59,25 +61,32 @@ def correlate(
     on_level: Callable[[LevelResult], None] | None = None,
     progress: Progress = silent,
 ) -> Correlation:
-    """Finds out which images show the same person (Sec. 3.2).
+    """Assigns an identity to every image (Sec. 3.2). Equals `reference.correlate`.
 
-    Level 0 are the tracklets as they came; level 1 removes images that stray from their tracklet (Eq. 4);
-    level 2 gives these to the tracklet of their video that they fit, or discards them, and merges tracklets
-    of one video (Eq. 5, 6); level 3 merges across videos inside the Sliding Range (Eq. 7).
+        level 0   t = tracklets of the tracker
+        level 1   t <- t \\ {x}          while max_x dist(x, c_{t \\ x}) >= sigma_cst                    (Eq. 4)
+        level 2   t_min <- t_min + x     if dist(x, c_{t_min}) < sigma_cst, for each x that was removed  (Eq. 5)
+                  t_p ~ t_q              if dist(c_p, c_q) <= sigma_drm, in one video; closure           (Eq. 6)
+        level 3   t_i ~ t_j              if dist(c_i, c_j) <= sigma_drm, |i - j| <= half_width; closure  (Eq. 7)
 
-    features:   `[n, d]` float16 or float32, may be a memory map; L2-normalised here, in float32.
-    videos, tracklets: `[n]` integers; a tracklet number belongs to one video.
-    sigma_cst, sigma_drm: thresholds, cosine distances: images leave at >= sigma_cst, join at < sigma_cst, and
-                groups merge at <= sigma_drm.
-    half_width: how many places the Sliding Range reaches to either side; None or "all" compares every pair.
-    levels:     the last level to run, 0 to 3.
-    frames:     `[n]` integers, the frame of its video that each image is from, negative where unknown. With them
-                every level says which of its links join what one frame shows twice.
-    forbid_covisible: leave such links out before closure; needs `frames`.
-    on_level:   called with each `LevelResult` as it is there.
-    progress:   shows how far a level is, as `cion_jax.runtime.progress.progress` does.
+        x [d] L2-normalised image feature,   c_t [d] mean of the x of group t,   dist = cosine distance
 
-    Raises `ValueError` on input that does not fit, with the rows concerned, before any work starts.
+    Images that fit no tracklet at level 2 are discarded.
+
+    Args:
+        features: `[n, d]` float16 or float32, may be a memory map; L2-normalised here, in float32.
+        videos, tracklets: `[n]` integers; a tracklet number belongs to one video.
+        sigma_cst, sigma_drm: Thresholds, cosine distances in [0, 2].
+        half_width: Half width r_s of the sliding range, in groups; None or "all" compares every pair.
+        levels: The last level to run, 0 to 3.
+        frames: `[n]` integers, the frame of each image in its video, negative where unknown. If given, the results
+            mark the links between groups that share a frame.
+        forbid_covisible: Drop such links before closure; needs `frames`.
+        on_level: Called with each `LevelResult` once it is computed.
+        progress: Progress display, as `cion_jax.runtime.progress.progress`.
+
+    Raises:
+        ValueError: Invalid input, with the rows concerned, before any work starts.
     """
     checks.check_threshold("sigma_cst", sigma_cst)
     checks.check_threshold("sigma_drm", sigma_drm)
@@ -86,8 +95,8 @@ def correlate(
     checks.check_features(features)
     checks.check_tracklets(videos, tracklets, len(features))
     checks.check_frames(frames, len(features), forbid_covisible)
-    moment = None if frames is None else covisible.moments(videos, frames)
-    settings = _Settings(sigma_cst, sigma_drm, reach, moment, forbid_covisible)
+    frame_ids = None if frames is None else covisible.number_frames(videos, frames)
+    settings = _Settings(sigma_cst, sigma_drm, reach, frame_ids, forbid_covisible)
     steps = _steps(features, videos, tracklets, settings, progress)
     results: list[LevelResult] = []
     for _ in range(levels + 1):
@@ -103,14 +112,14 @@ class _Settings(NamedTuple):
     sigma_cst: float
     sigma_drm: float
     reach: int | None
-    moment: np.ndarray | None
+    frame_ids: np.ndarray | None
     forbid_covisible: bool
 
 
 def _steps(
     features: np.ndarray, videos: np.ndarray, tracklets: np.ndarray, settings: _Settings, progress: Progress
 ) -> Iterator[LevelResult]:
-    """Yields levels 0 to 3, each computed when it is asked for."""
+    """Yields the results of levels 0 to 3, each computed on demand."""
 
     def track(title: str, unit: str) -> Track:
         return lambda total: progress(title, total, unit)
@@ -135,10 +144,13 @@ def _steps(
 def _merged(
     level: int, groups: Groups, links: np.ndarray, names: np.ndarray, settings: _Settings
 ) -> tuple[Groups, LevelResult]:
-    """Groups after transitive closure of `links`; what this says about the level, by the `names` of the groups."""
+    """Groups after transitive closure of `links` `[l, 2]`, and the result of the level.
+
+    `names` `[groups]` are the identities of the groups before closure.
+    """
     joined = None
-    if settings.moment is not None:
-        joined = covisible.joined(settings.moment, groups.assigned, links)
+    if settings.frame_ids is not None:
+        joined = covisible.joined(settings.frame_ids, groups.assigned, links)
         if settings.forbid_covisible:
             links, joined = links[~joined], joined[~joined]
     after = groups.merged(links, final=level == 3)
@@ -147,7 +159,7 @@ def _merged(
 
 
 def _names(groups: Groups) -> np.ndarray:
-    """The identity `[groups]` that each group is called by."""
+    """Identity number `[groups]` of each group."""
     present = groups.assigned >= 0
     names = np.empty(len(groups.sums), np.int64)
     names[groups.assigned[present]] = numbered(groups.assigned)[present]
@@ -155,11 +167,13 @@ def _names(groups: Groups) -> np.ndarray:
 
 
 def sliding_order(videos: np.ndarray, tracklets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers tracklets in the order that Eq. 7 slides over them, and counts those of each video.
+    """Numbers tracklets in the sliding order of Eq. 7.
 
-    Videos come in order of first appearance, their tracklets in order of first row. So tracklets of a video
-    are neighbours, the lowest number is the earliest, and groups numbered by their lowest tracklet are in
-    order too.
+    Videos are in order of first appearance, their tracklets in order of first row. So the tracklets of a video are
+    contiguous, the lowest number is the earliest, and groups numbered by their lowest tracklet stay in order.
+
+    Returns:
+        Tracklet number of each image `[n]`, and number of tracklets of each video `[videos]`.
     """
     codes = numbered(tracklets)
     first = np.unique(codes, return_index=True)[1]

@@ -1,4 +1,4 @@
-"""The noise of a set of identities (Eq. 1-3)."""
+"""Noise n_S of a set of identities (Eq. 1-3)."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,10 +19,13 @@ from cion_jax.runtime.progress import Progress, silent
 
 @dataclasses.dataclass(frozen=True)
 class Noise:
-    """`total` is n_S of Eq. 3, `consistency` and `discrimination` its two sums, each already divided by M.
+    """Noise of a set of identities.
 
-    `identities` is M, the number of identities present. `standard_error` is that of `discrimination` where it was
-    estimated, and 0 where every pair was looked at.
+    Attributes:
+        total: n_S of Eq. 3.
+        consistency, discrimination: The two sums of Eq. 3, each divided by M.
+        identities: M, the number of identities present.
+        standard_error: That of `discrimination` if it was estimated, 0 if every pair was compared.
     """
 
     total: float
@@ -41,17 +44,27 @@ def noise(
     most_rows: int | None = None,
     progress: Progress = silent,
 ) -> Noise:
-    """Measures n_S of features `[n, d]` grouped by identities `[n]`; rows with identity -1 are left out.
+    """Measures n_S of features grouped by identity. Equals `reference.noise`.
 
-        n_k^cst    = u(r_k - sigma_cst),     r_k = max_i dist(x_i, c_k)      over all images of k  (Eq. 1)
-        n_{i,j}^drm = u(sigma_drm - d_{i,j}), d_{i,j} = dist(c_i, c_j)                              (Eq. 2)
-        n_S        = (sum_k n_k^cst + sum_i sum_{j != i} n_{i,j}^drm) / M                          (Eq. 3)
+        n_k^cst     = mu(r_k - sigma_cst),      r_k = max_i dist(x_i, c_k)   over all images of k    (Eq. 1)
+        n_{i,j}^drm = mu(sigma_drm - d_{i,j}),  d_{i,j} = dist(c_i, c_j)                             (Eq. 2)
+        n_S         = (sum_k n_k^cst + sum_i sum_{j != i} n_{i,j}^drm) / M                           (Eq. 3)
 
-    u(0) = 1; distances are cosine distances; c_k is the mean of the L2-normalised features of k. The double
-    sum counts each pair twice, as written. It costs M^2 products: with `most_rows`, and more identities than that,
-    it is estimated, without bias, from so many of them (drawn once and for all), each compared with all others.
+        mu(0) = 1,   x_i [d] L2-normalised image feature,   c_k [d] mean of the x_i of identity k,
+        k, i, j = 1 ... M identities,   dist = cosine distance
 
-    Raises `ValueError` on bad input and where no row has an identity.
+    The double sum counts each pair twice, as written. It costs M^2 products.
+
+    Args:
+        features: `[n, d]` float16 or float32.
+        identities: `[n]` integers; rows with identity -1 are left out.
+        sigma_cst, sigma_drm: Cosine distances in [0, 2].
+        most_rows: If there are more identities than this, the double sum is estimated without bias from so many of
+            them (drawn with a fixed seed), each compared with all others.
+        progress: Progress display.
+
+    Raises:
+        ValueError: Invalid input, or no row has an identity.
     """
     check_threshold("sigma_cst", sigma_cst)
     check_threshold("sigma_drm", sigma_drm)
@@ -66,15 +79,16 @@ def noise(
         return progress("noise", tiles, "tiles")
 
     if most_rows is None or most_rows >= count:
-        close, error = _close_to_any(features, groups, sigma_drm, track), 0.0
+        close, error = _discrimination(features, groups, sigma_drm, track), 0.0
     else:
         rows = np.sort(np.random.default_rng(0).choice(count, most_rows, replace=False))
-        close, error = _close_to_some(features, groups, rows, sigma_drm, track)
+        close, error = _sampled_discrimination(features, groups, rows, sigma_drm, track)
     scattered = np.count_nonzero(_scattered(features, groups, sigma_cst)) / count
     return Noise(scattered + close, scattered, close, count, error)
 
 
 def _sums(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Sums `[k, d]` of the unit features of each label; `labels` `[n]`, -1 left out."""
     sums = np.zeros((labels.max() + 1, features.shape[1]), np.float32)
     for rows, block in row_blocks(features):
         present = labels[rows] >= 0
@@ -83,7 +97,7 @@ def _sums(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _scattered(features: np.ndarray, groups: Groups, sigma_cst: float) -> np.ndarray:
-    """n_k^cst of every identity `[k]`."""
+    """Eq. 1: n_k^cst of every identity, `[k]` bool."""
     radii, centroids = np.zeros(len(groups.sums), np.float32), groups.centroids
     for rows, block in row_blocks(features):
         present = np.flatnonzero(groups.assigned[rows] >= 0)
@@ -98,25 +112,25 @@ def _scattered(features: np.ndarray, groups: Groups, sigma_cst: float) -> np.nda
     return scattered
 
 
-def _close_to_any(features: np.ndarray, groups: Groups, sigma_drm: float, track: Track) -> float:
-    """Pairs at most `sigma_drm` apart, counted both ways, per identity."""
+def _discrimination(features: np.ndarray, groups: Groups, sigma_drm: float, track: Track) -> float:
+    """Discrimination noise: ordered pairs (i, j) with d_{i,j} <= sigma_drm, divided by M."""
     centroids, lengths = groups.centroids, np.array([len(groups.sums)])
     windows = Windows.within(lengths, len(groups.sums))
-    first = _counted(centroids, groups, features, windows, np.arange(len(groups.sums)), sigma_drm, track)
-    return 2 * float(first.sum()) / len(groups.sums)
+    counts = _close_counts(centroids, groups, features, windows, np.arange(len(groups.sums)), sigma_drm, track)
+    return 2 * float(counts.sum()) / len(groups.sums)
 
 
-def _close_to_some(
+def _sampled_discrimination(
     features: np.ndarray, groups: Groups, rows: np.ndarray, sigma_drm: float, track: Track
 ) -> tuple[float, float]:
-    """The same, estimated from what the identities in `rows` are close to; and the standard error."""
+    """Discrimination noise estimated from the pairs (i, j) with i in `rows`, and its standard error."""
     first, last = np.zeros(len(rows), np.int32), np.full(len(rows), len(groups.sums), np.int32)
     windows = Windows(first, last, rows.astype(np.int32))
-    close = _counted(groups.centroids, groups, features, windows, rows, sigma_drm, track)
-    return float(close.mean()), float(close.std(ddof=1) / len(rows) ** 0.5)
+    counts = _close_counts(groups.centroids, groups, features, windows, rows, sigma_drm, track)
+    return float(counts.mean()), float(counts.std(ddof=1) / len(rows) ** 0.5)
 
 
-def _counted(
+def _close_counts(
     centroids: Vectors,
     groups: Groups,
     features: np.ndarray,
@@ -125,7 +139,10 @@ def _counted(
     sigma_drm: float,
     track: Track,
 ) -> np.ndarray:
-    """Number of identities in its window that each of the `rows` is close to. Links are counted, not stored."""
+    """Number `[rows]` of identities within `sigma_drm` of each of the `rows`, inside its window.
+
+    Pairs are counted a block at a time and not kept.
+    """
     chosen = centroids if len(rows) == len(centroids) else centroids[rows]
     counts = np.zeros(len(rows), np.int64)
     for pairs in compare(chosen, centroids, windows, np.array([len(rows)]), sigma_drm, track):

@@ -1,4 +1,4 @@
-"""From a sample table and its features on disk to the three files of a finished correlation."""
+"""Correlation of a sample table and its features on disk, and the three files it writes."""
 
 import dataclasses
 import os
@@ -16,9 +16,9 @@ from cion_jax.runtime.files import write_json
 from cion_jax.runtime.processes import is_primary
 from cion_jax.runtime.progress import progress
 
-# Of more identities than this, the pairs of Eq. 2 are counted for a sample of so many.
+# With more identities than this, the pairs of Eq. 2 are counted for a sample of this many.
 NOISE_ROWS = 4000
-SHOWN = 4  # images of either side of a weak link that the report names
+SHOWN = 4  # images that the report lists for either side of a weak link
 IDENTITIES, ANNOTATIONS, REPORT = "identities.parquet", "annotations.json", "report.json"
 
 
@@ -36,10 +36,21 @@ def correlate_to(
 ) -> dict:
     """Correlates a sample table; writes `identities.parquet`, `annotations.json`, `report.json` into `out`.
 
-    `features_path` is a `.npy` `[rows, dim]`, row for row as the table; settings are those of `correlate`.
-    Each file is written whole or not at all and the report comes last: where it is, the results are complete.
-    Where one is already, `overwrite` must be set. Of several processes the first writes. Returns the report. Raises
-    `ValueError` on unusable input before any work.
+    Each file is written atomically, the report last: if it exists, the results are complete. Only the primary process
+    writes.
+
+    Args:
+        out: Output folder.
+        samples: Sample table with columns `video` and `tracklet`.
+        features_path: `.npy` `[rows, dim]`, row-aligned with the table.
+        sigma_cst, sigma_drm, half_width, levels, forbid_covisible: Settings of `correlate`.
+        overwrite: Replace results that are complete.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: Unusable input, or complete results without `overwrite`, before any work starts.
     """
     started = time.perf_counter()
     report_path = Path(out) / REPORT
@@ -63,8 +74,8 @@ def correlate_to(
 
 
 def _write(out: Path, identified: tables.SampleTable, report: dict) -> None:
-    """Writes all three files, or, where there is no room for them, none."""
-    (out / REPORT).unlink(missing_ok=True)  # from here on, what it reports is being replaced
+    """Writes all three files, or none if one cannot be written."""
+    (out / REPORT).unlink(missing_ok=True)  # the results it describes are being replaced
     try:
         tables.write_samples(identified, out / IDENTITIES)
         tables.write_annotations(identified, out / ANNOTATIONS)
@@ -76,26 +87,26 @@ def _write(out: Path, identified: tables.SampleTable, report: dict) -> None:
 
 
 def _correlate(table: tables.SampleTable, features: np.ndarray, settings: dict) -> tuple[np.ndarray, list[dict]]:
-    """The identities, and what the report says about each level."""
+    """Identities `[n]`, and the report entry of each level."""
     entries: list[dict] = []
     frames = table["frame"] if "frame" in table.columns else None
-    moment = None if frames is None else covisible.moments(table.videos, frames)
+    frame_ids = None if frames is None else covisible.number_frames(table.videos, frames)
 
-    before = np.full(len(table), -1)  # identities of the level before
+    before = np.full(len(table), -1)  # identities of the previous level
 
     def on_level(result: LevelResult) -> None:
-        entry = _entry(result, table, features, moment, settings)
+        entry = _entry(result, table, features, frame_ids, settings)
         entries.append(entry | {"largest": [_described(large, table, before) for large in result.largest]})
         before[:] = result.identities
 
-    found = correlate(
+    correlation = correlate(
         features, table.videos, table.tracklets, **settings, frames=frames, on_level=on_level, progress=progress
     )
-    return found.identities, entries
+    return correlation.identities, entries
 
 
 def read_correlatable(path: str | os.PathLike) -> tables.SampleTable:
-    """Reads a sample table and makes sure that it says which tracklet of which video each row is from."""
+    """Reads a sample table; raises `ValueError` if it lacks the columns `video` and `tracklet`."""
     table = tables.read_samples(path)
     missing = [name for name in ("video", "tracklet") if name not in table.columns]
     if missing:
@@ -107,7 +118,7 @@ def read_correlatable(path: str | os.PathLike) -> tables.SampleTable:
 
 
 def open_features(path: str | os.PathLike, rows: int) -> np.ndarray:
-    """Maps a `.npy` of features into memory and makes sure that it has `rows` rows."""
+    """Memory-maps a `.npy` of features `[rows, dim]`; raises `ValueError` if it is not that."""
     try:
         features = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
@@ -123,9 +134,9 @@ def open_features(path: str | os.PathLike, rows: int) -> np.ndarray:
 
 
 def _entry(
-    result: LevelResult, table: tables.SampleTable, features: np.ndarray, moment: np.ndarray | None, settings: dict
+    result: LevelResult, table: tables.SampleTable, features: np.ndarray, frame_ids: np.ndarray | None, settings: dict
 ) -> dict:
-    """The report's entry of one level."""
+    """Report entry of one level."""
     started = time.perf_counter()
     sigmas = {name: settings[name] for name in ("sigma_cst", "sigma_drm")}
     measured = noise(features, result.identities, **sigmas, most_rows=NOISE_ROWS, progress=progress)
@@ -146,26 +157,26 @@ def _entry(
     }
     if warning := chaining.chaining_warning(result.identities):
         entry["warning"] = warning
-    if moment is not None:
+    if frame_ids is not None:
         entry["covisible_links"] = 0 if result.covisible is None else int(result.covisible.sum())
-        entry["covisible_identities"] = covisible.conflicts(moment, table.tracklets, result.identities)
+        entry["covisible_identities"] = covisible.conflicts(frame_ids, table.tracklets, result.identities)
     if "person" in table.columns:
         entry["pairwise"] = dataclasses.asdict(pairwise_scores(result.identities, table["person"]))
     return entry
 
 
 def _described(large: chaining.LargeIdentity, table: tables.SampleTable, before: np.ndarray) -> dict:
-    """One of the largest identities, with images to look it up by; links are between identities `before`."""
+    """Report entry of a large identity, with example images; `before` `[n]` are the identities that it links."""
     weakest = [
-        {"identities": [a, b], "distance": away, "images": [_some_images(table, before == side) for side in (a, b)]}
-        for a, b, away in large.weakest
+        {"identities": [a, b], "distance": distance, "images": [_examples(table, before == side) for side in (a, b)]}
+        for a, b, distance in large.weakest
     ]
     first = str(table["file_path"][large.row])
     return {"images": large.images, "joined": large.groups, "first_image": first, "weakest_links": weakest}
 
 
-def _some_images(table: tables.SampleTable, members: np.ndarray) -> list[str]:
-    """A few images of the rows in the mask `members`, from first to last."""
+def _examples(table: tables.SampleTable, members: np.ndarray) -> list[str]:
+    """Up to `SHOWN` image paths of the rows in the mask `members` `[n]`, evenly spaced from first to last."""
     rows = np.flatnonzero(members)
     spread = np.unique(np.linspace(0, len(rows) - 1, SHOWN).astype(int))
     return table.select(rows[spread])["file_path"].tolist()

@@ -9,10 +9,11 @@ import numpy as np
 class PairwiseScores:
     """Precision, recall and F1 over unordered pairs of images, purity over images: in [0, 1], 1 for 0 / 0.
 
-    precision: of the pairs that share an identity, the share that show one person.
-    recall:    of the pairs that show one person, the share that share an identity.
-    f1:        their harmonic mean.
-    purity:    of the images with an identity, the share that show the most frequent person of their identity.
+    Attributes:
+        precision: Share of the pairs with one identity that show one person.
+        recall: Share of the pairs that show one person that have one identity.
+        f1: Harmonic mean of precision and recall.
+        purity: Share of the images with an identity that show the most frequent person of that identity.
     """
 
     precision: float
@@ -24,10 +25,12 @@ class PairwiseScores:
 def pairwise_scores(identities: np.ndarray, persons: np.ndarray) -> PairwiseScores:
     """Scores identities `[n]` against the true persons `[n]`, both integers.
 
-    A discarded image (identity -1) shares its identity with no other: discarding costs recall. A false
-    positive (person -1) shows nobody: it is a person of its own. Counts are exact integers, from the table of
-    how many images each identity has of each person; no pair is enumerated. Raises `ValueError` if shapes
-    differ.
+    A discarded image (identity -1) shares its identity with no other, so discarding costs recall. A false
+    positive of the tracker (person -1) counts as a person of its own. Counts are exact integers from the
+    contingency table of identities and persons; no pair is enumerated.
+
+    Raises:
+        ValueError: The shapes differ.
     """
     identities, persons = np.asarray(identities), np.asarray(persons)
     if identities.shape != persons.shape or identities.ndim != 1:
@@ -35,7 +38,7 @@ def pairwise_scores(identities: np.ndarray, persons: np.ndarray) -> PairwiseScor
             f"identities of shape {identities.shape}, persons of shape {persons.shape}: expected one of each "
             f"for every image"
         )
-    persons = _false_positives_apart(persons)
+    persons = _with_unique_false_positives(persons)
     kept = identities >= 0
     identities, columns = np.unique(identities[kept], return_inverse=True)[1], persons.max(initial=0) + 1
     cells, sizes = np.unique(identities * columns + persons[kept], return_counts=True)
@@ -50,16 +53,16 @@ def pairwise_scores(identities: np.ndarray, persons: np.ndarray) -> PairwiseScor
     )
 
 
-def _false_positives_apart(persons: np.ndarray) -> np.ndarray:
-    """Gives each row of person -1 a number that no other row has."""
+def _with_unique_false_positives(persons: np.ndarray) -> np.ndarray:
+    """Relabels persons `[n]` from 0 on, each row of person -1 with a label of its own."""
     nobody = persons < 0
-    apart = np.unique(persons, return_inverse=True)[1]
-    apart[nobody] = len(persons) + np.arange(np.count_nonzero(nobody))
-    return apart
+    labels = np.unique(persons, return_inverse=True)[1]
+    labels[nobody] = len(persons) + np.arange(np.count_nonzero(nobody))
+    return labels
 
 
 def _pairs(labels: np.ndarray) -> int:
-    """Number of unordered pairs of rows with equal labels."""
+    """Number of unordered pairs of rows with equal labels `[n]`."""
     return _choose_two(np.unique(labels, return_counts=True)[1])
 
 

@@ -1,4 +1,4 @@
-"""Single-tracklet denoising (Eq. 4): images that stray from the rest of their tracklet leave it."""
+"""Single-tracklet denoising (Eq. 4): removes images that deviate from the rest of their tracklet."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -24,16 +24,16 @@ from cion_jax.correlation.engine.sharding import (
 from cion_jax.runtime.mesh import double_buffered
 from cion_jax.runtime.processes import all_gather
 
-BATCH_BYTES = 24 * 2**20  # of images in float32 that are given to a device at once
-# Of tracklets of a middling length all products are taken at once. Of shorter ones few images leave, and of
-# longer ones the products would need too much memory: they are taken one row at a time, as images leave.
+BATCH_BYTES = 24 * 2**20  # of float32 images per device and batch
+# For tracklets of these lengths all pairwise products are computed at once. Shorter ones lose few images, and for
+# longer ones the products need too much memory: there they are computed one row at a time, per removed image.
 SQUARE_LENGTHS = range(65, 2049)
-# Of more images than this, two are always as good as equally far away: float64 decides from the start.
+# Longer tracklets always have near-ties that float32 cannot decide: they run in float64 from the start.
 LONGEST_FLOAT32 = 256
 
 
 def _chunk_bytes() -> int:
-    """Bytes processed at a time: what fits into a CPU's cache, or fills a GPU."""
+    """Bytes processed at a time: what fits into the cache of a CPU, or fills a GPU."""
     return 2**20 if jax.default_backend() == "cpu" else 2**26
 
 
@@ -43,13 +43,23 @@ def denoise_tracklets(
     sigma_cst: float,
     track: Track,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Eq. 4: which images their tracklets keep `[n]`, and the sums `[tracklets, d]` of their unit features.
+    """Eq. 4, for all tracklets. Equals `reference.denoise_tracklet`.
 
-        t <- t \\ {x},  x = argmax_{x_i in t} dist(x_i, mean(t \\ {x_i})),  while that distance >= sigma_cst
+        x_dev = argmax_{x_i in t} dist(x_i, c_{t \\ x_i})
+        t <- t \\ x_dev    while dist(x_dev, c_{t \\ x_dev}) >= sigma_cst
 
-    `features` `[n, d]` may be a memory map and need not be normalised; `tracklets` `[n]` numbers the tracklet
-    of each row, 0 to T-1, all of them present. A tracklet of one image is left alone. Equal distances: lowest
-    row. `track` follows this process's share of the images.
+        x_i [d] L2-normalised image feature,   c_t [d] mean of the x_i in t,   dist = cosine distance
+
+    Equal distances: lowest row. A tracklet of one image is left alone.
+
+    Args:
+        features: `[n, d]`, may be a memory map and need not be normalised.
+        tracklets: `[n]`, the tracklet of each row, 0 to T-1, all of them present.
+        sigma_cst: Cosine distance.
+        track: Progress over this process's share of the images.
+
+    Returns:
+        Mask `[n]` of the images kept, and sums `[T, d]` of their unit features.
     """
     job = _Job(features, np.argsort(tracklets, kind="stable"), np.bincount(tracklets), sigma_cst)
     with track(len(features)) as advance:
@@ -61,7 +71,7 @@ def denoise_tracklets(
 
 
 class _Job:
-    """The tracklets, and what this process found out about its share of them."""
+    """The tracklets, and the results of this process's share of them."""
 
     def __init__(self, features: np.ndarray, rows: np.ndarray, lengths: np.ndarray, sigma_cst: float):
         self.features, self.rows, self.lengths, self.sigma_cst = features, rows, lengths, sigma_cst
@@ -71,10 +81,10 @@ class _Job:
         self.settled = [np.zeros(0, np.int64)]
 
     def run(self, tracklets: np.ndarray, dtype: Any, advance: Callable[[int], None]) -> np.ndarray:
-        """Denoises the tracklets of these numbers; returns those that `dtype` leaves in doubt, of all processes."""
+        """Denoises these tracklets; returns those of all processes that `dtype` cannot decide."""
         doubtful = [np.zeros(0, np.int64)]
-        for batch, row, inside, found in double_buffered(self._denoised(tracklets, dtype)):
-            kept, sums, doubt = (np.asarray(array)[: len(batch)] for array in found)
+        for batch, row, inside, results in double_buffered(self._denoised(tracklets, dtype)):
+            kept, sums, doubt = (np.asarray(array)[: len(batch)] for array in results)
             self.excluded.append(row[inside & ~kept & ~doubt[:, None]])
             self.sums[batch[~doubt]] = sums[~doubt]
             self.settled.append(batch[~doubt])
@@ -83,7 +93,7 @@ class _Job:
         return all_gather(np.concatenate(doubtful))
 
     def _denoised(self, tracklets: np.ndarray, dtype: Any) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, Any]]:
-        """Batches: (numbers `[b]`, rows `[b, width]`, which of them are no padding, results on the device)."""
+        """Yields batches (tracklets `[b]`, rows `[b, width]`, mask of real rows, results on the device)."""
         mesh, row_bytes = own_devices(), self.features.shape[1] * jnp.dtype(dtype).itemsize
         lengths = self.lengths[tracklets]
         square_bytes = jnp.dtype(dtype).itemsize * (lengths.max(initial=0) in SQUARE_LENGTHS)
@@ -100,7 +110,7 @@ class _Job:
             yield batch, row, inside, program(np.asarray(self.sigma_cst, dtype), images)
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
-        """The return values of `denoise_tracklets`, gathered from all processes."""
+        """The result of `denoise_tracklets`, gathered over all processes."""
         kept = np.ones(len(self.features), bool)
         kept[all_gather(np.concatenate(self.excluded))] = False
         if jax.process_count() > 1:
@@ -113,12 +123,12 @@ class _Job:
 def _program(mesh: Mesh, dtype: Any, chunk: int) -> Callable[..., Any]:
     """`(sigma_cst, (features [b, width, d], lengths [b])) -> (kept, sums, doubtful)`: Eq. 4, split over `mesh`.
 
-    A device goes through its tracklets `chunk` at a time: what a removal reads again is still in its cache, and
-    tracklets that lose few images don't wait for those that lose many.
+    A device processes its tracklets `chunk` at a time: repeated reads hit the cache, and tracklets that lose few
+    images do not wait for those that lose many.
     """
 
     def denoise(sigma_cst: jax.Array, tracklets: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
-        return jax.lax.map(lambda some: _denoise(sigma_cst, dtype, *some), tracklets, batch_size=chunk)
+        return jax.lax.map(lambda tracklet: _denoise(sigma_cst, dtype, *tracklet), tracklets, batch_size=chunk)
 
     return split_over_devices(denoise, mesh)
 
@@ -147,17 +157,17 @@ def _denoise(sigma_cst: jax.Array, dtype: Any, features: jax.Array, length: jax.
 
 
 def _all_products(features: jax.Array) -> tuple[Callable, Callable]:
-    """Two functions: each image's x_i . sum of the *other* images kept, and each image's x_i . x_row."""
+    """Functions of the mask kept -> x_i . sum of the *other* images kept, `[m]`, and of row -> x_i . x_row, `[m]`."""
     others = similarities(features, features) * (1 - jnp.eye(len(features), dtype=features.dtype))
     return lambda kept: others.sum(1, where=kept), lambda row: others[row]
 
 
 def _products_on_demand(features: jax.Array) -> tuple[Callable, Callable]:
-    """The same functions for a tracklet whose products are taken as images leave."""
+    """The same functions, with products computed as images are removed."""
 
     def affinity_among(kept: jax.Array) -> jax.Array:
         total = _products(features.T, kept.astype(features.dtype))
-        return _products(features, total) - 1  # x . x = 1 is the image's own share
+        return _products(features, total) - 1  # x . x = 1 is the image's own contribution
 
     return affinity_among, lambda row: _products(features, features[row])
 
@@ -167,11 +177,11 @@ def _products(features: jax.Array, vector: jax.Array) -> jax.Array:
 
 
 class _Removal(NamedTuple):
-    """Where the removals stand. `affinity` `[m]` is x_i . sum of the *other* images kept.
+    """State of the removals. `affinity` `[m]` is x_i . sum of the *other* images kept.
 
-    It is updated in O(m) as images leave, and taken anew when half of them are gone, because its rounding
-    grows with the number it started from. `carry` is what Kahan's compensated subtraction keeps in between.
-    `doubtful`: rounding could have decided otherwise; what was done so far does not count.
+    It is updated in O(m) per removal, and recomputed when half of the images are gone, because its rounding error
+    grows with the number it started from. `carry` is the compensation term of Kahan's subtraction.
+    `doubtful`: rounding could change a decision; the removals so far are void.
     """
 
     kept: jax.Array
@@ -182,16 +192,16 @@ class _Removal(NamedTuple):
 
 
 def _remove_farthest(state: _Removal, similarities_to: Callable, sigma_cst: jax.Array, error: float | None) -> _Removal:
-    """Removes the image that deviates most, or is done if that one is closer than `sigma_cst` or the last.
+    """Removes the image that deviates most; done if its deviation is below `sigma_cst` or it is the last.
 
-    `error` is that of one product, in float32; None in float64, where nothing is in doubt.
+    `error` bounds that of one float32 product; None in float64, which decides everything.
     """
     count = state.kept.sum()
-    away, length = _deviations(state.affinity, state.kept)
-    deviation = jnp.where(state.kept, away, -1)
+    distances, length = _deviations(state.affinity, state.kept)
+    deviation = jnp.where(state.kept, distances, -1)
     largest = deviation.max()
     window = jnp.where(count == 2, 2.0, TIE)  # the last two are a tie, whatever rounding makes of it
-    row = jnp.argmax(state.kept & (deviation >= largest - window))  # the first, hence lowest, of those that tie
+    row = jnp.argmax(state.kept & (deviation >= largest - window))  # lowest row of those that tie
     removed = (largest >= sigma_cst - TIE) & (count > 1)
     doubtful = state.doubtful
     if error is not None:
@@ -221,7 +231,7 @@ def _deviations(affinity: jax.Array, kept: jax.Array) -> tuple[jax.Array, jax.Ar
 
 
 def _margin(error: float, count: jax.Array, length: jax.Array) -> jax.Array:
-    """Bound on the error of a deviation if each of the n - 1 products in an affinity is off by `error`.
+    """Error bound of a deviation, if each of the n - 1 products in an affinity is off by `error`.
 
     With e = error + n u for summing them, a_i is off by (n - 1) e and the squared length R^2 by n (n - 1) e, hence
     a_i / R, with a_i <= R and r = R / (n - 1) <= 1, by e (1 / r + 2 / r^2) <= 3 e / r^2.

@@ -1,7 +1,7 @@
-"""Single-video denoising: stray images find their tracklet (Eq. 5), tracklets of one person merge (Eq. 6).
+"""Single-video denoising: reassignment of excluded images (Eq. 5), merging of tracklets (Eq. 6).
 
-Tracklets are numbered video by video, so that those of a video are neighbours; `video_lengths` `[videos]`
-says how many each has.
+Tracklets are numbered video by video, so that those of a video are contiguous; `video_lengths` `[videos]` is the
+number of tracklets of each.
 """
 
 import numpy as np
@@ -22,12 +22,21 @@ def reassign(
     sigma_cst: float,
     track: Track,
 ) -> Groups:
-    """Applies Eq. 5 to all excluded images at once; those that fit nowhere stay without a group.
+    """Eq. 5, for all excluded images at once; those that fit no tracklet stay without a group.
 
-        t_min = argmin_{t in video, t != own} dist(x, c_t);   x joins t_min if dist(x, c_t_min) < sigma_cst
+        t_min = argmin_{t in v \\ t_own} dist(x, c_t),    t_min <- t_min + x  if dist(x, c_{t_min}) < sigma_cst
 
-    `denoised` are the images `features` `[n, d]` that their tracklets keep, and are of no use afterwards
-    (`Groups.joined`); `tracklet` `[n]` is the one that each was in. Equal distances: lowest tracklet.
+        x [d] excluded image,   v tracklets of its video,   c_t [d] centroid after Eq. 4,   dist = cosine distance
+
+    Equal distances: lowest tracklet. Equals `reference.reassign`.
+
+    Args:
+        denoised: The groups after Eq. 4; their sums are updated in place (`Groups.joined`).
+        features: `[n, d]`.
+        tracklet: `[n]`, the original tracklet of each image.
+        video_lengths: `[videos]`.
+        sigma_cst: Cosine distance.
+        track: Progress over the tiles of pairs.
     """
     excluded = np.flatnonzero(denoised.assigned < 0)
     excluded = excluded[np.argsort(tracklet[excluded], kind="stable")]
@@ -40,7 +49,12 @@ def reassign(
 def merge(
     groups: Groups, features: np.ndarray, video_lengths: np.ndarray, sigma_drm: float, track: Track
 ) -> np.ndarray:
-    """Eq. 6: the pairs `[links, 2]` of tracklets of one video with dist(c_p, c_q) <= sigma_drm."""
+    """Eq. 6: links p < q `[links, 2]` between tracklets of one video. Equals `reference.merge`.
+
+    merge(t_p, t_q) = mu(sigma_drm - dist(c_p, c_q))    for all t_p, t_q in v
+
+    mu(0) = 1,   v tracklets of a video,   c_p [d] centroid after Eq. 5,   dist = cosine distance
+    """
     return close_pairs(groups, features, video_lengths, int(video_lengths.max()), sigma_drm, track)
 
 
@@ -54,34 +68,38 @@ def _nearest(
     sigma_cst: float,
     track: Track,
 ) -> np.ndarray:
-    """The tracklet each of the `images` `[e, d]` goes to, -1 for none; they are in `rows`, and were in `owners`."""
+    """Tracklet `[e]` that each excluded image joins, -1 = none.
+
+    `images` `[e, d]` are unit features, `rows` `[e]` their rows and `owners` `[e]` their original tracklets.
+    """
     vectors = Vectors.of_images(images)
     centroids = denoised.centroids
     windows, lengths = _own_videos(owners, video_lengths)
     candidates = all_gather(pairs_of(compare(vectors, centroids, windows, lengths, sigma_cst, track)))
-    away = pair_distances(vectors, centroids, candidates)
+    distances = pair_distances(vectors, centroids, candidates)
     slack = vectors.slack[candidates[:, 0]] + centroids.slack[candidates[:, 1]]
 
-    def nearest(distances: np.ndarray) -> np.ndarray:
+    def nearest(values: np.ndarray) -> np.ndarray:
+        """Least value among the candidates of the same image, for each candidate."""
         least = np.full(len(images), np.inf)
-        np.minimum.at(least, candidates[:, 0], distances)
+        np.minimum.at(least, candidates[:, 0], values)
         return least[candidates[:, 0]]
 
-    # In doubt is an image that could join one of several, or with rounding the one or none.
-    contends = away - slack <= nearest(away + slack)
+    # Doubtful: rounding could change the nearest tracklet, or whether the image joins it.
+    contends = distances - slack <= nearest(distances + slack)
     rivals = np.bincount(candidates[contends, 0], minlength=len(images))
-    doubtful = contends & ((rivals[candidates[:, 0]] > 1) | (np.abs(away - sigma_cst) <= slack))
-    away = np.where(contends, away, np.inf)
+    doubtful = contends & ((rivals[candidates[:, 0]] > 1) | (np.abs(distances - sigma_cst) <= slack))
+    distances = np.where(contends, distances, np.inf)
     exact = denoised.exactly(features)
-    away[doubtful] = exact.distances_to(rows[candidates[doubtful, 0]], candidates[doubtful, 1])
-    joins = (away <= nearest(away) + TIE) & (away < sigma_cst - TIE)
+    distances[doubtful] = exact.distances_to(rows[candidates[doubtful, 0]], candidates[doubtful, 1])
+    joins = (distances <= nearest(distances) + TIE) & (distances < sigma_cst - TIE)
     target = np.full(len(images), len(centroids))
     np.minimum.at(target, candidates[joins, 0], candidates[joins, 1])
     return np.where(target < len(centroids), target, -1)
 
 
 def _own_videos(owners: np.ndarray, video_lengths: np.ndarray) -> tuple[Windows, np.ndarray]:
-    """All tracklets of the video of each image, but for its own; and how many images each video has."""
+    """Windows over all tracklets of the video of each image except its own; number of images of each video."""
     ends = np.cumsum(video_lengths)
     video = np.searchsorted(ends, owners, side="right")
     high = ends[video]

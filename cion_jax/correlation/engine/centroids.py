@@ -15,8 +15,8 @@ from cion_jax.correlation.engine.exact import ExactCentroids
 class Vectors:
     """Vectors `[k, d]` in float32 that are compared by direction.
 
-    They stay as they are, since copies of all cost more than comparing them: `scale` `[k]` makes each a unit vector.
-    `slack` `[k]` are their shares in the error of a distance.
+    They are stored unnormalised, since a copy costs more than the comparison: `scale` `[k]` makes each a unit vector.
+    `slack` `[k]` is the contribution of each to the error bound of a distance.
     """
 
     rows: np.ndarray
@@ -49,7 +49,7 @@ class Groups:
 
     @functools.cached_property
     def counts(self) -> np.ndarray:
-        """Number of images per group, `[groups]`."""
+        """Number of images of each group, `[groups]`."""
         return np.bincount(self.assigned[self.assigned >= 0], minlength=len(self.sums))
 
     @functools.cached_property
@@ -66,7 +66,7 @@ class Groups:
     def joined(self, images: np.ndarray, units: np.ndarray, group: np.ndarray) -> "Groups":
         """The groups when the `images` `[m]`, unit features `units` `[m, d]`, have joined the ones in `group` `[m]`.
 
-        Takes over the sums of these groups, whose centroids must not be asked for any more.
+        Takes over the sums of these groups, whose centroids must not be used afterwards.
         """
         assigned = self.assigned.copy()
         assigned[images] = group
@@ -76,7 +76,7 @@ class Groups:
     def merged(self, links: np.ndarray, *, final: bool = False) -> "Groups":
         """Groups after transitive closure of `links` `[l, 2]`, numbered by their lowest member.
 
-        Sums of `final` groups, which nothing is compared with any more, are left out (`[groups, 0]`).
+        Sums of `final` groups, which are not compared any more, are left out (`[groups, 0]`).
         """
         group = groups(len(self.sums), links)
         count = group.max() + 1

@@ -1,9 +1,9 @@
-"""Cosine distances, and the conventions that every decision rests on.
+"""Cosine distances, and the conventions of every decision.
 
     dist(x, c) = 1 - x . c / (|x| |c|),  clipped to [0, 2]
 
-1. *The last word is float64.* Devices compute in float32 (or less). What their rounding, bounded in `rounding`,
-   could decide either way is decided again in float64 from the images themselves. So identities don't depend on
+1. *Final decisions are made in float64.* Devices compute in float32 (or less). Decisions that their rounding, bounded
+   in `rounding`, could change are made again in float64 from the images themselves. So identities don't depend on
    the device, nor on how the work is cut into batches or spread over devices and processes.
 2. *Ties.* In float64, distances within `TIE` of each other or of a threshold are equal to it; among equals the
    lowest row (or tracklet) wins.
@@ -21,7 +21,7 @@ from scipy import sparse
 TIE = 1e-9
 SHORTEST_SUM = 1e-6  # unit features whose sum is shorter than this have cancelled out
 
-_BLOCK_BYTES = 4 * 2**20  # of images in float32: memory that is used again, not asked for anew
+_BLOCK_BYTES = 4 * 2**20  # of float32 images; small enough that the allocator reuses the memory
 
 
 @jax.jit
@@ -38,7 +38,7 @@ def exact_unit(features: np.ndarray) -> np.ndarray:
 
 
 def squared_lengths(rows: np.ndarray) -> np.ndarray:
-    """Of `[k, d]` rows, without an array of their squares in between."""
+    """Squared lengths `[k]` of `rows` `[k, d]`, without a temporary array of squares."""
     return np.einsum("kd,kd->k", rows, rows)
 
 

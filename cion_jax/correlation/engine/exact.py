@@ -1,4 +1,4 @@
-"""The last word: distances in float64, from the images themselves."""
+"""Final decisions: distances in float64, from the images themselves."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ _PAIRS_AT_ONCE = 2**12
 
 
 class ExactCentroids:
-    """Centroids of groups of images, computed in float64 when they are asked for."""
+    """Centroids of groups of images, computed in float64 on demand."""
 
     def __init__(self, features: np.ndarray, assigned: np.ndarray):
         """`features` `[n, d]` may be a memory map; `assigned` `[n]` is the group of each image, -1 = none."""
@@ -46,10 +46,10 @@ class ExactCentroids:
 
     def distances_to(self, rows: np.ndarray, groups: np.ndarray) -> np.ndarray:
         """Distances `[p]` of the images in `rows` `[p]` to the centroids of `groups` `[p]`."""
-        away = np.empty(len(rows))
+        distances = np.empty(len(rows))
         for start in range(0, len(rows), _PAIRS_AT_ONCE):
             block = slice(start, start + _PAIRS_AT_ONCE)
             images = exact_unit(self.features[rows[block]])
             present, position = np.unique(groups[block], return_inverse=True)
-            away[block] = distance(np.einsum("pd,pd->p", images, self.directions(present)[position]))
-        return away
+            distances[block] = distance(np.einsum("pd,pd->p", images, self.directions(present)[position]))
+        return distances

@@ -1,4 +1,4 @@
-"""Pairs of close groups: candidates from the screen, checked in float32, decided in float64 where rounding matters."""
+"""Pairs of close groups: a screen selects candidates, float32 decides, and float64 decides what float32 cannot."""
 
 from collections.abc import Iterable
 
@@ -23,8 +23,8 @@ def close_pairs(
 ) -> np.ndarray:
     """The pairs i < j `[p, 2]` int32 of one segment, j - i <= half_width, dist(c_i, c_j) <= sigma, in order.
 
-    The groups come in segments of these `lengths`; `features` are those that they are made of.
-    `track` follows the tiles.
+    The groups are in segments of these `lengths`; `features` `[n, d]` are those of their images.
+    `track` reports progress over the tiles.
     """
     centroids = groups.centroids
     candidates = pairs_of(compare(centroids, centroids, Windows.within(lengths, half_width), lengths, sigma, track))
@@ -32,16 +32,16 @@ def close_pairs(
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 
-def pairs_of(found: Iterable[np.ndarray]) -> np.ndarray:
-    """All that `compare` yields, `[p, 2]`."""
-    return np.concatenate([np.zeros((0, 2), np.int32), *found])
+def pairs_of(blocks: Iterable[np.ndarray]) -> np.ndarray:
+    """All pairs that `compare` yields, `[p, 2]`."""
+    return np.concatenate([np.zeros((0, 2), np.int32), *blocks])
 
 
 def are_close(pairs: np.ndarray, centroids: Vectors, groups: Groups, features: np.ndarray, sigma: float) -> np.ndarray:
-    """Mask `[p]` of the `pairs` `[p, 2]` at distance <= sigma, in float32, or in float64 if rounding could decide."""
-    away = pair_distances(centroids, centroids, pairs)
+    """Mask `[p]` of the `pairs` `[p, 2]` with dist <= sigma, in float32 or, where rounding matters, float64."""
+    distances = pair_distances(centroids, centroids, pairs)
     slack = centroids.slack[pairs].sum(1)
-    close, doubtful = away <= sigma, np.abs(away - sigma) <= slack
+    close, doubtful = distances <= sigma, np.abs(distances - sigma) <= slack
     if doubtful.any():
         close[doubtful] = groups.exactly(features).distances(pairs[doubtful]) <= sigma + TIE
     return close
@@ -49,10 +49,10 @@ def are_close(pairs: np.ndarray, centroids: Vectors, groups: Groups, features: n
 
 def pair_distances(rows: Vectors, columns: Vectors, pairs: np.ndarray) -> np.ndarray:
     """Distances `[p]` of the `pairs` `[p, 2]` of a row and a column, in float32."""
-    away = np.empty(len(pairs), np.float32)
+    distances = np.empty(len(pairs), np.float32)
     for start in range(0, len(pairs), _PAIRS_AT_ONCE):
-        some = slice(start, start + _PAIRS_AT_ONCE)
-        left, right = pairs[some].T
+        block = slice(start, start + _PAIRS_AT_ONCE)
+        left, right = pairs[block].T
         products = np.einsum("pd,pd->p", rows.rows[left], columns.rows[right])
-        away[some] = distance(products * rows.scale[left] * columns.scale[right])
-    return away
+        distances[block] = distance(products * rows.scale[left] * columns.scale[right])
+    return distances

@@ -1,4 +1,4 @@
-"""Bounds on the rounding error of distances computed in low precision.
+"""Bounds on the rounding error of distances in low precision.
 
 A sum of m products in precision u, in whatever order, is off by at most m u times the sum of their magnitudes
 (Higham, "Accuracy and Stability of Numerical Algorithms", Sec. 3.1, to first order in u); for unit vectors of
@@ -12,22 +12,22 @@ BFLOAT16 = 2.0**-9
 
 
 def unit_error(dim: int) -> float:
-    """Of a vector normalised in float32, as a share of its length: the norm's sum of squares, root, division."""
+    """Relative error of a vector normalised in float32: the norm's sum of squares, root, division."""
     return (dim / 2 + 3) * FLOAT32
 
 
 def product_error(dim: int) -> float:
-    """Of the product of two images that were normalised in float32."""
+    """Error of the product of two images that were normalised in float32."""
     return 2 * unit_error(dim) + dim * FLOAT32
 
 
 def image_slack(dim: int) -> float:
-    """An image's contribution to the error of its distance to another vector; it is normalised in float32."""
+    """Contribution of an image, normalised in float32, to the error of its distance to another vector."""
     return unit_error(dim) + (dim / 2 + 4) * FLOAT32
 
 
 def centroid_slack(counts: np.ndarray, lengths: np.ndarray, dim: int) -> np.ndarray:
-    """Each centroid's contribution to the error of a distance between two, `[k]` float32.
+    """Contribution of each centroid, `[k]` float32, to the error of the distance between two.
 
     `counts` `[k]` images, normalised and then summed in float32, made sums of `lengths` `[k]`: the less they
     agree, the shorter the sum, and the more its direction is off. Half the error of the product is each
@@ -39,5 +39,5 @@ def centroid_slack(counts: np.ndarray, lengths: np.ndarray, dim: int) -> np.ndar
 
 
 def bfloat16_error() -> float:
-    """Error added to the product of two unit vectors by rounding both to bfloat16."""
+    """Additional error of the product of two unit vectors when both are rounded to bfloat16."""
     return 2 * BFLOAT16 + BFLOAT16**2

@@ -1,4 +1,4 @@
-"""Upper bounds on similarities, at a fraction of the arithmetic: most pairs are so far apart that these do.
+"""Upper bounds on similarities at a fraction of the arithmetic, which rule out most pairs.
 
 For unit vectors a and b, cut in two after k of their d numbers,
 
@@ -6,7 +6,7 @@ For unit vectors a and b, cut in two after k of their d numbers,
 
 and the right side is itself a product, of k + 1 numbers. One more adds what rounding may hide of it, slack_a and
 slack_b, and a constant c: (1 + slack_a / c) (1 + slack_b / c) c >= c + slack_a + slack_b. A pair of which this bound
-is below 1 - sigma + c is farther apart than sigma; any other has to be looked at. The k are those that hold most of
+is below 1 - sigma + c is farther apart than sigma; any other is a candidate. The k are those that hold most of
 the vectors' energy.
 """
 
@@ -29,12 +29,12 @@ CONSTANT = 2.0**-7  # c; a power of two that is large beside the slack of most, 
 
 
 class Screen(NamedTuple):
-    """The indices `[k]` of a vector's entries that are multiplied; the others are only bounded."""
+    """Dimensions `head` `[k]` that are multiplied; the others are only bounded."""
 
     head: np.ndarray
 
     def factors(self, vectors: Vectors, room: int = 0) -> jax.Array:
-        """Factors whose products are the bounds, `[n + room, k + 2]`; the last `room` rows are zeros."""
+        """Factors `[n + room, k + 2]` whose products are the bounds; the last `room` rows are zeros."""
         # Products of bfloat16 are many times faster than float32's where there are tensor cores.
         dtype, error = jnp.float32, 0.0
         if jax.default_backend() != "cpu":
@@ -59,7 +59,7 @@ class Screen(NamedTuple):
 
 
 def choose(rows: Vectors, columns: Vectors, sigma: float) -> Screen:
-    """The screen that costs least on a sample of the pairs; what is found does not depend on it.
+    """The cheapest screen on a sample of the pairs; results do not depend on the choice.
 
     The cost of a screen is its k, and the pairs it lets through: looking at one alone costs as much as all
     d products of hundreds on a CPU, and of many more where its numbers must come from the device.
@@ -77,7 +77,7 @@ def choose(rows: Vectors, columns: Vectors, sigma: float) -> Screen:
 
 
 def _sizes(dim: int) -> list[int]:
-    """Those k for which the factors are multiples of 32 long."""
+    """Candidate values of k, such that factors have a multiple of 32 columns."""
     return [k for share in _SHARES if 0 < (k := -(-int(share * dim) // 32) * 32 - 2) < dim]
 
 
@@ -87,7 +87,7 @@ def _sample(vectors: Vectors) -> np.ndarray:
 
 
 def _aligned_zeros(shape: tuple[int, int]) -> np.ndarray:
-    """Zeros in float32 that begin where JAX wants them to: a CPU takes such an array without copying it."""
+    """Float32 zeros, aligned such that JAX uses the array on a CPU without a copy."""
     zeros = np.zeros(shape[0] * shape[1] + _ALIGNMENT // 4, np.float32)
     first = -zeros.ctypes.data % _ALIGNMENT // 4
     return zeros[first:][: shape[0] * shape[1]].reshape(shape)

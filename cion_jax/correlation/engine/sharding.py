@@ -1,8 +1,7 @@
-"""The devices and processes that share the work.
+"""Distribution of the work over devices and processes.
 
 Work is cut into items before it is shared, the same way everywhere; a process takes every P-th item and splits
-what it takes over its own devices; what all found is put together at the end of every step. Nothing is decided
-by who did the work.
+them over its own devices; results are gathered at the end of every step. They do not depend on the distribution.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from jax.sharding import Mesh, PartitionSpec
 from cion_jax.runtime.mesh import DATA_AXIS, make_mesh
 
 Item = TypeVar("Item")
-# Follows some work: `track(total)` is a context with `advance(count)`.
+# Progress display: `track(total)` is a context manager that gives `advance(count)`.
 Track = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 
 

@@ -1,7 +1,7 @@
 """Comparing long lists of vectors tile by tile, so that no array of all pairs ever exists.
 
 Each row is compared with a *window* of columns. Rows and windows are cut into tiles; a device bounds the
-similarities of a tile, keeps a bit of each pair, and goes on to the next. Only pairs that may be close leave it.
+similarities of a tile and keeps one bit per pair. Only candidate pairs, which may be close, are copied to the host.
 """
 
 import dataclasses
@@ -44,14 +44,14 @@ class Scale(NamedTuple):
 
 
 def scale() -> Scale:
-    """The scale that suits the default backend."""
+    """The scale for the default backend."""
     if jax.default_backend() == "cpu":
         return Scale(block=512, product=2**18, batch=2**24, picked=False)
     return Scale(block=2048, product=2**25, batch=2**30, picked=True)
 
 
 class Windows(NamedTuple):
-    """The columns that each row is compared with, arrays `[rows]` int32: `low` up to `high`, except `skip`.
+    """Columns that each row is compared with, arrays `[rows]` int32: from `low` up to `high`, except `skip`.
 
     Both bounds rise from row to row within a segment.
     """
@@ -125,10 +125,10 @@ def compare(
     sigma: float,
     track: Track,
 ) -> Iterator[np.ndarray]:
-    """Yields, some at a time, this process's share of the pairs that may be as close as `sigma`.
+    """Yields, in blocks, this process's share of the candidates: pairs that may be as close as `sigma`.
 
-    They are `[p, 2]` int32, row and column. A pair that is not there is farther apart, whatever rounding does.
-    `lengths` are those of the segments that the rows come in; `track(tiles)` follows the work.
+    They are `[p, 2]` int32, row and column. Any other pair is farther apart, whatever rounding does.
+    `lengths` are those of the segments of rows; `track(tiles)` reports progress.
     """
     mesh, tiles = own_devices(), cut(windows, lengths)
     batches = own_share(list(_batches(tiles, mesh.size)))
@@ -159,7 +159,7 @@ def _inside(windows: Windows, tiles: Tiles, tile: np.ndarray, row: np.ndarray, c
 
 
 class _Shared(NamedTuple):
-    """Data replicated on every device, padded by one tile at the end for reads that overrun."""
+    """Arrays replicated on every device, padded by one tile since reads may run past the end."""
 
     bound: Any
     rows: Any
@@ -203,7 +203,7 @@ def _multiple(side: int, of: int) -> int:
 
 @functools.cache
 def _program(mesh: Mesh, shape: tuple[int, int], scale: Scale) -> Callable[..., jax.Array]:
-    """(shared, (row [t], column [t])) -> which pairs may be close, `[t, rows, columns / 32]` uint32, over `mesh`."""
+    """(shared, (row [t], column [t])) -> bit mask of candidates, `[t, rows, columns / 32]` uint32, over `mesh`."""
     at_once = max(1, scale.product // (shape[0] * shape[1]))
 
     def survivors(shared: _Shared, places: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -225,15 +225,15 @@ def _survivors(shared: _Shared, shape: tuple[int, int], place: tuple[jax.Array, 
 
 def _bits(words: jax.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Places (tile, row, column) of the bits that are set in `words` `[t, rows, columns / 32]`."""
-    first, found = 0, [np.zeros((3, 0), np.int64)]
+    first, places = 0, [np.zeros((3, 0), np.int64)]
     for shard in sorted(words.addressable_shards, key=lambda shard: shard.index[0].start or 0):
         place, word = _nonzero(shard.data)
         bits = np.unpackbits(word.astype("<u4").view(np.uint8).reshape(-1, 4), axis=1, bitorder="little")
         which, bit = np.nonzero(bits)
         tile, row, column = np.unravel_index(place[which], shard.data.shape)
-        found.append(np.stack([first + tile, row, _WORD * column + bit]))
+        places.append(np.stack([first + tile, row, _WORD * column + bit]))
         first += len(shard.data)
-    return tuple(np.concatenate(found, 1))
+    return tuple(np.concatenate(places, 1))
 
 
 def _nonzero(words: jax.Array) -> tuple[np.ndarray, np.ndarray]:
