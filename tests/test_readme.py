@@ -80,5 +80,5 @@ def is_command(module):
 
 def test_every_page_opens_with_a_sentence_and_has_an_example():
     for name, text in PAGES.items():
-        assert re.match(r"# .+\n\n[A-Z`][^|#]*?\.", text), name
+        assert re.match(r"# .+\n\n(?!```)[A-Z`][^|#]*?\.\s", text), name
         assert "```bash" in text or name in EXAMPLES, name
