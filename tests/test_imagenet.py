@@ -12,7 +12,7 @@ import torch
 from cion_jax.configs import base
 from cion_jax.conversion import read_weights, state_dict, write_weights
 from cion_jax.conversion.imagenet import initialise
-from cion_jax.convert import convert_imagenet
+from cion_jax.conversion.transfer import Target, transfer_imagenet
 from cion_jax.distillation.train import make_network
 from cion_jax.models import create_model
 from tests.weights import assert_same
@@ -252,7 +252,7 @@ def test_families_without_a_naming_are_refused(tmp_path):
 def test_converting_and_training_start_from_them(tmp_path):
     arrays = backbone_with_names("resnet_test")
     source = save(tmp_path / "imagenet.pth", arrays | {"fc.weight": random(10, 192)})
-    report = convert_imagenet("resnet_test", source, tmp_path / "to.pth")
+    report = transfer_imagenet("resnet_test", source, Target(tmp_path / "to.pth"))
     assert "+ fc.weight (10, 192)" in report
     assert_same(read_weights(tmp_path / "to.pth")[0], arrays)
     config = base.get_config()
