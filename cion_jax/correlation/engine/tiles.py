@@ -214,7 +214,7 @@ def _program(mesh: Mesh, shape: tuple[int, int], scale: Scale) -> Callable[..., 
 
 
 def _survivors(shared: _Shared, shape: tuple[int, int], place: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """A bit for each pair of one tile."""
+    """Candidates of one tile, one bit per pair: `[rows, columns / 32]` uint32."""
     row, column = place
     rows = jax.lax.dynamic_slice_in_dim(shared.rows, row, shape[0])
     columns = jax.lax.dynamic_slice_in_dim(shared.columns, column, shape[1])
