@@ -62,7 +62,7 @@ class Windows(NamedTuple):
 
     @staticmethod
     def within(lengths: np.ndarray, half_width: int) -> "Windows":
-        """Rows are the columns, in segments of these `lengths`: each with those after it, up to `half_width` on."""
+        """Each row against the up to `half_width` rows after it in its segment; segments are of these `lengths`."""
         row = np.arange(lengths.sum(), dtype=np.int64)
         ends = np.repeat(np.cumsum(lengths), lengths)
         high = np.minimum(row + half_width + 1, ends)
