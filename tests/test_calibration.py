@@ -1,4 +1,4 @@
-"""Calibration: worlds whose thresholds are known, and the definitions in plain loops."""
+"""Calibration on worlds with known thresholds, and against the definitions in plain loops."""
 
 import itertools
 import json
@@ -19,7 +19,7 @@ GIVEN = {"sigma_cst": 0.2, "sigma_drm": 0.18}
 
 
 def pairs_at(distances, images=4):
-    """A video for each distance: two people so far apart, one tracklet of each, all images of a person equal."""
+    """One video per distance: two people at that distance, one tracklet each, all images of a person equal."""
     cosine = 1 - np.asarray(distances)
     away = np.stack([cosine, np.sqrt(1 - cosine**2)], 1)
     people = np.stack([np.tile([1.0, 0.0], (len(away), 1)), away], 1).reshape(-1, 2)
@@ -80,7 +80,7 @@ def test_distances_are_those_of_the_definitions():
 
 
 def test_a_tracker_that_switches_does_not_lower_the_proposal():
-    """In some videos the end of one tracklet shows the other's person, who was tracked apart up to then."""
+    """In some videos the end of one tracklet shows the other's person, who had a tracklet of their own until then."""
     features, videos, tracklets, frames = pairs_at(np.full(300, 1.0), images=10)
     first = tracklets % 2 == 0
     features[(videos % 5 == 0) & first & (frames > 5)] = features[10]  # for the shorter part
@@ -89,7 +89,7 @@ def test_a_tracker_that_switches_does_not_lower_the_proposal():
     frames[late & ~first] += 100
     assert dist(features[26:30].sum(0), features[30:34].sum(0)) < 1e-6 and set(frames[20:30]) & set(frames[30:34])
     found = calibrate(features, videos, tracklets, frames)
-    assert found.pairs == 240  # what the videos of the second kind show says nothing
+    assert found.pairs == 240  # videos of the second kind give no evidence
     assert found.sigma_cst.threshold(0.01) > 0.4 and found.sigma_drm.threshold(0.01) > 0.4
 
 
@@ -143,7 +143,7 @@ def test_pairs_are_found_whole_in_pieces(monkeypatch):
         assert len(found) == len(set(found)) and set(found) == by_hand
 
 
-# Refusals
+# Errors
 
 
 def test_what_cannot_be_calibrated_is_refused():
@@ -170,7 +170,7 @@ def test_what_cannot_be_calibrated_is_refused():
         calibrate(features, videos, tracklets, frames)
 
 
-# The command's part
+# Command
 
 
 @pytest.fixture

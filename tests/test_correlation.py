@@ -1,4 +1,4 @@
-"""Identity correlation against a slow oracle, hand-made cases with exact ties, and what must not matter."""
+"""Identity correlation against an oracle and the reference, hand-made cases with exact ties, and invariances."""
 
 import numpy as np
 import pytest
@@ -87,7 +87,7 @@ def test_nothing_excluded():
 
 
 def test_long_tracklet_with_many_removals_does_not_drift():
-    """2,300 images, a third of which leave, against float64 sums taken anew for each removal."""
+    """2,300 images, a third of which are removed, against float64 sums recomputed for each removal."""
     random = np.random.default_rng(5)
     features = random.normal(size=(2300, DIM)) * 0.35
     features[:, 0] += 1
@@ -152,7 +152,7 @@ def test_ties_among_many_go_to_the_lowest_row():
 
 
 def test_the_last_two_images_are_a_tie_however_many_left_before():
-    """At 768 dimensions, where float32 products err most, and a threshold so small that one image is left."""
+    """At 768 dimensions, where float32 errors are largest, with a threshold so small that one image is left."""
     features = np.random.default_rng(3).normal(size=(20, 12, 768)) + 28 * np.eye(768)[0]
     numbers = np.repeat(np.arange(20), 12)
     kept, _ = denoise(features.reshape(240, 768).astype(np.float32), numbers, 1e-3)
@@ -209,7 +209,7 @@ def test_the_sliding_range_counts_groups_video_by_video():
     assert run(rows, videos, tracklets, half_width=2)[3].tolist() == [0, 0, 1, 2]
 
 
-# What must and must not matter
+# Invariances
 
 
 @pytest.fixture(scope="module")
@@ -320,7 +320,7 @@ def test_little_data_makes_one_batch():
     assert list(padding.padded_batches(np.zeros(3, int), 100, 4, 7000)) == []
 
 
-# Refusals
+# Errors
 
 
 def small():

@@ -1,4 +1,4 @@
-"""Identity correlation on thousands of small worlds against the oracle, and what must hold on any of them.
+"""Identity correlation on thousands of small worlds against the oracle, and invariants.
 
 Programs are compiled for shapes, and small worlds have many. So worlds are put side by side into one crawl, each into
 dimensions of its own: at distance 1 from all others, which no threshold here reaches, it comes out as if it were
@@ -21,7 +21,7 @@ from tests.correlation_oracle import DIM, Oracle, make_world
 
 TOGETHER = 72  # worlds in a crawl
 SIZES = [1, 2, 4, 8, 16, 24]  # images of worlds, in turn
-DECIDED = 1e-7  # float64 has the last word: closer than this the oracle itself may err
+DECIDED = 1e-7  # decisions closer than this may be wrong in the oracle itself
 
 
 def side_by_side(worlds):
@@ -37,7 +37,7 @@ def side_by_side(worlds):
 
 
 def check_crawl(seed, spread, sigmas, half_width):
-    """How many worlds of one crawl were compared with the oracle, and how many of them each step changed."""
+    """Numbers of worlds of one crawl that were compared with the oracle, and that each step changed."""
     shapes = [(SIZES[i % 6], 1 + i % 3, 1 + i % 5) for i in range(TOGETHER)]
     worlds = [make_world(TOGETHER * seed + i, *shape, spread=spread) for i, shape in enumerate(shapes)]
     features, *layout, rows = side_by_side(worlds)
@@ -83,7 +83,7 @@ def world():
 
 
 def partition(identities):
-    """The groups as sets of rows, which says all but their numbers."""
+    """The groups as sets of rows, regardless of their numbers."""
     return {frozenset(np.flatnonzero(identities == number).tolist()) for number in set(identities.tolist()) - {-1}}
 
 

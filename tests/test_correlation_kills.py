@@ -1,4 +1,4 @@
-"""A correlation killed at random moments, again and again, ends in the files of one that was left alone."""
+"""A correlation killed repeatedly at random times ends with the same files as an undisturbed one."""
 
 import os
 import subprocess

@@ -50,7 +50,7 @@ def test_devices_and_processes_do_not_matter(tmp_path):
 
 
 def untimed(folder):
-    """The report without what no two runs share."""
+    """The report without its timings."""
     report = json.loads((folder / "report.json").read_text())
     levels = [
         {name: value for name, value in entry.items() if not name.startswith("seconds")} for entry in report["levels"]

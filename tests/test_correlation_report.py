@@ -20,7 +20,7 @@ def street(folder, identities, videos):
 
 
 def shown(path):
-    """How often each video's colour is on the sheet, in crops; by row of the sheet."""
+    """Number of crops of each video's colour, by row of the sheet."""
     pixels = np.asarray(Image.open(path))
     return [int((pixels == colour).all(-1).sum()) // (128 * 64) for colour in COLOURS]
 

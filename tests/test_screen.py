@@ -1,4 +1,4 @@
-"""Bounds on similarities hold whatever the data, and what they let through is all that is close."""
+"""Bounds on similarities hold for any data, and no close pair is screened out."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +24,7 @@ def bounds(chosen, unit):
 
 
 def families(random):
-    """Rows whose rest is nothing, almost nothing, parallel (where the bound is tight), or like any other."""
+    """Rows whose remaining dimensions are zero, almost zero, parallel (where the bound is tight), or random."""
     alike = np.repeat(random.normal(size=(1, 96)), 40, 0)
     short = random.normal(size=(40, 96))
     short[:, 29:] = 0

@@ -134,6 +134,7 @@ def _program(mesh: Mesh, dtype: Any, chunk: int) -> Callable[..., Any]:
 
 
 def _denoise(sigma_cst: jax.Array, dtype: Any, features: jax.Array, length: jax.Array) -> tuple[jax.Array, ...]:
+    """Eq. 4 for one padded tracklet `[width, d]`: (kept `[width]`, sum `[d]` of the kept unit features, doubtful)."""
     width, dim = features.shape
     valid = jnp.arange(width) < length
     features = jnp.where(valid[:, None], unit(features.astype(dtype)), 0)
@@ -148,9 +149,9 @@ def _denoise(sigma_cst: jax.Array, dtype: Any, features: jax.Array, length: jax.
         enough = state.kept.sum() // 2
         return jax.lax.while_loop(lambda now: ~now.done & (now.kept.sum() > enough), remove, fresh)
 
-    nothing, no = jnp.zeros(width, dtype), jnp.zeros((), bool)
+    zeros, false = jnp.zeros(width, dtype), jnp.zeros((), bool)
     end = jax.lax.while_loop(
-        lambda state: ~state.done, remove_up_to_half, _Removal(valid, length <= 1, no, nothing, nothing)
+        lambda state: ~state.done, remove_up_to_half, _Removal(valid, length <= 1, false, zeros, zeros)
     )
     sums = _products(features.T, end.kept.astype(dtype))
     return end.kept, sums.astype(jnp.float32), end.doubtful

@@ -1,6 +1,6 @@
 """Distribution of the work over devices and processes.
 
-Work is cut into items before it is shared, the same way everywhere; a process takes every P-th item and splits
+Work is cut into items before it is shared, the same way everywhere; each process takes every P-th item and splits
 them over its own devices; results are gathered at the end of every step. They do not depend on the distribution.
 """
 

@@ -62,7 +62,7 @@ class Windows(NamedTuple):
 
     @staticmethod
     def within(lengths: np.ndarray, half_width: int) -> "Windows":
-        """Rows are the columns, in segments of these `lengths`: each with those after it, up to `half_width` on."""
+        """Each row against the up to `half_width` rows after it in its segment; segments are of these `lengths`."""
         row = np.arange(lengths.sum(), dtype=np.int64)
         ends = np.repeat(np.cumsum(lengths), lengths)
         high = np.minimum(row + half_width + 1, ends)
@@ -214,7 +214,7 @@ def _program(mesh: Mesh, shape: tuple[int, int], scale: Scale) -> Callable[..., 
 
 
 def _survivors(shared: _Shared, shape: tuple[int, int], place: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """A bit for each pair of one tile."""
+    """Candidates of one tile, one bit per pair: `[rows, columns / 32]` uint32."""
     row, column = place
     rows = jax.lax.dynamic_slice_in_dim(shared.rows, row, shape[0])
     columns = jax.lax.dynamic_slice_in_dim(shared.columns, column, shape[1])
