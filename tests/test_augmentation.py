@@ -1,4 +1,4 @@
-"""Device augmentation against PIL, colorsys and SciPy, one operation at a time; then the whole batch."""
+"""Augmentation on the device against PIL, colorsys and SciPy, one operation at a time; then whole batches."""
 
 import colorsys
 
@@ -14,7 +14,7 @@ from cion_jax.distillation.loader import fit
 
 
 def photo(height=90, width=50, seed=0):
-    """A smooth picture with edges and noise, uint8."""
+    """A smooth image with edges and noise, uint8 `[height, width, 3]`."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     waves = np.stack([np.sin(x / 7 + p) + np.cos(y / 11 - p) for p in range(3)], -1)
@@ -39,7 +39,7 @@ def test_crop_equals_pil(box, size):
 
 @pytest.mark.slow
 def test_images_larger_than_the_canvas_are_shrunk_before_they_are_cropped():
-    """A small crop of a large image is then smoother than PIL's; a canvas of the image's size makes them equal."""
+    """A small crop of a shrunk image is smoother than PIL's; with a canvas of the image's size they are equal."""
     image, canvas, box = photo(128, 64), (64, 32), np.asarray([60, 20, 40, 20])
     cut = Image.fromarray(image).crop((20, 60, 40, 100)).resize((16, 32), Image.Resampling.BICUBIC)
     small = fit(image, canvas)
@@ -93,10 +93,10 @@ def test_hue_equals_colorsys(turns):
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def grey_levels_apart(ours, theirs):
+def grey_level_differences(ours, theirs):
     """Largest and mean difference of an image in [0, 1] and a PIL image."""
-    apart = np.abs(255 * np.asarray(ours) - np.asarray(theirs, np.float32))
-    return apart.max(), apart.mean()
+    differences = np.abs(255 * np.asarray(ours) - np.asarray(theirs, np.float32))
+    return differences.max(), differences.mean()
 
 
 def test_brightness_grayscale_and_solarize_equal_pil():
@@ -104,23 +104,23 @@ def test_brightness_grayscale_and_solarize_equal_pil():
     still = dict(jitter=1, brightness=0, contrast=0, saturation=0, hue=0)
     for amount in (-0.4, 0.4):
         settings = augmentation.Augmentation(**still | {"brightness": abs(amount)})
-        draws = jnp.asarray([0.0, float(amount > 0), 0.5, 0.5, 0.5])  # the ends of the range
+        draws = jnp.asarray([0.0, float(amount > 0), 0.5, 0.5, 0.5])  # the ends of its range
         ours = augmentation.color_jitter(x, draws, settings)
-        assert grey_levels_apart(ours, ImageEnhance.Brightness(pil).enhance(1 + amount))[0] <= 1
+        assert grey_level_differences(ours, ImageEnhance.Brightness(pil).enhance(1 + amount))[0] <= 1
     gray = jnp.broadcast_to(augmentation.luma(x), x.shape)
-    assert grey_levels_apart(gray, pil.convert("L").convert("RGB"))[0] <= 1
-    assert grey_levels_apart(augmentation.solarize(x), ImageOps.solarize(pil))[0] < 0.01
+    assert grey_level_differences(gray, pil.convert("L").convert("RGB"))[0] <= 1
+    assert grey_level_differences(augmentation.solarize(x), ImageOps.solarize(pil))[0] < 0.01
 
 
 @pytest.mark.parametrize("turns", [-0.1, 0.03, 0.1])
 def test_hue_is_within_the_steps_of_pil(turns):
-    """PIL keeps hue, saturation and value as bytes: 256 hues around the circle, of 6 x 255 that colours have."""
+    """PIL stores hue, saturation and value as bytes: 256 hues, where RGB colours have 6 x 255."""
     pil = Image.fromarray(photo())
     hue, saturation, value = pil.convert("HSV").split()
     moved = Image.fromarray(((np.asarray(hue, int) + int(turns * 255)) % 256).astype(np.uint8))
     theirs = Image.merge("HSV", (moved, saturation, value)).convert("RGB")
     ours = augmentation.shift_hue(jnp.asarray(photo() / 255, jnp.float32), turns)
-    largest, mean = grey_levels_apart(ours, theirs)
+    largest, mean = grey_level_differences(ours, theirs)
     assert largest <= 9 and mean <= 1
 
 
@@ -128,13 +128,13 @@ def test_hue_is_within_the_steps_of_pil(turns):
 def test_blur_is_near_the_boxes_of_pil(sigma):
     ours = augmentation.gaussian_blur(jnp.asarray(photo() / 255, jnp.float32), sigma, max_sigma=2.0)
     theirs = Image.fromarray(photo()).filter(ImageFilter.GaussianBlur(sigma))
-    largest, mean = grey_levels_apart(ours, theirs)
+    largest, mean = grey_level_differences(ours, theirs)
     assert largest <= 6 and mean <= 0.7
 
 
 def test_a_fixed_order_of_jitter_is_near_a_random_one():
-    """Brightness, contrast and saturation of PIL in our order and in random orders, at the released strengths."""
-    rng, pil, apart = np.random.default_rng(0), Image.fromarray(photo()), []
+    """PIL's brightness, contrast and saturation, in the fixed order and in random orders, at released strengths."""
+    rng, pil, differences = np.random.default_rng(0), Image.fromarray(photo()), []
     enhance = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
     for _ in range(100):
         amounts = 1 + rng.uniform(-1, 1, 3) * (0.4, 0.4, 0.2)
@@ -142,8 +142,8 @@ def test_a_fixed_order_of_jitter_is_near_a_random_one():
         for one, other in zip(range(3), rng.permutation(3)):
             ours = enhance[one](ours).enhance(amounts[one])
             theirs = enhance[other](theirs).enhance(amounts[other])
-        apart.append(np.abs(np.asarray(ours, float) - np.asarray(theirs, float)).mean())
-    assert np.mean(apart) < 1 and max(apart) < 8
+        differences.append(np.abs(np.asarray(ours, float) - np.asarray(theirs, float)).mean())
+    assert np.mean(differences) < 1 and max(differences) < 8
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.7, 2.0])

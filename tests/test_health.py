@@ -1,4 +1,4 @@
-"""Warnings of a run that does not learn, from made metrics; whether a run may continue on what it is given."""
+"""Training monitor and warnings of a run that does not learn, on synthetic metrics; checks on resuming a run."""
 
 import math
 import time
@@ -7,17 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cion_jax.distillation import monitor as watching
+from cion_jax.distillation import monitor
 from cion_jax.distillation.health import concerns
 from cion_jax.distillation.loader import Batch
-from cion_jax.distillation.monitor import Watch
 from cion_jax.distillation.provenance import check_continuation, fingerprint
 from cion_jax.runtime.metrics import MetricsLog, read_metrics
 from cion_jax.samples import SampleTable
 
 PROTOTYPES, DIM = 1024, 64
 CHANCE = math.log(PROTOTYPES)
-# A run in good order: a peaked teacher, all prototypes in use, a student not yet there.
+# A healthy run: the teacher is peaked, all prototypes are used, and the student has not converged.
 GOOD = {
     "loss": 4.0,
     "teacher_entropy": 2.5,
@@ -42,21 +41,23 @@ GOOD = {
     ],
 )
 def test_concerns_are_named_with_what_to_change(metrics, names, advice):
-    found = concerns(GOOD | metrics, prototypes=PROTOTYPES, embed_dim=DIM)
-    assert list(found) == names
-    assert advice in "".join(found.values())
+    signs = concerns(GOOD | metrics, prototypes=PROTOTYPES, embed_dim=DIM)
+    assert list(signs) == names
+    assert advice in "".join(signs.values())
 
 
 @pytest.fixture
-def said(monkeypatch):
+def printed(monkeypatch):
     lines = []
     monkeypatch.setattr("cion_jax.runtime.metrics._tensorboard", lambda *_: None)  # seconds to import
-    monkeypatch.setattr(watching.console, "print", lambda text, **_: lines.append(text))
+    monkeypatch.setattr(monitor.console, "print", lambda text, **_: lines.append(text))
     return lines
 
 
-def make_watch(log):
-    return Watch(log, batch_size=8, total_steps=10, learning_from=1, prototypes=PROTOTYPES, embed_dim=DIM)
+def make_monitor(log):
+    return monitor.TrainingMonitor(
+        log, batch_size=8, total_steps=10, learning_from=1, prototypes=PROTOTYPES, embed_dim=DIM
+    )
 
 
 def batch(replaced=0):
@@ -64,54 +65,54 @@ def batch(replaced=0):
 
 
 def reports(folder, rows, replaced=0):
-    """Reports made metrics at steps 0, 1, ... after a batch each; what the log holds then."""
+    """Reports `rows` of synthetic metrics at steps 0, 1, ..., one batch each; returns the lines of the log."""
     with MetricsLog(folder / "metrics.jsonl", first_step=0) as log:
-        watch = make_watch(log)
+        training_monitor = make_monitor(log)
         for step, metrics in enumerate(rows):
-            watch.next_batch(iter([batch(replaced)]))
+            training_monitor.next_batch(iter([batch(replaced)]))
             given = {name: np.float32(value) for name, value in metrics.items()}
-            watch.report(step, given)
+            training_monitor.report(step, given)
     return read_metrics(folder / "metrics.jsonl")
 
 
-def test_a_warning_comes_once_after_the_warm_up_and_again_when_it_comes_back(tmp_path, said):
+def test_a_warning_comes_once_after_the_warm_up_and_again_when_it_comes_back(tmp_path, printed):
     flat = GOOD | {"feature_std": 0.0}
     reports(tmp_path, [flat, flat, flat, GOOD, flat])
-    assert [line.split(":")[0].removeprefix("[yellow]") for line in said] == [
+    assert [line.split(":")[0].removeprefix("[yellow]") for line in printed] == [
         "Step 1, features collapsed",
         "Step 4, features collapsed",
     ]
 
 
-def test_a_line_holds_what_happened_since_the_last(tmp_path, said):
+def test_a_line_holds_what_happened_since_the_last(tmp_path, printed):
     line, _ = reports(tmp_path, [GOOD, GOOD], replaced=3)
     assert line["step"] == 0 and line["undecodable_images"] == 3
-    assert len(said) == 1 and "images that cannot be decoded" in said[0] and "3 images" in said[0]
+    assert len(printed) == 1 and "images that cannot be decoded" in printed[0] and "3 images" in printed[0]
     assert line["kl"] == pytest.approx(GOOD["loss"] - GOOD["teacher_entropy"])
     assert line["images_per_second"] > 0 and 0 <= line["input_wait"] <= 1
 
 
-def test_a_number_that_is_none_stops_with_its_name_and_step(tmp_path, said):
+def test_a_number_that_is_none_stops_with_its_name_and_step(tmp_path, printed):
     with pytest.raises(ValueError, match=r"gradient_norm is nan at step 2: .*last checkpoint is intact"):
         reports(tmp_path, [GOOD, GOOD, GOOD | {"gradient_norm": float("nan")}])
     assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [0, 1]
 
 
-def test_the_step_that_diverged_is_named_though_lines_are_far_between(tmp_path, said):
+def test_the_step_that_diverged_is_named_though_lines_are_far_between(tmp_path, printed):
     with MetricsLog(tmp_path / "metrics.jsonl", first_step=0) as log:
-        watch = make_watch(log)
+        training_monitor = make_monitor(log)
         with pytest.raises(ValueError, match="loss is nan at step 3"):
             for step in range(50):
-                watch.next_batch(iter([batch()]))
+                training_monitor.next_batch(iter([batch()]))
                 loss = jnp.asarray(float("nan") if step >= 3 else 5.0)
-                watch.started(step, {"loss": loss, "gradient_norm": jnp.asarray(1.0)})
+                training_monitor.started(step, {"loss": loss, "gradient_norm": jnp.asarray(1.0)})
     assert step <= 7
 
 
-def test_input_wait_is_time_in_which_no_step_was_running(tmp_path, said):
-    """Steps of 0.1 s, input of 0.05 s: nothing waits. Input of 0.2 s: half of the time."""
+def test_input_wait_is_time_in_which_no_step_was_running(tmp_path, printed):
+    """Steps of 0.1 s: no wait for input of 0.05 s per batch; half of the time for input of 0.2 s."""
 
-    class Step:  # stands in for an array that is not there yet
+    class Step:  # a stand-in for an array that is still being computed
         def __init__(self):
             self.ends = time.perf_counter() + 0.1
 
@@ -126,21 +127,21 @@ def test_input_wait_is_time_in_which_no_step_was_running(tmp_path, said):
                 yield batch()
 
         with MetricsLog(tmp_path / f"{seconds}.jsonl", first_step=0) as log:
-            watch, source = make_watch(log), batches()
+            training_monitor, source = make_monitor(log), batches()
             for step in range(6):
-                watch.next_batch(source)
-                watch.started(step, {"loss": Step(), "gradient_norm": Step()})
-            watch.report(5, {name: np.float32(value) for name, value in GOOD.items()})
+                training_monitor.next_batch(source)
+                training_monitor.started(step, {"loss": Step(), "gradient_norm": Step()})
+            training_monitor.report(5, {name: np.float32(value) for name, value in GOOD.items()})
         return read_metrics(tmp_path / f"{seconds}.jsonl")[-1]["input_wait"]
 
     assert share(0.05) < 0.2 and 0.4 < share(0.2) < 0.75
 
 
-def test_off_a_terminal_a_line_a_minute_says_how_far_it_is(tmp_path, said, monkeypatch):
-    monkeypatch.setattr(watching, "_LINE_SECONDS", 0.0)
+def test_off_a_terminal_a_line_a_minute_says_how_far_it_is(tmp_path, printed, monkeypatch):
+    monkeypatch.setattr(monitor, "_LINE_SECONDS", 0.0)
     reports(tmp_path, [GOOD, GOOD])
-    assert [line.split(",")[0] for line in said] == ["step 1 of 10", "step 2 of 10"]
-    assert "images/s" in said[0] and "input wait" in said[0] and said[0].endswith("left")
+    assert [line.split(",")[0] for line in printed] == ["step 1 of 10", "step 2 of 10"]
+    assert "images/s" in printed[0] and "input wait" in printed[0] and printed[0].endswith("left")
 
 
 def about(identities, **changes):
@@ -153,22 +154,22 @@ def about(identities, **changes):
     } | changes
 
 
-def test_other_data_are_refused_unless_told(said):
+def test_other_data_are_refused_unless_told(printed):
     saved, now = about([0, 1]), about([0, 0])
     with pytest.raises(ValueError, match="allow_changed_data=True"):
         check_continuation(saved, now, allow_changed_data=False)
     check_continuation(saved, now, allow_changed_data=True)
-    assert len(said) == 1 and "Going on although the samples differ" in said[0]
+    assert len(printed) == 1 and "Going on although the samples differ" in printed[0]
 
 
-def test_another_number_of_steps_is_refused(said):
+def test_another_number_of_steps_is_refused(printed):
     saved, now = about([0, 1], stages=[[2, 0, 10, 0, 5]]), about([0, 1], stages=[[2, 0, 10, 0, 3]])
     with pytest.raises(ValueError, match="batch size, epochs or curriculum differ"):
         check_continuation(saved, now, allow_changed_data=False)
 
 
-def test_settings_and_versions_that_changed_are_told(said):
+def test_settings_and_versions_that_changed_are_told(printed):
     saved, now = about([0, 1], versions={"jax": "1"}), about([0, 1], versions={"jax": "2"})
     now["config"] = '{"epochs": 3, "views": {"size": 4}}'
     check_continuation(saved, now, allow_changed_data=False)
-    assert [line.split("[/]")[0] for line in said] == ["[yellow]config.views.size", "[yellow]versions.jax"]
+    assert [line.split("[/]")[0] for line in printed] == ["[yellow]config.views.size", "[yellow]versions.jax"]

@@ -1,4 +1,4 @@
-"""Batches: the same whatever the threads and processes that load them, also where images are broken."""
+"""Batches do not depend on the number of threads and processes, even if some images cannot be decoded."""
 
 import time
 import tracemalloc
@@ -15,7 +15,7 @@ from tests.tiny import IDENTITIES, write_crops
 
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory):
-    """The crops, one of identity 2 and all of identity 5 broken."""
+    """Folder and paths of crops; one image of identity 2 and all of identity 5 are corrupt."""
     folder = tmp_path_factory.mktemp("loader") / "crops"
     table = write_crops(folder)
     for row in (12, *np.flatnonzero(IDENTITIES == 5)):
@@ -83,7 +83,7 @@ def test_broken_images_are_replaced_within_their_identity_and_counted(sampler, c
 
 @pytest.mark.slow
 def test_an_epoch_of_the_whole_crawl_is_drawn_in_seconds():
-    """CION-AL's size: 3.9 M images of 247 k identities."""
+    """A data set of CION-AL's size: 3.9 M images of 247 k identities."""
     random = np.random.default_rng(0)
     identities = np.sort(np.concatenate([np.arange(247_000), random.integers(0, 247_000, 3_898_086 - 247_000)]))
     tracemalloc.start()

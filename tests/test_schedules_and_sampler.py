@@ -1,4 +1,4 @@
-"""Curriculum, schedules and the identity sampler: exact step counts, stored schedule values, what a batch holds."""
+"""Curriculum, schedules and identity sampler: exact step counts, stored schedule values, contents of batches."""
 
 import json
 from collections import Counter
@@ -74,7 +74,7 @@ def test_batches_hold_whole_groups_and_use_every_image(sizes, seed, discarded):
         assert left_out < 12 // k
         missing = set(np.flatnonzero(identities >= 0)) - set(drawn.ravel())
         assert len(missing) <= left_out * k
-        # An image is topped up at most once where its identity has K images.
+        # An image of an identity with at least K images is repeated at most once.
         counts = Counter(drawn.ravel().tolist())
         assert all(c <= 2 for row, c in counts.items() if (identities == identities[row]).sum() >= k)
 

@@ -1,6 +1,6 @@
 """The training step: any number of devices and processes equals one; optimizer parts against hand-written NumPy.
 
-As a program, `python -m tests.test_step FILE` takes three steps together with other processes.
+As a program, `python -m tests.test_step FILE` runs three steps as one of several processes.
 """
 
 import pickle
@@ -80,7 +80,7 @@ def largest_difference(a, b):
 
 
 def sgd():
-    """So that an error of scale in the gradients can't hide behind Adam's normalisation.
+    """SGD, because Adam's normalisation would hide an error of scale in the gradients.
 
     Small steps: batch normalisation in the head makes the loss steep, and rounding must not be amplified.
     """
@@ -94,14 +94,14 @@ def test_eight_devices_and_two_processes_of_four_equal_one(tmp_path):
         np.testing.assert_allclose(sharded_losses, losses, rtol=1e-6)
         for part in ("student", "teacher", "student_stats", "teacher_stats", "center"):
             assert largest_difference(sharded_state[part], state[part]) < 2e-6, part
-        # Momentum holds the gradients themselves, which reach 3 here.
+        # The optimizer state is momentum, with the scale of the gradients: up to 3 here.
         assert largest_difference(sharded_state["optimizer"], state["optimizer"]) < 3e-5
         assert np.isfinite(jax.tree.leaves(metrics)).all()
     assert losses[0] != losses[1]
 
 
 def by_two_processes(folder):
-    """What `run` returns, by two processes of four devices."""
+    """The results of `run` in two processes of four devices."""
     processes.run(2, folder, "-m", "tests.test_step", folder / "result.pickle", devices=4)
     return pickle.loads((folder / "result.pickle").read_bytes())
 
@@ -157,7 +157,7 @@ def test_stochastic_depth_is_the_same_on_eight_devices_and_leaves_the_teacher_al
     np.testing.assert_allclose(sharded_losses, losses, rtol=1e-6)
     assert largest_difference(sharded_state["student"], state["student"]) < 2e-6
     assert largest_difference(sharded_state["optimizer"], state["optimizer"]) < 3e-5  # the gradients
-    # The same by two forward passes; without keys nothing drops.
+    # The same with two forward passes; without keys nothing is dropped.
     views, _ = global_views_of({"images": images_of(0)}, 0, None)
     forward = nnx.jit(lambda network, *keys: network(views, image_keys=keys[0] if keys else None)[1])
     whole = forward(network("swin_test", drop_rate=0.5))
@@ -214,7 +214,7 @@ def test_parameter_groups():
 
 @pytest.mark.parametrize("model", list_models("*_test"))
 def test_parameter_groups_are_those_of_the_pytorch_model(model):
-    """PyTorch's names and shapes decide there; a tensor of ours is one of theirs, which clipping needs too."""
+    """PyTorch groups by name and shape. Tensors correspond one to one, which clipping per tensor needs too."""
     backbone = nnx.eval_shape(lambda: create_model(model))
     params = nnx.as_pure(nnx.state(backbone, nnx.Param))
     ours = Counter(zip(jax.tree.leaves(parameter_groups(params)), (x.size for x in jax.tree.leaves(params))))
@@ -228,7 +228,7 @@ def test_parameter_groups_are_those_of_the_pytorch_model(model):
 
 
 def adamw_by_hand(p, gradients, rates, decays, clip=3.0):
-    """PyTorch's AdamW on one tensor in float64; a gradient of None leaves everything as it is."""
+    """PyTorch's AdamW on one tensor in float64; a step with a gradient of None is skipped."""
     p, m, v, t = np.float64(p), 0.0, 0.0, 0
     for g, rate, decay in zip(gradients, rates, decays):
         if g is None:

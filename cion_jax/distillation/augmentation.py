@@ -1,19 +1,19 @@
 """Multi-crop augmentation on the device: random resized crops, then DINO's colour chain (Sec. 3.3, T_t and T_s).
 
-The host ships each decoded image once, as uint8 on a common canvas; every view is made here, batched, from a key
-per image, so the result does not depend on how a batch is split over devices. Strengths are the released ones.
+The host sends each decoded image once, as uint8 on a common canvas; all views are made here, batched, from one key
+per image, so the result does not depend on how a batch is split over devices. Default strengths are the released ones.
 
 Differences from the released PIL chain, in grey levels of 255 on a test picture (tests/test_augmentation.py):
 
 - random resized crop, contrast, saturation: at most 2; brightness, grayscale, solarize: at most 1. PIL rounds to whole
-  levels after every operation, here nothing is rounded;
-- hue: at most 9, on average below 1, because PIL keeps hue and saturation as bytes;
-- images larger than `pretrain.canvas` are shrunk to it before they are cropped: crops of twice that size differ by 3
-  to 7 on average where they are noisy. A larger canvas costs transfers and device memory, and nothing else;
-- blur: at most 6, on average below 0.7. Here it is a true Gaussian cut at three standard deviations, PIL's is three
-  box filters;
-- brightness, contrast, saturation and hue come in this order instead of a random one: below 1 on average over draws,
-  and at most 8 on average over one picture.
+  levels after every operation; nothing is rounded here;
+- hue: at most 9, on average below 1, because PIL stores hue and saturation as bytes;
+- images larger than `pretrain.canvas` are shrunk to it before cropping: for noisy images of twice the canvas size,
+  crops differ by 3 to 7 on average. A larger canvas costs only transfers and device memory;
+- blur: at most 6, on average below 0.7. This is a true Gaussian truncated at three standard deviations, PIL's is
+  three box filters;
+- brightness, contrast, saturation and hue are applied in this order instead of a random one: below 1 on average over
+  draws, and at most 8 on average over one image.
 """
 
 import dataclasses
@@ -27,12 +27,16 @@ from cion_jax.distillation.crop import BOX_DRAWS, crop_and_resize, random_box
 from cion_jax.samples.images import IMAGENET_MEAN, IMAGENET_STD
 
 _LUMA = (0.299, 0.587, 0.114)
-_DRAWS = BOX_DRAWS + 10  # uniform random numbers that make a view
+_DRAWS = BOX_DRAWS + 10  # uniform random numbers per view
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Sizes and strengths. Sizes are (height, width) in pixels, scales are shares of the image's area."""
+    """Sizes, (height, width) in pixels; scales, fractions of the image's area; strengths and probabilities.
+
+    `blur` has the probabilities of the first global view, the second, and the local views. `solarize` is the
+    probability in the second global view; no other view is solarized.
+    """
 
     global_size: tuple[int, int] = (256, 128)
     local_size: tuple[int, int] = (128, 64)
@@ -75,7 +79,7 @@ def make_views(
     """
     s = settings
     chance = [(s.blur[0], 0.0), (s.blur[1], s.solarize)] + [(s.blur[2], 0.0)] * s.local_views
-    # All random numbers of a view in one draw: each draw of its own would take the compiler half a second.
+    # All random numbers in one draw: every separate draw adds half a second of compilation.
     draws = jax.vmap(lambda key: jax.random.uniform(key, (len(chance), _DRAWS)), out_axes=1)(keys)
 
     def views(draws: jax.Array, chance: list, size: tuple[int, int], scale: tuple[float, float]) -> jax.Array:
@@ -91,7 +95,7 @@ def make_views(
 
 
 def sample_keys(seed: int, step: jax.Array, positions: jax.Array) -> jax.Array:
-    """One key per image from (seed, step, position in the global batch)."""
+    """One typed PRNG key per image, `[b]`, from (seed, step, position in the global batch)."""
     key = jax.random.fold_in(jax.random.key(seed), step)
     return jax.vmap(lambda position: jax.random.fold_in(key, position))(positions)
 
@@ -107,7 +111,7 @@ def _view(
     view_size: tuple[int, int],
     scale: tuple[float, float],
 ) -> jax.Array:
-    """One view of one image, `[h, w, 3]`, from uniform draws; `chance_of_...` are probabilities."""
+    """One view of one image, `[h, w, 3]`, from `_DRAWS` uniform draws; `chance_of_...` are probabilities."""
     for_box, for_jitter, (flip, gray, blurred, sigma, solarized) = jnp.split(draws, (BOX_DRAWS, BOX_DRAWS + 5))
     box = random_box(for_box, size, scale=scale, ratio=settings.aspect_ratio)
     x = crop_and_resize(image, box, view_size, flip=flip < 0.5) / 255
@@ -122,7 +126,7 @@ def _view(
 def color_jitter(x: jax.Array, draws: jax.Array, settings: Augmentation) -> jax.Array:
     """Brightness, contrast, saturation and hue of an image in [0, 1], from 5 uniform draws.
 
-    The first decides whether anything changes, the others how much.
+    The first draw decides if jitter is applied, the other four set its amounts.
     """
     strengths = jnp.asarray([settings.brightness, settings.contrast, settings.saturation, settings.hue])
     amounts = jnp.where(draws[0] < settings.jitter, (2 * draws[1:] - 1) * strengths, 0.0)
@@ -133,17 +137,17 @@ def color_jitter(x: jax.Array, draws: jax.Array, settings: Augmentation) -> jax.
 
 
 def blend(x: jax.Array, other: jax.Array, amount: jax.Array) -> jax.Array:
-    """`other` at amount 0, `x` at 1, beyond it by extrapolation; clipped to [0, 1]."""
+    """Interpolates from `other` (amount 0) to `x` (amount 1), or extrapolates; clipped to [0, 1]."""
     return jnp.clip(other + amount * (x - other), 0, 1)
 
 
 def luma(x: jax.Array) -> jax.Array:
-    """ITU-R 601 brightness, `[..., 3] -> [..., 1]`."""
+    """ITU-R 601 luma, `[..., 3] -> [..., 1]`."""
     return (x * jnp.asarray(_LUMA)).sum(-1, keepdims=True)
 
 
 def solarize(x: jax.Array) -> jax.Array:
-    """Inverts what is 128 grey levels or brighter, of values in [0, 1]."""
+    """Inverts values of at least 128 grey levels (128 / 255) in an image in [0, 1]."""
     return jnp.where(x >= 128 / 255, 1 - x, x)
 
 
@@ -168,10 +172,10 @@ def gaussian_blur(x: jax.Array, sigma: jax.Array, *, max_sigma: float) -> jax.Ar
 
 
 def _blur_weights(sigma: jax.Array, size: int, max_sigma: float) -> jax.Array:
-    """The blur of a line of pixels as a matrix `[size, size]`."""
+    """Matrix `[size, size]` that blurs a line of pixels."""
     radius = min(int(3 * max_sigma + 0.5), size - 1)
     offsets = np.arange(-radius, radius + 1)
     weights = jnp.exp(-0.5 * jnp.square(offsets / sigma))
-    seen = np.clip(np.arange(size)[:, None] + offsets, 0, size - 1)  # [pixel, offset]
-    moved = (seen[..., None] == np.arange(size)).astype(np.float32)
-    return jnp.einsum("k,pks->ps", weights / weights.sum(), moved, precision=jax.lax.Precision.HIGHEST)
+    source = np.clip(np.arange(size)[:, None] + offsets, 0, size - 1)  # [pixel, offset]
+    shifts = (source[..., None] == np.arange(size)).astype(np.float32)
+    return jnp.einsum("k,pks->ps", weights / weights.sum(), shifts, precision=jax.lax.Precision.HIGHEST)

@@ -1,6 +1,6 @@
-"""Random resized crops as two small matrix products, equal to PIL's crop and bicubic resize within two grey levels.
+"""Random resized crops as two small matrix products, within two grey levels of PIL's crop and bicubic resize.
 
-`jax.image.scale_and_translate` would see pixels beyond the crop; here the weights end at the box, as in PIL.
+`jax.image.scale_and_translate` would use pixels outside the crop; here the weights end at the box, as in PIL.
 """
 
 import jax
@@ -8,17 +8,22 @@ import jax.numpy as jnp
 
 # Candidate boxes per crop; like torchvision's RandomResizedCrop, the first that fits is taken.
 _ATTEMPTS = 10
-BOX_DRAWS = 2 * _ATTEMPTS + 2  # uniform random numbers that make a box
+BOX_DRAWS = 2 * _ATTEMPTS + 2  # uniform random numbers per box
 
 
 def random_box(
     draws: jax.Array, size: jax.Array, *, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> jax.Array:
-    """A random crop of an image of `size` (height, width): `[top, left, height, width]`, whole pixels, float32.
+    """A random crop box `[top, left, height, width]` in whole pixels, float32.
 
-    `draws` are `BOX_DRAWS` numbers, uniform in [0, 1). The area is uniform in `scale` (share of the image), the
-    aspect ratio width / height log-uniform in `ratio`. If none of ten boxes fits, the largest centered one within
-    `ratio` is taken.
+    The area is uniform in `scale`, the aspect ratio log-uniform in `ratio`. If none of ten boxes fits, the largest
+    centered box within `ratio` is used.
+
+    Args:
+        draws: `[BOX_DRAWS]`, uniform in [0, 1).
+        size: height and width of the image, `[2]`.
+        scale: smallest and largest area, as fractions of the image's.
+        ratio: smallest and largest aspect ratio, width / height.
     """
     for_area, for_aspect, for_place = jnp.split(draws, (_ATTEMPTS, 2 * _ATTEMPTS))
     size = size.astype(jnp.float32)
@@ -41,19 +46,20 @@ def random_box(
 def crop_and_resize(image: jax.Array, box: jax.Array, size: tuple[int, int], *, flip: jax.Array) -> jax.Array:
     """Crops `box` of `[h, w, 3]`, resizes it to `size` (antialiased bicubic) and mirrors it if `flip`.
 
-    Grey levels, float32 in [0, 255].
+    Returns:
+        Grey levels `[*size, 3]`, float32 in [0, 255].
     """
     rows = resize_weights(box[0], box[2], size[0], image.shape[0])
     columns = resize_weights(box[1], box[3], size[1], image.shape[1])
     columns = jnp.where(flip, columns[::-1], columns)
-    # Exact products: grey levels must not be rounded to bfloat16 or TF32 on the way.
+    # Full float32 products: grey levels must not be rounded to bfloat16 or TF32.
     exact = jax.lax.Precision.HIGHEST
     wide = jnp.einsum("ow,hwc->hoc", columns, image.astype(jnp.float32), precision=exact)
     return jnp.clip(jnp.einsum("ph,hoc->poc", rows, jnp.clip(wide, 0, 255), precision=exact), 0, 255)
 
 
 def resize_weights(start: jax.Array, length: jax.Array, size: int, canvas: int) -> jax.Array:
-    """Weights `[size, canvas]` that resize `length` pixels from `start` to `size`.
+    """Weights `[size, canvas]` that resize the `length` pixels from `start` on to `size` pixels.
 
     The cubic kernel (a = -0.5) is stretched by the scale when shrinking; each row sums to one within the box.
     """
@@ -67,6 +73,7 @@ def resize_weights(start: jax.Array, length: jax.Array, size: int, canvas: int) 
 
 
 def _cubic(x: jax.Array, a: float = -0.5) -> jax.Array:
+    """Cubic convolution kernel (Keys, 1981), as PIL's bicubic filter."""
     x = jnp.abs(x)
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = ((x - 5) * x + 8) * x * a - 4 * a

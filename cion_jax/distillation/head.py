@@ -1,4 +1,4 @@
-"""The projection head: from a backbone's embedding to unit vectors, to be compared with prototypes (DINO's head)."""
+"""DINO's projection head: maps the backbone's embedding to a unit vector that is compared with prototypes."""
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +9,9 @@ from cion_jax.models.layers import BatchNorm, Linear, gelu, truncated_normal_02
 
 
 class Prototypes(nnx.Module):
-    """`prototypes` unit vectors, `[prototypes, dim]`; logits are cosine similarities to them.
+    """Unit vectors `[prototypes, dim]`; logits are cosine similarities to them.
 
-    `weight_v` is `[prototypes, dim]` as in PyTorch's weight norm; the gain (`weight_g`) is one and never trained.
+    `weight_v` is `[prototypes, dim]` as in PyTorch's weight norm; the gain (`weight_g`) is fixed to one.
     """
 
     def __init__(self, dim: int, prototypes: int, *, rngs: nnx.Rngs):
@@ -24,10 +24,10 @@ class Prototypes(nnx.Module):
 
 
 class Head(nnx.Module):
-    """Three linear layers with GELU and L2 normalisation, beside `Prototypes`: `[n, in_dim] -> Projection`.
+    """Three linear layers with GELU, L2 normalisation, and `Prototypes`: `[n, in_dim] -> Projection`.
 
     Attribute names are the released keys (`mlp.0`, `mlp.2`, `mlp.4`, `last_layer`). With `batch_norm` the two
-    hidden layers are normalised over all views of the batch, which small batches need to not collapse.
+    hidden layers are normalised over all views of the batch; small batches collapse without it.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""From rows to batches of decoded images: each image is decoded once, on the host, and shipped as uint8."""
+"""Batches of decoded images: each image is decoded once, on the host, and sent to the devices as uint8."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -19,8 +19,8 @@ Paths = Sequence[str] | np.ndarray
 class Batch:
     """This process's part of a global batch.
 
-    `images` is uint8 `[b, canvas height, canvas width, 3]`, `sizes` int32 `[b, 2]` (height, width of each image in
-    the upper left corner of its canvas), `replaced` how many could not be decoded and were replaced.
+    `images` is uint8 `[b, canvas height, canvas width, 3]`, each image in the upper left corner of its canvas; `sizes`
+    is int32 `[b, 2]`, their heights and widths; `replaced` counts images that could not be decoded and were replaced.
     """
 
     images: np.ndarray
@@ -39,8 +39,8 @@ def load_batches(
 ) -> Iterator[Batch]:
     """Batches from `first_step` to the end of training, decoded ahead by `threads` threads.
 
-    With several processes each loads its own contiguous share of the groups of every global batch. What a global
-    batch holds depends on neither processes nor threads, also where images can't be decoded.
+    With several processes, each loads a contiguous part of the groups of every global batch. The contents of a global
+    batch do not depend on the number of processes or threads, even if some images cannot be decoded.
     """
     load = _LoadGroups(paths, root, canvas)
     dataset = grain.MapDataset.source(_Steps(sampler)).slice(slice(first_step, None)).map(load)
@@ -61,7 +61,7 @@ class _Steps(grain.sources.RandomAccessDataSource):
 
 
 class _LoadGroups(grain.transforms.Map):
-    """Decodes this process's share of a global batch."""
+    """Decodes this process's part of a global batch."""
 
     def __init__(self, paths: Paths, root: Path, canvas: tuple[int, int]):
         self._paths, self._images, self._canvas = paths, open_images(root), canvas
@@ -72,7 +72,7 @@ class _LoadGroups(grain.transforms.Map):
         for number in own:
             good = self._decode_group(groups[number])
             replaced += groups.shape[1] - len(good)
-            good = good or self._stand_in(groups, number)
+            good = good or self._substitute(groups, number)
             images += [good[place % len(good)] for place in range(groups.shape[1])]
         batch = np.zeros((len(images), *self._canvas, 3), np.uint8)
         for slot, image in zip(batch, images):
@@ -81,12 +81,12 @@ class _LoadGroups(grain.transforms.Map):
         return Batch(batch, sizes, replaced)
 
     def _decode_group(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Those images of a group that can be decoded; they take the places of those that can't."""
+        """The images of a group that can be decoded; they also replace those that can't."""
         decoded = (self._decode(row) for row in rows)
         return [image for image in decoded if image is not None]
 
-    def _stand_in(self, groups: np.ndarray, number: int) -> list[np.ndarray]:
-        """The images of the next group of the global batch that has any, for a group that has none."""
+    def _substitute(self, groups: np.ndarray, number: int) -> list[np.ndarray]:
+        """Decodable images of the next group that has any, for a group that has none."""
         for other in range(number + 1, number + len(groups)):
             if good := self._decode_group(groups[other % len(groups)]):
                 return good
@@ -102,7 +102,7 @@ class _LoadGroups(grain.transforms.Map):
 
 
 def fit(image: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
-    """Shrinks an image that is larger than `canvas` (height, width) to fit, keeping its shape; others stay."""
+    """Shrinks an image larger than `canvas` (height, width) to fit, keeping its aspect ratio; others are unchanged."""
     height, width = image.shape[:2]
     scale = min(canvas[0] / height, canvas[1] / width)
     if scale >= 1:

@@ -15,21 +15,21 @@ from cion_jax.runtime.metrics import MetricsLog, check_finite
 from cion_jax.runtime.processes import all_gather
 from cion_jax.runtime.progress import console
 
-# Off a terminal there is no bar to look at; a job's output gets a line at most this often.
+# Without a terminal there is no progress bar; one line is printed at most this often.
 _LINE_SECONDS = 60.0
 UNDECODABLE = "images that cannot be decoded"
-# Steps that the host is ahead of the devices: the next one is ready when one ends, and few batches wait on the device.
+# Steps that the host runs ahead of the devices: enough that devices never wait for dispatch, with few batches queued.
 _AHEAD = 2
 
 
-class Watch:
-    """Collects what happens between two log lines.
+class TrainingMonitor:
+    """Accumulates statistics between two log lines, and reports them.
 
     Args:
-        log: where lines go.
+        log: receives the metrics.
         batch_size: images of a global batch.
-        total_steps: of the whole run.
-        learning_from: first step at which a sign of collapse counts, the end of the warm-up.
+        total_steps: steps of the whole run.
+        learning_from: first step at which signs of collapse are reported, the end of the warm-up.
         prototypes: outputs of the head.
         embed_dim: dimension of the embeddings.
     """
@@ -46,7 +46,7 @@ class Watch:
     ):
         self._log, self._batch_size, self._total_steps = log, batch_size, total_steps
         self._learning_from, self._sizes = learning_from, {"prototypes": prototypes, "embed_dim": embed_dim}
-        self._known: set[str] = set()
+        self._reported: set[str] = set()
         self._line_at = time.perf_counter()
         self._reader, self._running = ThreadPoolExecutor(1), deque[Future[float]]()
         self._reset()
@@ -55,9 +55,10 @@ class Watch:
         self._steps, self._replaced, self._waited, self._since = 0, 0, 0.0, time.perf_counter()
 
     def next_batch(self, batches: Iterator[Batch]) -> Batch:
-        """The next batch. Where the devices were done before it came, the time since then is time that they waited.
+        """The next batch; time during which the devices are idle until it arrives counts as input wait.
 
-        Raises ValueError if a step before was not finite.
+        Raises:
+            ValueError: the loss or gradient norm of an earlier step was not finite.
         """
         while len(self._running) > _AHEAD:
             self._running.popleft().result()
@@ -71,15 +72,15 @@ class Watch:
         return batch
 
     def started(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
-        """Has it noted when `step`, which was just dispatched, ends."""
-        seen = {name: metrics[name] for name in ("loss", "gradient_norm")}
-        self._running.append(self._reader.submit(_end, step, seen))
+        """Records the time at which `step`, just dispatched, ends."""
+        checked = {name: metrics[name] for name in ("loss", "gradient_norm")}
+        self._running.append(self._reader.submit(_end, step, checked))
 
     def report(self, step: int, metrics: Mapping[str, jax.Array]) -> str:
-        """Writes a line of metrics, says what is wrong, and returns a note for the progress bar.
+        """Logs metrics, prints warnings, and returns a note for the progress bar.
 
-        `images_per_second` is of all processes; `input_wait` is the fraction of time that the process whose input
-        is slowest waited for it.
+        `images_per_second` counts the images of all processes; `input_wait` is the fraction of time that devices
+        were idle for lack of input, in the process where it is largest.
         """
         values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
         elapsed = time.perf_counter() - self._since
@@ -98,16 +99,16 @@ class Watch:
         return note
 
     def _warn(self, step: int, values: Mapping[str, float]) -> None:
-        """A concern is told when it comes up, not again while it lasts."""
-        found = concerns(values, **self._sizes) if step >= self._learning_from else {}
-        if values["undecodable_images"] or UNDECODABLE in self._known:  # told once
-            found[UNDECODABLE] = (
+        """Prints each concern when it first appears, and not again while it persists."""
+        current = concerns(values, **self._sizes) if step >= self._learning_from else {}
+        if values["undecodable_images"] or UNDECODABLE in self._reported:  # reported once
+            current[UNDECODABLE] = (
                 f"{values['undecodable_images']:.0f} images since the last line, others of their identities take their "
                 f"places; `python -m cion_jax.samples.doctor` names all"
             )
-        for name in found.keys() - self._known:
-            console.print(f"[yellow]Step {step}, {name}:[/] {found[name]}.", highlight=False, soft_wrap=True)
-        self._known = set(found)
+        for name in current.keys() - self._reported:
+            console.print(f"[yellow]Step {step}, {name}:[/] {current[name]}.", highlight=False, soft_wrap=True)
+        self._reported = set(current)
 
     def _line(self, step: int, seconds_per_step: float, note: str) -> None:
         now = time.perf_counter()
@@ -119,7 +120,7 @@ class Watch:
 
 
 def _end(step: int, metrics: Mapping[str, jax.Array]) -> float:
-    """Waits for these metrics; the time at which they were there. Raises ValueError where one is not finite."""
+    """Waits for the metrics of a step and returns the time (s) of their arrival; ValueError if one is not finite."""
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
     ended = time.perf_counter()
     check_finite(step, values)

@@ -1,4 +1,4 @@
-"""AdamW as DINO runs it: clipped per tensor, no decay on biases and 1-D parameters, last layer frozen at first."""
+"""AdamW as in DINO: clipping per tensor, no decay of biases and 1-D parameters, last layer frozen at first."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import optax
 
 from cion_jax.distillation.schedules import Schedule
 
-Labels = Any  # a tree like the parameters, of strings
+Labels = Any  # tree of strings with the structure of the parameters
 
 
 def make_optimizer(
@@ -18,10 +18,10 @@ def make_optimizer(
     clip_norm: float | None = 3.0,
     freeze_last_layer_steps: int = 0,
 ) -> optax.GradientTransformation:
-    """The optimizer of a student whose parameters are a nested dict with `head/last_layer` in it.
+    """Optimizer of the student, whose parameters are a nested dict that contains `head/last_layer`.
 
-    The prototypes (`last_layer`) stay as they are for `freeze_last_layer_steps` steps: no gradient, no decay, and
-    their moments and bias correction begin afterwards, as with a PyTorch parameter whose `grad` is None.
+    The prototypes (`last_layer`) are frozen for `freeze_last_layer_steps` steps: no update, no decay, and their
+    moments and bias correction start afterwards, as for a PyTorch parameter whose `grad` is None.
     """
 
     def adamw(offset: int, decay: bool) -> optax.GradientTransformation:
@@ -54,7 +54,7 @@ def parameter_groups(params: Any) -> Labels:
 
 
 def clip_per_tensor(max_norm: float) -> optax.GradientTransformation:
-    """Scales every gradient tensor by min(1, max_norm / (its norm + 1e-6)), each on its own."""
+    """Scales each gradient tensor g by min(1, max_norm / (||g|| + 1e-6))."""
 
     def clip(gradients: Any, params: Any = None) -> Any:
         del params

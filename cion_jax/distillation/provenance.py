@@ -1,4 +1,4 @@
-"""Where a run comes from, stored with every checkpoint: settings, versions and data; and whether it may go on."""
+"""Provenance of a run, stored with every checkpoint (settings, versions, data), and its check on resuming."""
 
 import dataclasses
 import hashlib
@@ -17,7 +17,7 @@ _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nu
 
 
 def provenance(config: Config, table: SampleTable, stages: Sequence[Stage]) -> dict[str, Any]:
-    """A run's provenance for its checkpoints: `model`, `config` (JSON), `data` (fingerprint), `stages`, `versions`."""
+    """Metadata of a checkpoint: `model`, `config` (JSON), `data` (fingerprint), `stages` and `versions`."""
     return {
         "model": config.model,
         "config": config.to_json(),
@@ -28,7 +28,7 @@ def provenance(config: Config, table: SampleTable, stages: Sequence[Stage]) -> d
 
 
 def fingerprint(table: SampleTable) -> str:
-    """SHA-256 of the paths and identities that training uses, in order."""
+    """SHA-256 of the file paths and identities of the training table, in row order."""
     digest = hashlib.sha256()
     digest.update("\n".join(table["file_path"]).encode())
     digest.update(table["identity"].astype("<i8").tobytes())
@@ -36,9 +36,10 @@ def fingerprint(table: SampleTable) -> str:
 
 
 def check_continuation(saved: dict[str, Any], now: dict[str, Any], *, allow_changed_data: bool) -> None:
-    """Refuses to continue a run on other data, unless told to, or with other stages of the curriculum.
+    """Checks that a run may be resumed, and prints the settings and versions that have changed.
 
-    Says which settings and versions have changed.
+    Raises:
+        ValueError: the data differ and `allow_changed_data` is not set, or the stages of the curriculum differ.
     """
     if saved["data"] != now["data"]:
         changed = f"the samples differ from those this run was started on (fingerprint {now['data'][:12]}, expected "
@@ -65,5 +66,5 @@ def check_continuation(saved: dict[str, Any], now: dict[str, Any], *, allow_chan
 
 
 def _settings(about: dict[str, Any]) -> dict[str, Any]:
-    """Settings and versions by dotted names."""
+    """Settings and versions by their dotted names."""
     return flat({"config": json.loads(about["config"]), "versions": about.get("versions", {})})

@@ -1,4 +1,4 @@
-"""Weights in the checkpoints of our own pre-training runs."""
+"""Weights from the checkpoints of pre-training runs of this package."""
 
 import json
 import os
@@ -22,8 +22,8 @@ def read_run(folder: str | os.PathLike, *, which: str = "teacher", with_head: bo
     """The teacher or the student of the latest checkpoint in the `checkpoints` folder of a run.
 
     Raises:
-        ValueError: no complete checkpoint there, or one whose parameters are not those of its model, as this
-            version of the package has it.
+        ValueError: no complete checkpoint in the folder, or parameters that do not match the model as this version of
+            the package defines it.
     """
     if which not in NETWORKS:
         raise ValueError(f"--which={which} is unknown; choose teacher or student")
@@ -46,9 +46,9 @@ def read_run(folder: str | os.PathLike, *, which: str = "teacher", with_head: bo
 
 
 def head_state_dict(head: Head) -> dict[str, np.ndarray]:
-    """The head's tensors as the released training names them.
+    """The head's tensors by their keys in the released training code.
 
-    PyTorch's weight norm has a gain `weight_g` before every `weight_v`: one, and never trained.
+    PyTorch's weight norm has a gain `weight_g` for every `weight_v`; here it is fixed to one.
     """
     arrays = state_dict(head)
     weight_v = arrays.pop("last_layer.weight_v")
@@ -63,7 +63,7 @@ def _create_head(embed_dim: int, settings: Mapping[str, Any]) -> Head:
 
 
 def _fill(module: nnx.Module, parts: list[Mapping[str, Any]], folder: str | os.PathLike) -> None:
-    """Sets every variable of a module from trees of arrays with the module's own names."""
+    """Sets every variable of a module from nested dicts of arrays with the module's own names."""
     arrays: dict[tuple, np.ndarray] = {}
     for part in parts:
         arrays |= flatten_dict(part)

@@ -1,4 +1,4 @@
-"""The identity sampler: the batch of a step is a pure function of (seed, step), with no state to save."""
+"""Identity sampler: the rows of a batch are a pure function of (seed, step), so there is no state to save."""
 
 import functools
 import threading
@@ -9,22 +9,22 @@ from cion_jax.distillation.schedules import Curriculum
 
 
 class IdentitySampler:
-    """Batches of whole identity groups.
+    """Sequence of batches, each made of whole groups of K images of one identity.
 
     In every epoch each identity's images are shuffled and cut into groups of K; a short last group is topped up
     from the same identity, without repeating an image where the identity has K. The groups are shuffled globally
-    and dealt to the batches; those that don't fill a last batch are left out of the epoch.
+    and dealt to the batches; those that do not fill a last batch are dropped from the epoch.
 
-    The order of a batch does not depend on devices or processes: each takes its own contiguous part of it.
+    A global batch does not depend on the number of devices or processes; each takes a contiguous part of it.
     """
 
     def __init__(self, identities: np.ndarray, curriculum: Curriculum, *, batch_size: int, seed: int):
         """
         Args:
             identities: int `[rows]`; rows with a negative identity are never drawn.
-            curriculum: made from the sizes of the same identities.
+            curriculum: curriculum made from the sizes of the same identities.
             batch_size: images of a global batch.
-            seed: of every draw.
+            seed: random seed.
         """
         rows = np.flatnonzero(np.asarray(identities) >= 0)
         _, codes = np.unique(np.asarray(identities)[rows], return_inverse=True)
@@ -37,18 +37,18 @@ class IdentitySampler:
         return self._curriculum.total_steps
 
     def __getitem__(self, step: int) -> np.ndarray:
-        """Rows `[groups, K]` of the global batch of `step`; a group holds images of one identity."""
+        """Rows `[groups, K]` of the global batch of `step`; the rows of a group are of one identity."""
         stage = self._curriculum.stage(step)
         groups = self._batch_size // stage.images_per_identity
         first = (step - stage.first_step) % stage.steps_per_epoch * groups
         return self._epoch_groups(self._curriculum.epoch(step))[first : first + groups]
 
     def _epoch_groups(self, epoch: int) -> np.ndarray:
-        with self._lock:  # threads of the loader that come to a new epoch together would each draw all of it
+        with self._lock:  # else every loader thread that reaches a new epoch would draw it
             return self._drawn(epoch)
 
     def _draw_epoch(self, epoch: int) -> np.ndarray:
-        """All groups of an epoch in their order, `[groups, K]`."""
+        """All groups of an epoch in order, `[groups, K]`."""
         k = self._curriculum.stage(self._curriculum.first_step(epoch)).images_per_identity
         rng = np.random.default_rng((self._seed, epoch))
         shuffled = rng.permutation(len(self._rows))
@@ -58,12 +58,12 @@ class IdentitySampler:
         owner = np.repeat(np.arange(len(counts)), counts)
         number = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
         position = number[:, None] * k + np.arange(k)
-        position %= self._sizes[owner, None]  # past the end: from the identity's start, another group's images
+        position %= self._sizes[owner, None]  # a short last group is topped up from the identity's first images
         groups = self._rows[by_identity[starts[owner, None] + position]]
         return groups[rng.permutation(len(groups))]
 
 
 def identity_sizes(identities: np.ndarray) -> np.ndarray:
-    """Images of each identity that training may draw, for `make_curriculum`."""
+    """Number of images of each identity that training may draw, `[identities]`, for `make_curriculum`."""
     identities = np.asarray(identities)
     return np.unique(identities[identities >= 0], return_counts=True)[1]

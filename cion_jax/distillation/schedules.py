@@ -1,7 +1,7 @@
-"""Schedules over training steps: images per identity, learning rate, weight decay, teacher momentum.
+"""Schedules: images per identity (K), learning rate, weight decay, teacher momentum.
 
-The curriculum comes first: it fixes the number of steps of every epoch, and every other schedule is built on the
-exact total. Sampler, loss and schedules all read the same `Curriculum`, so they can't disagree after a resume.
+The curriculum fixes the number of steps of every epoch, and every other schedule is built on the exact total.
+Sampler, loss and schedules all read the same `Curriculum`, so they cannot disagree after a resume.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Curriculum:
-    """The stages of training in order (Sec. 4.1: K = 2, 4, 6, 8 from epochs 0, 40, 60, 80)."""
+    """Stages of training in order (Sec. 4.1: K = 2, 4, 6, 8 from epochs 0, 40, 60, 80)."""
 
     stages: tuple[Stage, ...]
 
@@ -51,7 +51,7 @@ class Curriculum:
         return stage.first_epoch + (step - stage.first_step) // stage.steps_per_epoch
 
     def first_step(self, epoch: float) -> int:
-        """The step at which `epoch` begins, or a part of one has passed; the total if it is after the last."""
+        """The step at which `epoch` (may be fractional) is reached; the total number of steps if past the end."""
         for stage in self.stages:
             if epoch < stage.first_epoch + stage.epochs:
                 return stage.first_step + int((epoch - stage.first_epoch) * stage.steps_per_epoch)
@@ -68,14 +68,14 @@ def make_curriculum(
     stage_epochs: Sequence[int],
     images_per_identity: Sequence[int],
 ) -> Curriculum:
-    """Works out the exact number of steps of every stage.
+    """Makes a curriculum with the exact number of steps of every stage.
 
     Args:
-        identity_sizes: images of each identity; an identity of n images gives ceil(n / K) groups of K.
+        identity_sizes: number of images of each identity, `[identities]`; n images give ceil(n / K) groups of K.
         batch_size: images of a global batch; whole identities must fit on every device, in every micro-batch.
         devices: devices of the mesh.
-        micro_batches: parts that a device goes through one after the other (gradient accumulation).
-        epochs: epochs in all.
+        micro_batches: sequential parts of a device's batch (gradient accumulation).
+        epochs: total number of epochs.
         stage_epochs: epoch at which each stage begins; the first is 0.
         images_per_identity: K of each stage.
 
@@ -115,9 +115,11 @@ def make_curriculum(
 
 
 def cosine_schedule(start: float, end: float, steps: int, warmup_steps: int = 0) -> Schedule:
-    """Linear from 0 to `start` over `warmup_steps` (both ends reached), then half a cosine towards `end`.
+    """Linear warm-up from 0 to `start` over `warmup_steps` (both ends included), then half a cosine to `end`.
 
-    The value at step t >= w is end + (start - end) (1 + cos(pi (t - w) / (steps - w))) / 2, as in DINO.
+    With w = `warmup_steps`, the value at step t >= w is, as in DINO,
+
+        end + (start - end) (1 + cos(pi (t - w) / (steps - w))) / 2.
     """
     if not 0 <= warmup_steps <= steps:
         raise ValueError(f"warm-up of {warmup_steps} steps must lie within the {steps} steps of training")

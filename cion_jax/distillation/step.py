@@ -18,22 +18,29 @@ from cion_jax.distillation.schedules import Schedule
 from cion_jax.runtime.mesh import DATA_AXIS
 
 Tree = Any
-# (globals [2, b, h, w, 3], locals [v, b, h', w', 3] or None) from some images of the batch.
+# Views of b images: (globals [2, b, h, w, 3], locals [v, b, h', w', 3] or None).
 Views = tuple[jax.Array, jax.Array | None]
 
 
 class Network(nnx.Module):
-    """Backbone and head; the student and the teacher are two sets of parameters of one `Network`."""
+    """Backbone and head; student and teacher are two sets of parameters of one `Network`."""
 
     def __init__(self, backbone: nnx.Module, head: Head):
         self.backbone = backbone
         self.head = head
 
     def __call__(self, *resolutions: jax.Array, image_keys: jax.Array | None = None) -> tuple[jax.Array, Projection]:
-        """Embeddings `[views, b, dim]` and their projections, vectors `[views, b, dim']`, of `[views, b, h, w, 3]`.
+        """Embeddings and projections of all views.
 
-        The backbone runs once per resolution, the head once over everything, as BatchNorm in either sees it.
-        `image_keys` `[b]` are for stochastic depth in the backbone, where it has any; without them nothing drops.
+        The backbone runs once per resolution and the head once over all views, which sets the batches that BatchNorm
+        normalises over.
+
+        Args:
+            resolutions: views of each resolution, `[views, b, h, w, 3]`.
+            image_keys: keys `[b]` for the backbone's stochastic depth, if it has any; without keys nothing is dropped.
+
+        Returns:
+            Embeddings `[views, b, dim]`, and projections with vectors `[views, b, dim']`.
         """
         batch, first_view, embeddings = resolutions[0].shape[1], 0, []
         for x in resolutions:
@@ -50,7 +57,7 @@ class Network(nnx.Module):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Everything that training changes. `*_stats` are BatchNorm's running statistics, each network its own."""
+    """All state that training updates. `*_stats` are each network's own running statistics of BatchNorm."""
 
     step: jax.Array
     student: Tree
@@ -63,7 +70,7 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class LossSettings:
-    """Arguments of the loss that stay the same over training, as `identity_distillation_loss` has them."""
+    """Arguments of `identity_distillation_loss` that are constant over training."""
 
     form: str = "paper"
     student_temperature: float = 0.1
@@ -72,13 +79,13 @@ class LossSettings:
 
 
 def create_state(network: Network, optimizer: optax.GradientTransformation) -> tuple[nnx.GraphDef, TrainState]:
-    """The state at step 0: the teacher starts as a copy of the student. Returns the network's structure too."""
+    """The network's structure, and the state at step 0, in which the teacher is a copy of the student."""
     network.train()
     network.set_attributes(axis_name=DATA_AXIS, raise_if_not_found=False)
     structure, params, stats = nnx.split(network, nnx.Param, nnx.BatchStat)
     params, stats = nnx.as_pure(params), nnx.as_pure(stats)
     prototypes = network.head.last_layer.weight_v.shape[0]
-    copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731  (buffers of student and teacher are donated apart)
+    copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731  (student and teacher need buffers of their own to be donated)
     state = TrainState(
         step=jnp.zeros([], jnp.int32),
         student=params,
@@ -92,7 +99,7 @@ def create_state(network: Network, optimizer: optax.GradientTransformation) -> t
 
 
 class Means(NamedTuple):
-    """Of one micro-batch; averaged over micro-batches and devices they are those of the global batch.
+    """Means over one micro-batch; averaged over micro-batches and devices, they are those of the global batch.
 
     `features` and `squares` are first and second moments of the normalised student embeddings, `[dim]`.
     """
@@ -117,25 +124,26 @@ def make_train_step(
     remat: bool = False,
     accumulate: int = 1,
 ) -> Callable[[TrainState, Tree], tuple[TrainState, dict[str, jax.Array]]]:
-    """A jitted `(state, batch) -> (state, metrics)`; the state is donated.
+    """Makes the jitted training step `(state, batch) -> (state, metrics)`; the state is donated.
 
     Args:
         structure: the network's structure, from `create_state`.
-        optimizer: of the student's parameters.
+        optimizer: optimizer of the student's parameters.
         mesh: devices along `DATA_AXIS`; the leading axis of every batch array is split over them. A device's part
             must hold whole identities.
         make_views: `(images, step, their positions in the global batch [b]) -> views`; `images` is the batch, or the
             part of it that a device works on.
-        momentum: of the teacher: teacher = m teacher + (1 - m) student, parameters only, after the student's update.
+        momentum: schedule of m in the teacher's update, teacher = m teacher + (1 - m) student, which follows the
+            student's update and covers parameters only.
         images_per_identity: K of this stage.
-        loss: form and temperatures.
-        seed: of stochastic depth, which the student alone has (the released code leaves the teacher in training mode,
-            so that it drops too); views have their own randomness.
-        remat: keep only the results of convolutions and matrix products for the backward pass, and compute what lies
-            between them (normalisation, activations) again: less memory for a few passes over it.
-        accumulate: micro-batches that a device goes through one after the other, their gradients averaged: memory for
-            one. Each must hold whole identities. Without BatchNorm the step is the same; BatchNorm takes its batch
-            statistics over a micro-batch (on all devices), and moves its running ones once for each.
+        loss: form, temperatures and center momentum.
+        seed: seed of stochastic depth, which only the student uses (the released code leaves the teacher in training
+            mode, so that it drops blocks too); views have their own randomness.
+        remat: keep only the results of convolutions and matrix products for the backward pass and recompute the rest
+            (normalisation, activations): less memory for a little more computation.
+        accumulate: number of micro-batches that a device processes in sequence, averaging their gradients; memory is
+            needed for one. Each must hold whole identities. Without BatchNorm the step is unchanged; with it, batch
+            statistics are over a micro-batch (on all devices), and running ones are updated once per micro-batch.
     """
     forward = functools.partial(apply, structure)
     micro_step = functools.partial(
@@ -185,14 +193,14 @@ def _micro_step(
     loss: LossSettings,
     seed: int,
 ) -> tuple[tuple[Tree, Tree], Means]:
-    """New (student's, teacher's) running statistics and the `Means` of some images."""
+    """New running statistics (student's, teacher's) and `Means` of one micro-batch, without updating parameters."""
     views = [x for x in make_views(images, state.step, positions) if x is not None]
     keys = image_keys(seed, state.step, positions)
     (_, teacher), teacher_stats = teacher_forward(state.teacher, stats[1], views[0])
 
     def loss_of(params: Tree) -> tuple[jax.Array, Tree]:
         (embeddings, student), student_stats = student_forward(params, stats[0], *views, image_keys=keys)
-        value, of_teacher = distillation_loss(
+        value, teacher_means = distillation_loss(
             student,
             teacher,
             state.center,
@@ -201,16 +209,16 @@ def _micro_step(
             student_temperature=loss.student_temperature,
             teacher_temperature=loss.teacher_temperature,
         )
-        return value, (student_stats, of_teacher, embeddings[0].astype(jnp.float32))
+        return value, (student_stats, teacher_means, embeddings[0].astype(jnp.float32))
 
     (value, aux), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.student)
-    student_stats, of_teacher, x = aux
+    student_stats, teacher_means, x = aux
     x /= jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
-    return (student_stats, teacher_stats), Means(value, gradients, of_teacher, x.mean(0), jnp.square(x).mean(0))
+    return (student_stats, teacher_stats), Means(value, gradients, teacher_means, x.mean(0), jnp.square(x).mean(0))
 
 
 def _average(step: Callable, stats: Tree, images: tuple[Tree, jax.Array], parts: int) -> tuple[Tree, Means]:
-    """Takes `step(stats, *images) -> (stats, means)` through equal parts of the images; the means are averaged."""
+    """Scans `step(stats, *images) -> (stats, means)` over equal parts of the images and averages the means."""
     if parts == 1:
         return step(stats, *images)
     split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), images)
@@ -220,12 +228,12 @@ def _average(step: Callable, stats: Tree, images: tuple[Tree, jax.Array], parts:
         stats, means = step(carry[0], *part)
         return (stats, jax.tree.map(lambda total, x: total + x / parts, carry[1], means)), None
 
-    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    return lax.scan(add, (stats, nothing), split)[0]
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return lax.scan(add, (stats, zeros), split)[0]
 
 
 def rematerialised(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """`forward`, of which the backward pass finds only the results of convolutions and products in memory."""
+    """`forward` that stores only the results of convolutions and matrix products for the backward pass."""
 
     def is_product(primitive: Any, *_: Any, **__: Any) -> bool:
         return primitive in (lax.conv_general_dilated_p, lax.dot_general_p)
@@ -236,35 +244,35 @@ def rematerialised(forward: Callable[..., Any]) -> Callable[..., Any]:
 def apply(
     structure: nnx.GraphDef, params: Tree, stats: Tree, *views: jax.Array, image_keys: jax.Array | None = None
 ) -> tuple[Any, Tree]:
-    """Runs the network functionally: its output and the new running statistics."""
+    """Runs the network functionally; returns its output and the new running statistics."""
     network = nnx.merge(structure, params, stats, copy=True)
     output = network(*views, image_keys=image_keys)
     return output, nnx.as_pure(nnx.state(network, nnx.BatchStat))
 
 
-# Sets stochastic depth apart from the views, whose keys start from the same seed.
+# Makes the keys of stochastic depth independent of those of the views, which start from the same seed.
 _STREAM = 0x64726F70
 
 
 def image_keys(seed: int, step: jax.Array, positions: jax.Array) -> jax.Array:
-    """A key per image from (seed, step, position in the global batch)."""
+    """One PRNG key per image, `[b]`, for stochastic depth, from (seed, step, position in the global batch)."""
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _STREAM), step)
     return jax.vmap(lambda position: jax.random.fold_in(key, position))(positions)
 
 
 def view_keys(keys: jax.Array, first: int, views: int) -> jax.Array:
-    """Keys `[views * b]`, view by view, of images with keys `[b]` and views `first`, `first + 1`, ..."""
+    """Keys `[views * b]`, view-major, for views `first`, `first + 1`, ... of images with keys `[b]`."""
     fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
     return jax.vmap(fold, in_axes=(None, 0))(keys, jnp.arange(first, first + views)).reshape(-1)
 
 
 def _metrics(means: Means) -> dict[str, jax.Array]:
-    """Metrics over the global batch that distinguish learning from collapse and divergence.
+    """Metrics of the global batch that distinguish learning from collapse and divergence.
 
     `teacher_entropy`: mean entropy of the teacher's distributions, in nats (ln(prototypes) = uniform, 0 = one
     prototype each). `mean_entropy`: entropy of their mean; near 0 means that all images share one prototype.
-    `kl`: what the loss is above the least it could be for this teacher. `feature_std`: mean over dimensions of the
-    standard deviation of the normalised student embeddings. `gradient_norm`: before clipping.
+    `kl`: loss minus `teacher_entropy`, the least loss possible for this teacher. `feature_std`: mean over dimensions
+    of the standard deviation of the normalised student embeddings. `gradient_norm`: norm before clipping.
     """
     q = means.teacher.targets
     variance = jnp.maximum(means.squares - jnp.square(means.features), 0)

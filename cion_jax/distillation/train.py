@@ -1,4 +1,4 @@
-"""The training run: curriculum, batches, steps, checkpoints. Everything is a function of (config, data, step)."""
+"""The training run: curriculum, batches, steps, checkpoints. All of it is a function of (config, data, step)."""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from cion_jax.conversion.imagenet import initialise
 from cion_jax.distillation.augmentation import Augmentation, make_views, sample_keys
 from cion_jax.distillation.head import Head
 from cion_jax.distillation.loader import Batch, load_batches
-from cion_jax.distillation.monitor import Watch
+from cion_jax.distillation.monitor import TrainingMonitor
 from cion_jax.distillation.optimizer import make_optimizer
 from cion_jax.distillation.provenance import check_continuation, provenance
 from cion_jax.distillation.sampler import IdentitySampler, identity_sizes
@@ -34,19 +34,19 @@ from cion_jax.samples import SampleTable
 
 
 def pretrain(config: Config, table: SampleTable, images: Path, workdir: Path) -> None:
-    """Trains to the end, continuing from the latest checkpoint in `workdir` if there is one.
+    """Trains to the end, resuming from the latest checkpoint in `workdir` if there is one.
 
-    Leaves `workdir/checkpoints` (Orbax), `workdir/metrics.jsonl`, and the backbones of teacher and student as
+    Writes `workdir/checkpoints` (Orbax), `workdir/metrics.jsonl`, and the backbones of teacher and student as
     ReIDZoo files, `workdir/teacher.pth` and `workdir/student.pth`; the card of `teacher.pth` is written last.
 
     Args:
         config: `config.pretrain` of a file in configs/, and `config.model`, `config.seed`.
         table: sample table with an `identity` column; rows of identity -1 are not used.
         images: folder that `file_path` is relative to.
-        workdir: where the run lives.
+        workdir: folder of the run.
 
     Raises:
-        ValueError: settings that can't work, data that differ from those the run was started on, a checkpoint that
+        ValueError: invalid settings, data that differ from those the run was started on, a checkpoint that
             cannot be read, or divergence.
         OSError: a checkpoint could not be written.
         Terminated: SIGTERM came; where the run was is saved, and calling this again continues.
@@ -66,7 +66,7 @@ def pretrain(config: Config, table: SampleTable, images: Path, workdir: Path) ->
 
 
 def plan(config: Config, identities: Any, *, devices: int) -> Curriculum:
-    """The curriculum of a config on a data set with these identities (`[rows]`, -1 = not used)."""
+    """The curriculum of a config for a data set with these identities (`[rows]`, -1 = not used)."""
     settings = config.pretrain
     return make_curriculum(
         identity_sizes(identities),
@@ -80,7 +80,7 @@ def plan(config: Config, identities: Any, *, devices: int) -> Curriculum:
 
 
 def make_network(config: Config) -> Network:
-    """Backbone and head of a config, freshly initialised from its seed or the ImageNet weights it names."""
+    """Backbone and head of a config, initialised from its seed or from the ImageNet weights that it names."""
     rngs = nnx.Rngs(config.seed)
     dtype = jnp.dtype(config.pretrain.compute_dtype)
     backbone = create_model(config.model, dtype=dtype, rngs=rngs)
@@ -92,7 +92,7 @@ def make_network(config: Config) -> Network:
 
 
 def check_settings(settings: Config) -> None:
-    """Raises ValueError for numbers of `config.pretrain` that no run can have, before it begins."""
+    """Raises ValueError for invalid values in `config.pretrain`, before the run starts."""
     counts = {name: settings[name] for name in ("batch_size", "epochs", "accumulate", "log_every", "loader_threads")}
     counts |= {f"checkpoint.{name}": settings.checkpoint[name] for name in ("every_steps", "keep")}
     if wrong := {name: count for name, count in counts.items() if count < 1}:
@@ -109,7 +109,7 @@ def check_settings(settings: Config) -> None:
 
 
 class _Run:
-    """Everything that is constant over a run."""
+    """Everything that is constant over a run: settings, curriculum, sampler, optimizer and network structure."""
 
     def __init__(self, config: Config, table: SampleTable, images: Path, mesh: Mesh):
         self._settings, self._seed, self._mesh = config.pretrain, config.seed, mesh
@@ -145,12 +145,12 @@ class _Run:
         return nnx.merge(self._structure, params, stats)
 
     def about(self, which: str) -> dict[str, Any]:
-        """The fields of the weights' card that describe the run."""
+        """The run's metadata for the card beside its weights."""
         config = json.loads(self._meta["config"])
         return self._meta | {"weights": which, "config": config, "input_size": list(self._settings.views.global_size)}
 
     def start(self, checkpoints: Checkpoints) -> TrainState:
-        """The latest checkpoint, or the initial state. Devices then hold nothing but it."""
+        """The state of the latest checkpoint, or the initial state, as the only copy on the devices."""
         initial = replicate(self._initial, self._mesh)
         del self._initial
         step = checkpoints.latest_step
@@ -172,19 +172,19 @@ class _Run:
         self, state: TrainState, checkpoints: Checkpoints, log: MetricsLog, termination: Termination
     ) -> TrainState:
         step, total, settings = int(state.step), self._plan.total_steps, self._settings
-        batches, watch = self._batches(step), self._watch(log)
+        batches, monitor = self._batches(step), self._monitor(log)
         with progress("Pre-training", total, "steps") as advance:
             advance(step)
             for stage in self._plan.stages:
                 step_function = self._step_function(stage)  # compiled when it is first called
                 while step < stage.end_step:
-                    state, metrics = step_function(state, self._ship(watch.next_batch(batches)))
-                    watch.started(step, metrics)
+                    state, metrics = step_function(state, self._ship(monitor.next_batch(batches)))
+                    monitor.started(step, metrics)
                     step += 1
                     asked = termination.asked(step)
                     save = asked or step == total or step % settings.checkpoint.every_steps == 0
                     if save or step % settings.log_every == 0:
-                        advance(0, note=watch.report(step - 1, metrics))
+                        advance(0, note=monitor.report(step - 1, metrics))
                     if save:
                         checkpoints.save(step, vars(state), self._meta)
                     advance(1)
@@ -192,9 +192,9 @@ class _Run:
                         raise Terminated(f"step {step} of {total} is saved; the same command continues from it")
         return state
 
-    def _watch(self, log: MetricsLog) -> Watch:
+    def _monitor(self, log: MetricsLog) -> TrainingMonitor:
         settings = self._settings
-        return Watch(
+        return TrainingMonitor(
             log,
             batch_size=settings.batch_size,
             total_steps=self._plan.total_steps,
@@ -217,7 +217,7 @@ class _Run:
         return shard_batch({"images": batch.images, "sizes": batch.sizes}, self._mesh)
 
     def _teacher_momentum(self, stage: Stage) -> Schedule:
-        """Every step, or at the last step of every epoch only: a momentum of one leaves the teacher as it is."""
+        """Momentum of every step, or of the last step of each epoch, and 1 (no update) in between."""
         if self._settings.teacher.update_every == "step":
             return self._momentum
 
