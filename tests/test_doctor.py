@@ -10,7 +10,7 @@ from PIL import Image
 
 from cion_jax.samples import SampleTable, write_samples
 from cion_jax.samples.contents import contents
-from cion_jax.samples.doctor import examine, in_lines
+from cion_jax.samples.examination import examine, in_lines
 from cion_jax.samples.stores.packed import pack
 
 

@@ -32,7 +32,7 @@ from cion_jax.runtime.metrics import read_metrics
 from cion_jax.runtime.progress import console, progress
 from cion_jax.samples import SampleTable, open_images, read_samples
 from cion_jax.samples.contents import contents
-from cion_jax.samples.doctor import examine
+from cion_jax.samples.examination import examine
 
 MOST_EXAMINED = 100_000  # images that are decoded unasked, to say what is wrong with them
 # What a network is called, by what training took for one identity.

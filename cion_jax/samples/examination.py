@@ -1,0 +1,185 @@
+"""Examination of a sample table and its images: counts, problems and remarks."""
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cion_jax.runtime.progress import Progress, silent
+from cion_jax.samples.contents import contents, in_words, spread
+from cion_jax.samples.images import UndecodableImage, decode_image
+from cion_jax.samples.stores.sources import Images, open_images
+from cion_jax.samples.table import EXAMPLES, SampleTable
+
+_IMAGES_PER_JOB = 64
+_SMALL = 32  # pixels of height below which a crop hardly shows who it is
+
+
+class _Looks(NamedTuple):
+    """What was seen of every image.
+
+    sizes: `[n, 2]` int32 height and width, 0 where it cannot be decoded. hashes: `[n]` uint64 of its bytes.
+    stored: how many bytes all of them have. missing: `[n]` bool. broken: why it cannot be decoded, by row.
+    """
+
+    sizes: np.ndarray
+    hashes: np.ndarray
+    stored: int
+    missing: np.ndarray
+    broken: dict[int, str]
+
+    @property
+    def whole(self) -> np.ndarray:
+        return self.sizes[:, 0] > 0
+
+
+def examine(table: SampleTable, root: str | os.PathLike, *, progress: Progress = silent) -> dict[str, Any]:
+    """Decodes every image of `table` in `root` (as `open_images` takes it) and checks what the table says.
+
+    Returns what `--out` holds: `contents` (see `contents`); `images` with `height`, `width` as `[smallest, median,
+    largest]`, `bytes` and `distinct`, the number of different contents; and `problems` and `remarks`, each a list of
+    `{"what", "count", "examples"}`. A problem is wrong; a remark says what the data cannot be used for.
+    """
+    looks = _look_at_all(table["file_path"], open_images(root), progress)
+    return {
+        "contents": contents(table),
+        "images": {
+            "height": spread(looks.sizes[looks.whole, 0]),
+            "width": spread(looks.sizes[looks.whole, 1]),
+            "bytes": looks.stored,
+            "distinct": len(np.unique(looks.hashes[looks.whole])),
+        },
+        "problems": _image_problems(table, looks) + _table_problems(table),
+        "remarks": _remarks(table, looks),
+    }
+
+
+def _look_at_all(paths: np.ndarray, images: Images, progress: Progress) -> _Looks:
+    names, missing = paths.tolist(), images.missing(paths)
+    sizes, hashes = np.zeros((len(paths), 2), np.int32), np.zeros(len(paths), np.uint64)
+    broken: dict[int, str] = {}
+
+    def look(rows: np.ndarray) -> int:
+        stored = 0
+        for row in rows.tolist():
+            try:
+                data = images.read(names[row])
+                sizes[row] = decode_image(data, name=names[row]).shape[:2]
+            except UndecodableImage as error:
+                broken[row] = str(error)
+                continue
+            hashes[row] = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest())
+            stored += len(data)
+        return stored
+
+    rows = np.flatnonzero(~missing)
+    jobs = [rows[first : first + _IMAGES_PER_JOB] for first in range(0, len(rows), _IMAGES_PER_JOB)]
+    stored = 0
+    with progress("doctor", len(rows), "images") as advance, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for job, seen in zip(jobs, pool.map(look, jobs)):
+            stored += seen
+            advance(len(job))
+    return _Looks(sizes, hashes, stored, missing, dict(sorted(broken.items())))
+
+
+def _image_problems(table: SampleTable, looks: _Looks) -> list[dict[str, Any]]:
+    paths = table["file_path"]
+    rows = np.flatnonzero(looks.whole)
+    _, first, which = np.unique(looks.hashes[rows], return_index=True, return_inverse=True)
+    same_as = rows[first][which]  # the first row of the same content, for each of `rows`
+    copies = rows != same_as
+    pairs = [f"{paths[row]} = {paths[other]}" for row, other in zip(rows[copies], same_as[copies])]
+    problems = [
+        _finding("images that are not there", paths[looks.missing]),
+        _finding("images that cannot be decoded", list(looks.broken.values())),
+        _finding("images whose content is that of an earlier row", pairs),
+    ]
+    for name in ("identity", "person"):
+        if name in table.columns:
+            labels = table[name]
+            differ = copies & (labels[rows] != labels[same_as])
+            examples = [
+                f"{paths[row]}: {name} {labels[row]}, {paths[other]}: {labels[other]}"
+                for row, other in zip(rows[differ], same_as[differ])
+            ]
+            problems.append(_finding(f"images of the same content but another {name}", examples))
+    return [problem for problem in problems if problem["count"]]
+
+
+def _table_problems(table: SampleTable) -> list[dict[str, Any]]:
+    problems = []
+    if {"video", "tracklet", "frame"} <= set(table.columns):
+        frames, numbers = np.unique(table["frame"], return_inverse=True)
+        places = table.tracklets.astype(np.int64) * len(frames) + numbers
+        _, first, which = np.unique(places, return_index=True, return_inverse=True)
+        again = table["file_path"][np.arange(len(table)) != first[which]]
+        problems.append(_finding("images of a tracklet that is in this frame already", again))
+    if "identity" in table.columns and not (table["identity"] >= 0).any():
+        problems.append(_finding("images, all of them, are discarded (identity -1)", table["file_path"]))
+    return [problem for problem in problems if problem["count"]]
+
+
+def _remarks(table: SampleTable, looks: _Looks) -> list[dict[str, Any]]:
+    """What is not wrong, but a reason why something later may not work as hoped."""
+    paths, columns = table["file_path"], set(table.columns)
+    remarks = [_finding(f"images less than {_SMALL} pixels high", paths[looks.whole & (looks.sizes[:, 0] < _SMALL)])]
+    if "identity" in columns:
+        kept = table["identity"] >= 0
+        remarks.append(
+            _finding("identities of one image, which have no positive pair", _alone(table["identity"][kept]))
+        )
+    if {"video", "tracklet"} <= columns:
+        remarks.append(_finding("tracklets of one image", paths[_alone_rows(table.tracklets)]))
+        if table.videos.max() == 0:
+            remarks.append(
+                _finding("video only: there is nothing to link across videos", table.arrow["video"][:1].to_pylist())
+            )
+    elif "identity" not in columns:
+        remarks.append(
+            _finding("columns video and tracklet are not there: correlate needs both", ["video", "tracklet"])
+        )
+    if "camera" in columns and len(cameras := np.unique(table["camera"])) == 1:
+        remarks.append(_finding("camera only: retrieval leaves out matches of the query's own camera", cameras))
+    return [remark for remark in remarks if remark["count"]]
+
+
+def _alone(labels: np.ndarray) -> np.ndarray:
+    values, counts = np.unique(labels, return_counts=True)
+    return values[counts == 1]
+
+
+def _alone_rows(codes: np.ndarray) -> np.ndarray:
+    return np.flatnonzero(np.bincount(codes)[codes] == 1)
+
+
+def _finding(what: str, examples: Any) -> dict[str, Any]:
+    return {"what": what, "count": len(examples), "examples": [str(example) for example in examples[:EXAMPLES]]}
+
+
+def in_lines(report: dict[str, Any]) -> list[str]:
+    """The report of `examine` for people."""
+    counts, images = report["contents"], report["images"]
+    lines = [in_words(counts)]
+    for name in ("tracklet", "identity"):
+        if sizes := counts.get(f"images_per_{name}"):
+            lines.append(f"images per {name}: {_in_numbers(sizes)}")
+    if counts.get("discarded"):
+        lines.append(f"{counts['discarded']:,} images are discarded (identity -1)")
+    if images["height"]:
+        stored = f"{images['bytes'] / 2**20:,.1f} MiB"
+        lines.append(f"height {_in_numbers(images['height'])}; width {_in_numbers(images['width'])}; {stored}")
+    for sign, kind in (("note", "remarks"), ("WRONG", "problems")):
+        for finding in report[kind]:
+            lines.append(f"{sign}: {finding['count']:,} {finding['what']}")
+            lines += [f"    {example}" for example in finding["examples"]]
+            if finding["count"] > len(finding["examples"]):
+                lines.append("    ...")
+    lines.append("something is wrong" if report["problems"] else "nothing is wrong")
+    return lines
+
+
+def _in_numbers(values: list[float]) -> str:
+    low, middle, high = values
+    return f"{low:,.0f} to {high:,.0f}, median {middle:,.0f}"
