@@ -13,8 +13,8 @@ from PIL import Image
 
 from cion_jax import evaluation
 from cion_jax.samples import check_images, load_image, read, read_samples
+from cion_jax.samples.layouts import MARKET1501_ROOTS, MSMT17_ROOTS
 from cion_jax.samples.readers import READERS, read_dataset
-from cion_jax.samples.readers.layouts import MARKET1501_ROOTS, MSMT17_ROOTS
 from cion_jax.samples.stores.folder import EXTENSIONS
 
 
@@ -177,7 +177,7 @@ def test_bad_msmt17(tmp_path):
     with pytest.raises(ValueError, match=r"list_train\.txt, line 2: '0001/0001_.*' is not a path and an identity"):
         read_dataset("msmt17", tmp_path, split="train")
     write_msmt17(root, "train", train=["0000/0000.jpg 0"])
-    with pytest.raises(ValueError, match="line 1: .*camera as third number of the file name"):
+    with pytest.raises(ValueError, match=r"line 1: .*camera as third number of the file name"):
         read_dataset("msmt17", tmp_path, split="train")
     write_msmt17(tmp_path / "MSMT17_V2", "mask_train_v2", train=TRAIN)
     with pytest.raises(ValueError, match=r"holds 2 versions: .*MSMT17_V1, .*MSMT17_V2; give one"):

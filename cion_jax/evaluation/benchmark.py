@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cion_jax.samples.readers.layouts import NamedImages, read_names
+from cion_jax.samples.layouts import NamedImages, read_names
 
 QUERY_FOLDER, GALLERY_FOLDER = "query", "bounding_box_test"
 

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from cion_jax.evaluation.benchmark import GALLERY_FOLDER, QUERY_FOLDER, Benchmark, read_named_folder
-from cion_jax.samples.readers.layouts import MARKET1501_ROOTS, dataset_folders
+from cion_jax.samples.layouts import MARKET1501_ROOTS, dataset_folders
 
 
 def read_market1501(root: str | os.PathLike) -> Benchmark:

@@ -20,7 +20,7 @@ from cion_jax.evaluation.benchmark import (
     in_folder,
     read_named_folder,
 )
-from cion_jax.samples.readers.layouts import MSMT17_ROOTS, dataset_folders, image_folder, read_list
+from cion_jax.samples.layouts import MSMT17_ROOTS, dataset_folders, image_folder, read_list
 
 _QUERY_LIST, _GALLERY_LIST = "list_query.txt", "list_gallery.txt"
 _MASKED = "mask_test_v2"

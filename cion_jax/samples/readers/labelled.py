@@ -1,13 +1,13 @@
 """Training images of ReID benchmarks, as sample tables with `identity`, `person` and `camera`.
 
-`cion_jax.evaluation` reads their queries and galleries, by the same conventions (`cion_jax.samples.readers.layouts`).
+`cion_jax.evaluation` reads their queries and galleries, by the same conventions (`cion_jax.samples.layouts`).
 """
 
 from pathlib import Path
 
 import pyarrow as pa
 
-from cion_jax.samples.readers.layouts import (
+from cion_jax.samples.layouts import (
     JUNK,
     MARKET1501_ROOTS,
     MSMT17_ROOTS,
