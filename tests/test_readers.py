@@ -1,16 +1,34 @@
 """Data sets in the layouts that they are published in, small, and what is wrong with some."""
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from absl import flags
 
-from cion_jax.samples import check_images, read, read_samples
+from cion_jax import evaluation
+from cion_jax.samples import check_images, load_image, read, read_samples
+from cion_jax.samples.layouts import MARKET1501_ROOTS, MSMT17_ROOTS
 from cion_jax.samples.readers import READERS, read_dataset
-from tests.image_folders import make, rows
+from cion_jax.samples.stores.folder import EXTENSIONS
+
+
+def make(root, *paths):
+    """Small images; returns `root`."""
+    for number, path in enumerate(paths):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 8), (number, 0, 0)).save(root / path)
+    return root
+
+
+def rows(reading):
+    """The table as a list of dictionaries; every image of it is there to be read."""
+    return reading.samples.arrow.to_pylist()
+
 
 # --- CION-AL and SYNTH-PEDES
 
@@ -80,11 +98,11 @@ def test_bad_market1501(tmp_path):
     with pytest.raises(ValueError, match=r"no bounding_box_train here or in market1501, Market-1501-v15\.09\.15"):
         read_dataset("market1501", tmp_path)
     (tmp_path / "bounding_box_train").mkdir()
-    with pytest.raises(ValueError, match=r"bounding_box_train: no images \("):
+    with pytest.raises(ValueError, match=r"bounding_box_train: no images of a person \("):
         read_dataset("market1501", tmp_path)
     make(tmp_path, *(f"bounding_box_train/{name}.jpg" for name in ("0002_c1s1_000451_03", "other", "c1_0002")))
     with pytest.raises(
-        ValueError, match=r"2 of 3 names are not <identity>_c<camera>\.\.\.: 'c1_0002\.jpg', 'other\.jpg'"
+        ValueError, match=r"2 of 3 file names do not begin with <identity>_c<camera>: 'c1_0002\.jpg', 'other\.jpg'"
     ):
         read_dataset("market1501", tmp_path)
 
@@ -138,7 +156,7 @@ def test_bad_msmt17(tmp_path):
         read_dataset("msmt17", tmp_path, split="train")
     root = tmp_path / "MSMT17_V1"
     write_msmt17(root, "train", train=TRAIN)
-    with pytest.raises(ValueError, match=r"list_val\.txt: no such file; it says which images"):
+    with pytest.raises(ValueError, match=r"list_val\.txt: no such list; it comes in the archive"):
         read_dataset("msmt17", tmp_path, split="train+val")
     (root / "mask_train_v2").mkdir()
     with pytest.raises(ValueError, match="one of the image folders train, mask_train_v2 beside the lists, found 2"):
@@ -148,20 +166,71 @@ def test_bad_msmt17(tmp_path):
     with pytest.raises(ValueError, match=r"1 of 2 images are not under .*row 1: 'MSMT17_V1/train/0001/0001_002_15"):
         read_dataset("msmt17", tmp_path, split="train")
     write_msmt17(root, "train", train=[*TRAIN, TRAIN[0]])
-    with pytest.raises(ValueError, match=r"list_train\.txt\): file_path appears more than once in 2 of 3 rows"):
+    with pytest.raises(ValueError, match=r"list_train\.txt, line 3: .* is listed a second time"):
         read_dataset("msmt17", tmp_path, split="train")
+    write_msmt17(root, "train", train=TRAIN, val=TRAIN[:1])
+    with pytest.raises(ValueError, match=r"list_val\.txt\): file_path appears more than once in 2 of 3 rows"):
+        read_dataset("msmt17", tmp_path, split="train+val")
     write_msmt17(root, "train", train=TRAIN)
     (root / "list_train.txt").write_text(f"{TRAIN[0]}\n0001/0001_002_15_0303noon\n")
-    with pytest.raises(
-        ValueError, match=r"list_train\.txt: 1 of 2 names are not lines '<path> <identity>': '0001/0001_"
-    ):
+    with pytest.raises(ValueError, match=r"list_train\.txt, line 2: '0001/0001_.*' is not a path and an identity"):
         read_dataset("msmt17", tmp_path, split="train")
     write_msmt17(root, "train", train=["0000/0000.jpg 0"])
-    with pytest.raises(ValueError, match="are not '<identity>_<number>_<camera>_"):
+    with pytest.raises(ValueError, match=r"line 1: .*camera as third number of the file name"):
         read_dataset("msmt17", tmp_path, split="train")
     write_msmt17(tmp_path / "MSMT17_V2", "mask_train_v2", train=TRAIN)
     with pytest.raises(ValueError, match=r"holds 2 versions: .*MSMT17_V1, .*MSMT17_V2; give one"):
         read_dataset("msmt17", tmp_path, split="train")
+
+
+# --- training tables and benchmarks share one reader
+
+
+@pytest.mark.parametrize("place", MARKET1501_ROOTS)
+def test_a_market1501_folder_gives_the_same_images_to_table_and_benchmark(tmp_path, place):
+    names = ["-1_c1_0.jpg", "0000_c3_1.tif", "0002_c1_2.bmp", "0002_c2_3.WEBP", "0003_c12_4.jpg", "0003_c2_5.png"]
+    make(tmp_path / place / "bounding_box_train", *names)
+    (tmp_path / place / "bounding_box_train" / "notes.txt").touch()
+    for folder in ("query", "bounding_box_test"):
+        shutil.copytree(tmp_path / place / "bounding_box_train", tmp_path / place / folder)
+    table = read_dataset("market1501", tmp_path).samples
+    query, gallery, _ = evaluation.read_market1501(tmp_path)
+    assert [Path(path).name for path in table["file_path"]] == names[1:]
+    for images in (query, gallery):
+        assert_same_images(images, table)
+    for path in gallery.paths:
+        load_image(path)
+
+
+@pytest.mark.parametrize("place", MSMT17_ROOTS)
+def test_msmt17_gives_the_same_images_to_table_and_benchmark(tmp_path, place):
+    write_msmt17(tmp_path / place, "train", train=TRAIN)
+    write_msmt17(tmp_path / place, "test", query=TRAIN, gallery=TRAIN)
+    table = read_dataset("msmt17", tmp_path, split="train").samples
+    for images in evaluation.read_msmt17(tmp_path)[:2]:
+        assert_same_images(images, table)
+
+
+def assert_same_images(images, table):
+    assert [Path(path).name for path in images.paths] == [Path(path).name for path in table["file_path"]]
+    np.testing.assert_array_equal(images.ids, table["identity"])
+    np.testing.assert_array_equal(images.cameras, table["camera"])
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_a_gallery_is_complete_whatever_its_image_format(tmp_path, extension):
+    for folder in ("query", "bounding_box_test"):
+        make(tmp_path / folder, "0001_c1_0001.jpg")
+    (tmp_path / "bounding_box_test" / f"0002_c3_0002{extension}").touch()
+    (tmp_path / "bounding_box_test" / f"0003_c4_0003{extension.upper()}").touch()
+    assert evaluation.read_market1501(tmp_path).gallery.ids.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["1" * 19 + "_c1_0.jpg", f"1_c{'1' * 19}_0.jpg"])
+def test_labels_that_do_not_fit_int64_are_refused(tmp_path, name):
+    make(tmp_path / "bounding_box_train", name)
+    with pytest.raises(ValueError, match="1 of 1 file names do not begin with"):
+        read_dataset("market1501", tmp_path)
 
 
 # --- a folder of tracklets

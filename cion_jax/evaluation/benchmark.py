@@ -1,16 +1,13 @@
-"""The common form of all benchmarks, and Market-1501's naming of files."""
+"""Retrieval benchmarks: query and gallery images with identities and cameras."""
 
-import os
-import re
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from cion_jax.samples.layouts import NamedImages, read_names
+
 QUERY_FOLDER, GALLERY_FOLDER = "query", "bounding_box_test"
-_NAME = re.compile(r"(-?\d+)_c(\d+)")
-_SUFFIXES = (".jpg", ".jpeg", ".png")
-_JUNK = -1
 
 
 class LabelledImages(NamedTuple):
@@ -26,9 +23,9 @@ class LabelledImages(NamedTuple):
 
 
 class Benchmark(NamedTuple):
-    """A retrieval benchmark: every query is looked for in the gallery.
+    """A retrieval benchmark: every query is ranked against the whole gallery.
 
-    `source` says in words which copy of a data set was read: scores on different ones do not compare.
+    `source` describes the copy of the data set that was read: scores on different copies are not comparable.
     """
 
     query: LabelledImages
@@ -37,24 +34,14 @@ class Benchmark(NamedTuple):
 
 
 def read_named_folder(folder: Path) -> LabelledImages:
-    """Reads the images of a folder, in order of their names `<identity>_c<camera>...`; identity -1 is left out.
+    """Images of a folder, sorted by their names `<identity>_c<camera>...`, without junk (identity -1).
 
-    Raises ValueError for a missing folder, names that do not follow the pattern and a folder without images.
+    Raises:
+      ValueError: no such folder, a name that does not follow the pattern, or no images but junk.
     """
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder")
-    found = [entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(_SUFFIXES)]
-    names = sorted(name for name in found if not name.startswith("."))  # such as the "._x.jpg" of macOS
-    parsed = [_NAME.match(name) for name in names]
-    bad = [name for name, match in zip(names, parsed) if match is None]
-    if bad:
-        raise ValueError(
-            f"{folder}: {len(bad)} of {len(names)} file names do not begin with <identity>_c<camera>; "
-            f"the first is {bad[0]!r}"
-        )
-    labels = np.array([match.groups() for match in parsed if match], dtype=np.int64).reshape(-1, 2)
-    images = LabelledImages([str(folder / name) for name in names], labels[:, 0], labels[:, 1])
-    images = images.select(np.flatnonzero(images.ids != _JUNK))
-    if not images.paths:
-        raise ValueError(f"{folder}: no images of a person ({', '.join(_SUFFIXES)}; identity -1 is junk)")
-    return images
+    return in_folder(folder, read_names(folder)[0])
+
+
+def in_folder(folder: Path, images: NamedImages) -> LabelledImages:
+    """The images with `folder` prepended to their names."""
+    return LabelledImages([str(folder / name) for name in images.names], images.ids, images.cameras)

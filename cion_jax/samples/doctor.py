@@ -1,8 +1,8 @@
-"""Examines a sample table and every one of its images, and reports contents and problems.
+"""Checks a sample table and decodes every image in it; prints a report and writes it as JSON with --out.
 
     python -m cion_jax.samples.doctor --samples=S --images=DIR [--out=report.json]
 
-The exit code is 0 if nothing is wrong, 1 if there are problems, and 2 if the table cannot be read.
+Exit status: 0 if no problem was found, 1 if there are problems, 2 if the table cannot be read.
 """
 
 import sys
