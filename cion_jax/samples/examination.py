@@ -18,7 +18,7 @@ _SMALL = 32  # pixels of height below which a crop hardly shows who it is
 
 
 class _Looks(NamedTuple):
-    """What was seen of every image.
+    """Observations of every image.
 
     sizes: `[n, 2]` int32 height and width, 0 where it cannot be decoded. hashes: `[n]` uint64 of its bytes.
     stored: how many bytes all of them have. missing: `[n]` bool. broken: why it cannot be decoded, by row.
@@ -122,7 +122,7 @@ def _table_problems(table: SampleTable) -> list[dict[str, Any]]:
 
 
 def _remarks(table: SampleTable, looks: _Looks) -> list[dict[str, Any]]:
-    """What is not wrong, but a reason why something later may not work as hoped."""
+    """Properties that are not errors but limit what the data can be used for."""
     paths, columns = table["file_path"], set(table.columns)
     remarks = [_finding(f"images less than {_SMALL} pixels high", paths[looks.whole & (looks.sizes[:, 0] < _SMALL)])]
     if "identity" in columns:
