@@ -40,9 +40,9 @@ def load_batches(
     Decoders release the interpreter lock, hence one thread per core; at most one batch more than cores is in flight.
 
     Args:
-      paths: sequence or array of arguments for `load`.
-      load: returns the image of a path or raises `UndecodableImage`; reads a file by default.
-      rows: part of `paths` to load, by default all of it.
+        paths: sequence or array of arguments for `load`.
+        load: returns the image of a path or raises `UndecodableImage`; reads a file by default.
+        rows: part of `paths` to load, by default all of it.
     """
     rows = range(len(paths)) if rows is None else rows
     workers = os.cpu_count() or 1

@@ -31,7 +31,7 @@ def read_samples(path: str | os.PathLike) -> SampleTable:
     """Reads and validates a sample table; the format follows from the extension. A folder is listed.
 
     Raises:
-      ValueError: a missing, truncated or malformed file, or invalid content; names the file and the rows.
+        ValueError: a missing, truncated or malformed file, or invalid content; names the file and the rows.
     """
     path = Path(path)
     reader = read_folder if path.is_dir() else _READERS.get(path.suffix.lower())
@@ -60,7 +60,7 @@ def write_annotations(table: SampleTable, path: str | os.PathLike) -> None:
     Discarded rows (identity -1) are left out.
 
     Raises:
-      ValueError: no column `identity`, or all rows are discarded.
+        ValueError: no column `identity`, or all rows are discarded.
     """
     kept = table["identity"] >= 0
     if not kept.any():

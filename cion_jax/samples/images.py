@@ -39,8 +39,8 @@ def read_file(path: str | os.PathLike) -> bytes:
     """The encoded bytes of an image file.
 
     Raises:
-      UndecodableImage: the file is missing, not permitted or on a bad disk sector; the message names it.
-      OSError: a system-wide failure, such as too many open files.
+        UndecodableImage: the file is missing, not permitted or on a bad disk sector; the message names it.
+        OSError: a system-wide failure, such as too many open files.
     """
     try:
         return Path(path).read_bytes()

@@ -46,7 +46,7 @@ def read_mot(path: str | os.PathLike, kind: str) -> MotBoxes:
     Lines flagged as ignored, boxes of other classes than pedestrian and boxes without area are left out.
 
     Raises:
-      ValueError: no such file, a malformed line, a frame below 1, an id twice in a frame, or no boxes left.
+        ValueError: no such file, a malformed line, a frame below 1, an id twice in a frame, or no boxes left.
     """
     lines = _lines(Path(path))
     left_out = {}
