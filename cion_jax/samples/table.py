@@ -133,8 +133,8 @@ def _codes(column: pa.ChunkedArray) -> np.ndarray:
 
 def _checked(table: pa.Table, source: str) -> pa.Table:
     if "file_path" not in table.column_names:
-        found = ", ".join(table.column_names) or "none"
-        raise ValueError(f"{source}: no column 'file_path' (columns found: {found})")
+        names = ", ".join(table.column_names) or "none"
+        raise ValueError(f"{source}: no column 'file_path' (columns found: {names})")
     if len(set(table.column_names)) != len(table.column_names):
         raise ValueError(f"{source}: a column name appears twice: {', '.join(table.column_names)}")
     if table.num_rows == 0:

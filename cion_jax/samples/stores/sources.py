@@ -51,8 +51,8 @@ def open_images(root: str | os.PathLike) -> Images:
         ValueError: no such folder, a file instead of a folder, or a damaged store.
     """
     if not os.path.isdir(root):
-        found = "a file, expected a folder of images" if os.path.exists(root) else "no such folder"
-        raise ValueError(f"image root {root}: {found}")
+        problem = "a file, expected a folder of images" if os.path.exists(root) else "no such folder"
+        raise ValueError(f"image root {root}: {problem}")
     if is_packed(root):
         return PackedImages(root)
     return LmdbImages(root) if is_lmdb(root) else ImageFolder(root)
