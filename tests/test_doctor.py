@@ -1,4 +1,4 @@
-"""The doctor: counts that are right, and everything that is wrong found once and named."""
+"""Examination of sample tables: correct counts, and every problem reported once, with examples."""
 
 import json
 import subprocess
@@ -15,8 +15,8 @@ from cion_jax.samples.stores.packed import pack
 
 
 @pytest.fixture
-def healthy(tmp_path):
-    """Eight images of two people, in two tracklets of each of two videos."""
+def valid(tmp_path):
+    """Eight images of two people: two videos with two tracklets each."""
     rng = np.random.default_rng(0)
     for row in range(8):
         pixels = rng.integers(0, 256, (40 + row, 20, 3), dtype=np.uint8)
@@ -34,12 +34,12 @@ def healthy(tmp_path):
     return tmp_path / "images", table
 
 
-def found(report, kind="problems"):
+def findings(report, kind="problems"):
     return {finding["what"]: (finding["count"], finding["examples"]) for finding in report[kind]}
 
 
-def test_a_healthy_set(healthy):
-    folder, table = healthy
+def test_a_valid_data_set(valid):
+    folder, table = valid
     report = examine(table, folder)
     assert report["contents"] == {
         "images": 8,
@@ -62,15 +62,15 @@ def test_a_healthy_set(healthy):
     assert in_lines(report)[-1] == "nothing is wrong"
 
 
-def test_everything_that_is_wrong_is_named(healthy):
-    folder, table = healthy
+def test_every_problem_is_reported(valid):
+    folder, table = valid
     (folder / "1.jpg").unlink()
     (folder / "2.jpg").write_bytes(b"broken")
     (folder / "3.jpg").write_bytes((folder / "3.jpg").read_bytes()[:300])
-    for row in (5, 7):  # 5 is the same person, 7 is not
+    for row in (5, 7):  # 5 is the same person, 7 another one
         (folder / f"{row}.jpg").write_bytes((folder / "4.jpg").read_bytes())
     report = examine(table.with_columns(frame=[5, 6, 5, 6, 5, 5, 5, 6]), folder)
-    problems = found(report)
+    problems = findings(report)
     assert problems.pop("images that are not there") == (1, ["1.jpg"])
     count, examples = problems.pop("images that cannot be decoded")
     assert count == 2 and examples[0].startswith("2.jpg: not an image") and examples[1].startswith("3.jpg: a broken")
@@ -85,20 +85,20 @@ def test_everything_that_is_wrong_is_named(healthy):
     assert "WRONG: 1 images that are not there" in lines and lines[-1] == "something is wrong"
 
 
-def test_the_same_in_a_packed_store(healthy, tmp_path):
-    folder, table = healthy
+def test_a_packed_store_gives_the_report_of_its_folder(valid, tmp_path):
+    folder, table = valid
     (folder / "2.jpg").write_bytes(b"broken")
     (folder / "7.jpg").write_bytes((folder / "4.jpg").read_bytes())
     pack(table["file_path"], folder, tmp_path / "store")
     assert examine(table, tmp_path / "store") == examine(table, folder)
 
 
-def test_remarks(healthy):
-    folder, _ = healthy
+def test_remarks(valid):
+    folder, _ = valid
     Image.new("RGB", (10, 31)).save(folder / "0.jpg")
     columns = {"file_path": ["0.jpg", "1.jpg"], "identity": [4, 7], "camera": [3, 3], "video": ["a", "a"]}
     report = examine(SampleTable.from_columns(**columns, tracklet=[1, 2]), folder)
-    assert found(report, "remarks") == {
+    assert findings(report, "remarks") == {
         "images less than 32 pixels high": (1, ["0.jpg"]),
         "identities of one image, which have no positive pair": (2, ["4", "7"]),
         "tracklets of one image": (2, ["0.jpg", "1.jpg"]),
@@ -107,9 +107,9 @@ def test_remarks(healthy):
     }
     assert report["problems"] == []
     plain = examine(SampleTable.from_columns(file_path=["1.jpg"]), folder)
-    assert list(found(plain, "remarks")) == ["columns video and tracklet are not there: correlate needs both"]
+    assert list(findings(plain, "remarks")) == ["columns video and tracklet are not there: correlate needs both"]
     discarded = examine(SampleTable.from_columns(file_path=["1.jpg"], identity=[-1]), folder)
-    assert list(found(discarded)) == ["images, all of them, are discarded (identity -1)"]
+    assert list(findings(discarded)) == ["images, all of them, are discarded (identity -1)"]
     assert discarded["contents"]["images_per_identity"] == []
 
 
@@ -124,16 +124,16 @@ def test_contents_of_a_large_table():
 
 
 @pytest.mark.slow
-def test_the_command(healthy, tmp_path):
-    folder, table = healthy
+def test_the_command(valid, tmp_path):
+    folder, table = valid
     write_samples(table, tmp_path / "s.parquet")
     command = [sys.executable, "-m", "cion_jax.samples.doctor", f"--samples={tmp_path}/s.parquet"]
     command += [f"--images={folder}", f"--out={tmp_path}/report.json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "nothing is wrong" in done.stdout, done.stderr
     (folder / "6.jpg").unlink()
-    ill = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ill.returncode == 1 and "WRONG: 1 images that are not there\n    6.jpg" in ill.stdout
+    failed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert failed.returncode == 1 and "WRONG: 1 images that are not there\n    6.jpg" in failed.stdout
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["problems"][0]["count"] == 1 and report["samples"] == f"{tmp_path}/s.parquet"
     (tmp_path / "s.parquet").write_bytes(b"PAR1")

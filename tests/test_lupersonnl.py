@@ -1,4 +1,4 @@
-"""LUPerson-NL in each form that its tools write: LMDB with keys, loose crops, detections with videos."""
+"""LUPerson-NL in each form written by its tools: LMDB with keys, loose crops, detections with videos."""
 
 import pickle
 import pickletools
@@ -32,7 +32,7 @@ def crops(tmp_path):
 
 
 def write_lmdb(root, crops, **index):
-    """As convert_lmdb.py of LUPerson-NL writes it."""
+    """Writes an LMDB in the format of LUPerson-NL's convert_lmdb.py."""
     (root / "lmdb").mkdir(parents=True)
     with lmdb.open(str(root / "lmdb"), map_size=2**30) as environment, environment.begin(write=True) as transaction:
         for key, path in zip(KEYS, CROPS):
@@ -77,7 +77,7 @@ def test_lmdb(crops, tmp_path):
 
 def test_the_images_of_an_lmdb(crops, tmp_path):
     root = write_lmdb(tmp_path / "lupnl_lmdb", crops)
-    images, again = open_images(root), open_images(root / "lmdb")  # LMDB itself allows one of them only
+    images, again = open_images(root), open_images(root / "lmdb")  # LMDB itself allows only one at a time
     for key, path in zip(KEYS, CROPS):
         np.testing.assert_array_equal(images.load(key), load_image(crops / path))
         assert again.read(key) == (crops / path).read_bytes()
@@ -114,7 +114,7 @@ def test_an_lmdb_is_packed_like_a_folder(crops, tmp_path):
 
 @pytest.mark.parametrize("cut", [0, 100, 5000, 9000])
 def test_an_lmdb_that_is_cut_off(crops, tmp_path, cut):
-    """Reading beyond its end would not raise but kill the process."""
+    """Reading beyond the end would kill the process instead of raising."""
     root = write_lmdb(tmp_path / "lupnl_lmdb", crops)
     data = root / "lmdb" / "data.mdb"
     data.write_bytes(data.read_bytes()[:cut])
@@ -167,14 +167,14 @@ def test_plain_data_and_arrays_of_any_protocol(tmp_path, protocol):
     box = np.array([[1.5, -2, 3e9, 4]])
     value = {"a": [(1, {"bbox": box, "pid": np.int64(7)})], b"b": [2.5, None, True], "c": box.T, "d": box.astype(">f4")}
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(value, protocol=protocol))
-    found = read_pickle(tmp_path / "x.pkl")
-    assert found["a"][0][0] == 1 and found["a"][0][1]["pid"] == 7 and found[b"b"] == [2.5, None, True]
-    for ours, theirs in ((found["a"][0][1]["bbox"], box), (found["c"], box.T), (found["d"], box)):
+    content = read_pickle(tmp_path / "x.pkl")
+    assert content["a"][0][0] == 1 and content["a"][0][1]["pid"] == 7 and content[b"b"] == [2.5, None, True]
+    for ours, theirs in ((content["a"][0][1]["bbox"], box), (content["c"], box.T), (content["d"], box)):
         np.testing.assert_array_equal(np.asarray(ours), theirs)
 
 
 def test_names_of_numpy_1_are_known(tmp_path):
-    """The published pickles are older than NumPy 2, which calls its modules otherwise."""
+    """The published pickles predate NumPy 2, which renamed its modules."""
     new = pickle.dumps([np.arange(3.0), np.float32(2)], protocol=2)
     old = new.replace(b"numpy._core.", b"numpy.core.")
     assert old != new
@@ -226,7 +226,7 @@ def test_bytes_that_are_no_pickle(tmp_path, data):
 
 @pytest.fixture
 def videos(tmp_path):
-    """A video of 12 frames whose left half shows the frame's number as grey, and its detections."""
+    """A video of 12 frames whose left half encodes the frame number as grey level, and its detections."""
     root = tmp_path / "raw"
     (root / "dets").mkdir(parents=True)
     path = root / "videos" / "uk" / "york" / "uk+york+AbC-_1.mp4"
@@ -253,7 +253,7 @@ def videos(tmp_path):
 
 def test_crops_of_detections_and_videos(videos, tmp_path):
     out = tmp_path / "crops"
-    for _ in range(2):  # the second time nothing is cut again
+    for _ in range(2):  # the second call finds the crops of the first
         reading = read_dataset("lupersonnl", videos, crops=str(out))
         assert rows(reading) == [
             {"file_path": f"uk/york/AbC-_1/{name}.jpg", "video": "uk+york+AbC-_1", "tracklet": 17, "frame": frame}
@@ -286,11 +286,11 @@ def test_detections_are_all_checked_before_the_first_is_cut(videos, tmp_path, wr
 
 
 def test_frames_that_cannot_be_read_are_skipped_as_published(videos, tmp_path, capsys):
-    """The published tools go on with the next frame; a video that breaks off keeps what was before that."""
+    """As in the published tools; after a decoding error, the crops of earlier frames are kept."""
     detections = {3: [(0, person())], 11: [(0, person())], 12: [(0, person()), (1, person())], 500: [(0, person())]}
     (videos / "dets" / "uk+york+AbC-_1.pkl").write_bytes(pickle.dumps(detections))
     (videos / "dets" / "uk+york+gone.pkl").unlink()
-    for _ in range(2):  # the second time nothing is cut again
+    for _ in range(2):  # the second call finds the crops of the first
         reading = read_dataset("lupersonnl", videos, crops=str(tmp_path / "crops"))
         assert reading.samples["frame"].tolist() == [3, 11]
         assert reading.left_out == {"boxes of frames that cannot be read": 3}
@@ -300,7 +300,7 @@ def test_frames_that_cannot_be_read_are_skipped_as_published(videos, tmp_path, c
 def test_a_video_that_breaks_off_keeps_the_crops_before(videos, tmp_path, capsys, monkeypatch):
     def breaks_off(path):
         for frame in read_frames(path):
-            if frame.number == 12:  # the frame that detections call 11
+            if frame.number == 12:  # frame 11 in the detections, which count from 0
                 raise BrokenVideo("frame 12 cannot be decoded (damaged)")
             yield frame
 
@@ -325,9 +325,9 @@ def test_a_frame_that_cannot_be_converted_is_skipped(videos, tmp_path, monkeypat
 
 
 def test_the_table_is_of_the_detections_not_of_what_else_is_in_the_folder_of_crops(videos, tmp_path):
-    """Crops of videos that were cut before count, be the video there or not; other files do not."""
+    """Crops of earlier calls count even if the video is gone; other files in the folder do not."""
     crops = make(tmp_path / "crops", "uk/york/else/000001_0000000_00.jpg", "note.jpg")
-    (videos / "dets" / "._uk+york+AbC-_1.pkl").write_bytes(b"what macOS keeps of a file")
+    (videos / "dets" / "._uk+york+AbC-_1.pkl").write_bytes(b"macOS metadata")
     before = read_dataset("lupersonnl", videos, crops=str(crops))
     assert set(before.samples["video"]) == {"uk+york+AbC-_1"}
     make(crops, "uk/york/AbC-_1/000099_0000000_00.jpg")

@@ -1,4 +1,4 @@
-"""MOTChallenge's text files as they are published, and what is wrong with them."""
+"""MOTChallenge text files, valid as published and malformed."""
 
 import numpy as np
 import pytest
@@ -20,12 +20,12 @@ def boxes(tmp_path, text, kind):
 
 
 def test_ground_truth_of_pedestrians_that_count(tmp_path):
-    found = boxes(tmp_path, GT, "gt")
-    assert found.frames.tolist() == [1, 2, 3] and found.ids.tolist() == [2, 2, 2]
+    result = boxes(tmp_path, GT, "gt")
+    assert result.frames.tolist() == [1, 2, 3] and result.ids.tolist() == [2, 2, 2]
     np.testing.assert_array_equal(
-        found.boxes, [[1338, 418, 1505, 797], [1342.5, 417, 1510.5, 797], [-10, 400, 20.5, 460]]
+        result.boxes, [[1338, 418, 1505, 797], [1342.5, 417, 1510.5, 797], [-10, 400, 20.5, 460]]
     )
-    assert found.left_out == {
+    assert result.left_out == {
         "flagged as not to be counted": 1,
         "of other classes than pedestrian": 1,
         "without area": 1,
@@ -33,21 +33,21 @@ def test_ground_truth_of_pedestrians_that_count(tmp_path):
 
 
 def test_ground_truth_of_2015_has_world_coordinates_and_no_class(tmp_path):
-    found = boxes(tmp_path, "1,1,10,20,30,40,1,-14.07,-7.98,0\n1,2,10,20,30,40,0,-1,-1,-1\n", "gt")
-    assert found.ids.tolist() == [1] and found.left_out == {"flagged as not to be counted": 1}
+    result = boxes(tmp_path, "1,1,10,20,30,40,1,-14.07,-7.98,0\n1,2,10,20,30,40,0,-1,-1,-1\n", "gt")
+    assert result.ids.tolist() == [1] and result.left_out == {"flagged as not to be counted": 1}
 
 
 def test_detections_belong_to_no_track(tmp_path):
-    found = boxes(tmp_path, "1,-1,10,20,30,40,-2.1,-1,-1,-1\n1,-1,11,20,30,40,0,-1,-1,-1\n", "det")
-    assert found.ids is None and len(found.frames) == 2 and found.left_out == {}
+    result = boxes(tmp_path, "1,-1,10,20,30,40,-2.1,-1,-1,-1\n1,-1,11,20,30,40,0,-1,-1,-1\n", "det")
+    assert result.ids is None and len(result.frames) == 2 and result.left_out == {}
     numbered = boxes(tmp_path, "1,1,10,20,30,40,0.9\n1,1,11,20,30,40,0.8\n2,-1,9,9,30,40,0.8\n", "det")
     assert numbered.ids is None and numbered.frames.tolist() == [1, 1, 2]
 
 
 def test_all_lines_of_a_tracker_count(tmp_path):
-    found = boxes(tmp_path, "1, 3, 794.27, 247.59, 71.245, 174.88, -1, -1, -1, -1\n1,6,0,0,5,5,0,0,0,0\n", "tracks")
-    assert found.ids.tolist() == [3, 6]
-    np.testing.assert_allclose(found.boxes[0], [794.27, 247.59, 865.515, 422.47])
+    result = boxes(tmp_path, "1, 3, 794.27, 247.59, 71.245, 174.88, -1, -1, -1, -1\n1,6,0,0,5,5,0,0,0,0\n", "tracks")
+    assert result.ids.tolist() == [3, 6]
+    np.testing.assert_allclose(result.boxes[0], [794.27, 247.59, 865.515, 422.47])
     assert boxes(tmp_path, "7,1,1,2,3,4\n", "tracks").frames.tolist() == [7]
 
 

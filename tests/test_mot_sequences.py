@@ -1,4 +1,4 @@
-"""MOTChallenge sequences with frames or videos: which crops are cut, what they show, what is refused."""
+"""MOTChallenge sequences with frames or videos: crops, their pixels, and errors."""
 
 import av
 import numpy as np
@@ -13,13 +13,13 @@ HEIGHT, WIDTH = 30, 40
 
 
 def picture(frame):
-    """Every pixel says where and in which frame it is."""
+    """A frame whose pixels encode their position and the frame number."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     return np.stack([rows * 8, columns * 6, np.full_like(rows, 20 * frame)], axis=2).astype(np.uint8)
 
 
 def write_sequence(root, name, frames=3, length=None, **texts):
-    """`texts` are the boxes of gt and det."""
+    """Writes a sequence; `texts` are the contents of gt.txt and det.txt."""
     (root / name / "img1").mkdir(parents=True)
     for frame in range(1, frames + 1):
         Image.fromarray(picture(frame)).save(root / name / "img1" / f"{frame:06d}.jpg", quality=100, subsampling=0)
@@ -52,7 +52,7 @@ def test_crops_of_the_ground_truth(tmp_path):
         for frame, track in ((1, 1), (2, 1), (2, 2), (3, 2))
     ]
     assert reading.left_out == {"boxes flagged as not to be counted": 1, "boxes outside their frame": 1}
-    # Whole pixels that a box touches, clipped to the frame.
+    # All pixels that a box touches, clipped to the frame.
     expected = [picture(1)[4:24, 10:18], picture(2)[4:25, 12:21], picture(2)[:15, :10], picture(3)[20:, 35:]]
     for path, part in zip(reading.samples["file_path"], expected, strict=True):
         crop = load_image(tmp_path / "crops" / path).astype(int)
@@ -85,7 +85,9 @@ def test_a_trackers_results(tmp_path):
     (results / "a.txt").write_text("1,4,1.5,1,5,9,0.9,-1,-1,-1\n")
     with pytest.raises(ValueError, match=r"b\.txt: no such file of boxes"):
         read(root, results, tmp_path / "crops")
-    assert list((tmp_path / "crops").rglob("*.jpg")) == [tmp_path / "crops/a/000004/000001.jpg"]  # what is done is kept
+    assert list((tmp_path / "crops").rglob("*.jpg")) == [
+        tmp_path / "crops/a/000004/000001.jpg"
+    ]  # finished sequences are kept
     (results / "b.txt").write_text("3,4,1.5,1,5,9\n")
     table = read(root, results, tmp_path / "crops").samples
     assert list(zip(table["video"], table["tracklet"], table["frame"])) == [("a", 4, 1), ("b", 4, 3)]

@@ -1,4 +1,4 @@
-"""MSMT17 in each of the layouts that go around, made of empty files: the readers look at names and lists only."""
+"""MSMT17 in each layout in circulation, with empty image files: readers use only names and lists."""
 
 import pytest
 
@@ -47,18 +47,18 @@ def test_lists(tmp_path, place, folder, words):
 
 def test_market_style_folders_with_cameras_of_two_digits(tmp_path):
     make_folders(tmp_path / "MSMT17_V1")
-    (tmp_path / "MSMT17_V1" / "query" / "._0003_c15_0002.jpg").write_bytes(b"what macOS keeps of a file")
+    (tmp_path / "MSMT17_V1" / "query" / "._0003_c15_0002.jpg").write_bytes(b"macOS metadata")
     query, gallery, source = read_msmt17(tmp_path)
     assert "Market-1501 layout" in source
     assert (query.ids.tolist(), query.cameras.tolist()) == ([3], [15])
     assert (gallery.ids.tolist(), gallery.cameras.tolist()) == ([0, 3], [10, 2])
 
 
-def test_a_listed_image_that_is_not_there_is_named(tmp_path):
+def test_a_missing_listed_image_is_reported(tmp_path):
     make_lists(tmp_path)
-    lost = list(GALLERY)[1]
-    (tmp_path / "test" / lost).unlink()
-    with pytest.raises(ValueError, match=rf"list_gallery\.txt: 1 of its 2 images are not in .*test; .* {lost}"):
+    missing = list(GALLERY)[1]
+    (tmp_path / "test" / missing).unlink()
+    with pytest.raises(ValueError, match=rf"list_gallery\.txt: 1 of its 2 images are not in .*test; .* {missing}"):
         read_msmt17(tmp_path)
 
 
@@ -71,7 +71,7 @@ def test_a_listed_image_that_is_not_there_is_named(tmp_path):
         (f"{next(iter(QUERY))} 0", "line 3: .* is listed a second time"),
     ],
 )
-def test_a_line_that_is_none_is_named(tmp_path, line, message):
+def test_a_malformed_line_is_reported(tmp_path, line, message):
     make_lists(tmp_path)
     with open(tmp_path / "list_query.txt", "a") as file:
         file.write(line)
@@ -79,7 +79,7 @@ def test_a_line_that_is_none_is_named(tmp_path, line, message):
         read_msmt17(tmp_path)
 
 
-def test_what_is_missing_or_ambiguous(tmp_path):
+def test_missing_or_ambiguous_copies_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no MSMT17 in any of .*MSMT17_V2.*list_query\.txt.*bounding_box_test"):
         read_msmt17(tmp_path)
     make_lists(tmp_path / "MSMT17_V1")

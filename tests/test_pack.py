@@ -1,4 +1,4 @@
-"""Packed stores: what is in them is what was packed, after interruptions too; training takes them like folders."""
+"""Packed stores: contents equal the packed files, also after interruptions; training reads them like folders."""
 
 import contextlib
 import os
@@ -39,7 +39,7 @@ def store(crops, tmp_path):
     return tmp_path / "store"
 
 
-def test_every_image_is_what_its_file_was(crops, store):
+def test_every_image_equals_its_file(crops, store):
     folder, table = crops
     images = open_images(store)
     for path in table["file_path"]:
@@ -64,7 +64,7 @@ def test_training_reads_a_store_as_it_reads_a_folder(crops, store):
         np.testing.assert_array_equal(ours.images, theirs.images)
 
 
-def test_an_interrupted_pack_continues_where_it_was(crops, tmp_path):
+def test_an_interrupted_pack_resumes(crops, tmp_path):
     folder, table = crops
     copy, out = tmp_path / "copy", tmp_path / "store"
     copy.mkdir()
@@ -111,7 +111,7 @@ def test_more_shards_than_files_may_be_open(crops, tmp_path, monkeypatch):
         for path in table["file_path"]:
             assert images.read(path) == (folder / path).read_bytes()
         monkeypatch.setattr(packed, "_OPEN_SHARDS", 1000)
-        with pytest.raises(OSError, match="Too many open files"):  # and not that images are damaged
+        with pytest.raises(OSError, match="Too many open files"):  # not reported as damaged images
             for path in table["file_path"]:
                 images.read(path)
 

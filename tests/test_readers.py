@@ -1,4 +1,4 @@
-"""Data sets in the layouts that they are published in, small, and what is wrong with some."""
+"""Readers of published layouts, on small valid and malformed data sets."""
 
 import json
 import shutil
@@ -15,7 +15,20 @@ from cion_jax.samples import check_images, load_image, read, read_samples
 from cion_jax.samples.layouts import MARKET1501_ROOTS, MSMT17_ROOTS
 from cion_jax.samples.readers import READERS, read_dataset
 from cion_jax.samples.stores.folder import EXTENSIONS
-from tests.image_folders import make, rows
+
+
+def make(root, *paths):
+    """Writes small images below `root` and returns it."""
+    for number, path in enumerate(paths):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 8), (number, 0, 0)).save(root / path)
+    return root
+
+
+def rows(reading):
+    """The table as a list of dictionaries."""
+    return reading.samples.arrow.to_pylist()
+
 
 # --- CION-AL and SYNTH-PEDES
 
@@ -70,7 +83,7 @@ def test_market1501(tmp_path, place):
     make(tmp_path / place / "bounding_box_train", *names)
     make(tmp_path / place / "query", "0003_c1s1_000451_03.jpg")
     (tmp_path / place / "bounding_box_train" / "Thumbs.db").write_bytes(b"not an image")
-    (tmp_path / place / "bounding_box_train" / f"._{names[0]}").write_bytes(b"what macOS keeps of a file")
+    (tmp_path / place / "bounding_box_train" / f"._{names[0]}").write_bytes(b"macOS metadata")
     reading = read_dataset("market1501", tmp_path)
     folder = f"{place}/bounding_box_train".lstrip("/")
     assert rows(reading) == [
@@ -125,7 +138,7 @@ def test_msmt17_by_its_lists(tmp_path, place, images):
 
 def test_msmt17_named_as_market1501(tmp_path):
     make(tmp_path / "MSMT17_V1" / "bounding_box_train", "0000_c12_0033.jpg", "0001_c1_0002.jpg")
-    (tmp_path / "MSMT17_V1" / "bounding_box_train" / "._0000_c12_0033.jpg").write_bytes(b"what macOS keeps of a file")
+    (tmp_path / "MSMT17_V1" / "bounding_box_train" / "._0000_c12_0033.jpg").write_bytes(b"macOS metadata")
     assert rows(read_dataset("msmt17", tmp_path, split="train+val")) == [
         {"file_path": "MSMT17_V1/bounding_box_train/0000_c12_0033.jpg", "identity": 0, "person": 0, "camera": 12},
         {"file_path": "MSMT17_V1/bounding_box_train/0001_c1_0002.jpg", "identity": 1, "person": 1, "camera": 1},
@@ -244,7 +257,7 @@ def test_frames_of_tracklets(tmp_path):
             read_dataset("tracklets", tmp_path, frame=bad)
 
 
-def test_images_outside_of_tracklets_are_named(tmp_path):
+def test_images_outside_of_tracklets_are_reported(tmp_path):
     make(tmp_path, "a/1/x.jpg", "a/y.jpg", "z.jpg")
     with pytest.raises(ValueError, match=r"2 of 3 names are not video/tracklet/image: 'a/y\.jpg', 'z\.jpg'"):
         read_dataset("tracklets", tmp_path)
@@ -253,7 +266,7 @@ def test_images_outside_of_tracklets_are_named(tmp_path):
 # --- the registry
 
 
-def test_the_registry_says_what_a_layout_takes(tmp_path):
+def test_the_registry_checks_the_options_of_a_layout(tmp_path):
     with pytest.raises(ValueError, match="unknown layout 'duke', expected one of cional, lupersonnl, market1501, mot"):
         read_dataset("duke", tmp_path)
     with pytest.raises(ValueError, match="cional takes no --split"):
@@ -265,7 +278,7 @@ def test_the_registry_says_what_a_layout_takes(tmp_path):
             read_dataset(layout, tmp_path / "gone")
 
 
-def test_a_table_of_another_kind_is_refused_before_anything_is_cut(tmp_path, monkeypatch):
+def test_an_output_that_is_not_parquet_is_refused_before_reading(tmp_path, monkeypatch):
     given = {"layout": "mot", "root": str(tmp_path), "out": "table.csv", "crops": str(tmp_path / "crops")}
     values = flags.FlagValues()
     for name in ("layout", "root", "out", "crops", "frame", "split", "tracks"):

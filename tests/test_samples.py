@@ -1,4 +1,4 @@
-"""Sample tables: every format there and back, everything that can be wrong with one, and image files."""
+"""Sample tables: round trips of every format, invalid content, and image decoding."""
 
 import io
 import json
@@ -44,7 +44,7 @@ def write_text(folder, name, text):
 # --- the table
 
 
-def test_columns_come_back_as_numpy():
+def test_columns_are_numpy_arrays():
     table = example()
     assert len(table) == 4
     assert table["frame"].dtype == np.int64 and table["frame"].tolist() == [10, 11, 12, 13]
@@ -120,7 +120,7 @@ def test_bad_content_is_refused(columns, message):
         SampleTable.from_columns(**columns)
 
 
-def test_names_that_only_look_like_parent_folders_are_fine():
+def test_names_that_only_resemble_parent_folders_are_accepted():
     SampleTable.from_columns(file_path=["..a/b", "a../b", "a/...", "a/b..jpg", ".hidden/.x"])
 
 
@@ -150,7 +150,7 @@ def test_parquet_round_trip_keeps_everything(tmp_path):
 
 
 @pytest.mark.parametrize("extension", ["json", "jsonl", "csv"])
-def test_text_formats_say_the_same(tmp_path, extension):
+def test_text_formats_agree(tmp_path, extension):
     rows = [row | {"note": "ignored"} for row in rows_of(example())]
     if extension == "csv":
         text = "\n".join([",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)])
@@ -173,7 +173,7 @@ def test_labels_are_not_guessed_to_be_numbers_or_dates(tmp_path):
 
 
 def test_annotations_are_read_as_identities(tmp_path):
-    # The keys of SYNTH-PEDES and CION-AL; only the first two are theirs in common.
+    # The keys of SYNTH-PEDES; CION-AL has only the first two.
     records = [
         {"id": 4, "file_path": "Part1/4/0.jpg", "attributes": ["man,short hair"], "captions": ["x", "y"]},
         {"id": 0, "file_path": "Part1/0/0.jpg", "attributes": [], "captions": []},
@@ -182,7 +182,7 @@ def test_annotations_are_read_as_identities(tmp_path):
     assert table.columns == ("file_path", "identity") and table["identity"].tolist() == [4, 0]
 
 
-def test_annotations_leave_out_discarded_rows_and_come_back(tmp_path):
+def test_annotations_omit_discarded_rows_and_round_trip(tmp_path):
     write_annotations(example(), tmp_path / "annotations.json")
     records = json.loads((tmp_path / "annotations.json").read_text())
     assert records == [
@@ -264,14 +264,14 @@ def picture(seed: int = 0, size: tuple[int, int] = (40, 20)) -> Image.Image:
         ("L", "png"),
     ],
 )
-def test_every_kind_of_image_becomes_rgb(tmp_path, mode, extension):
+def test_every_colour_mode_becomes_rgb(tmp_path, mode, extension):
     path = tmp_path / f"x.{extension}"
     picture().convert(mode).save(path)
     with Image.open(path) as image:
         expected = np.asarray(image.convert("RGB"))
     got = load_image(path)
     assert got.dtype == np.uint8
-    rounding = 1 if mode == "CMYK" else 0  # two converters round it differently
+    rounding = 1 if mode == "CMYK" else 0  # the two decoders round CMYK differently
     np.testing.assert_allclose(got.astype(int), expected.astype(int), rtol=0, atol=rounding)
 
 
@@ -328,12 +328,12 @@ def test_check_images(tmp_path):
     check_images(table, tmp_path)
     for i in range(3, 23):
         (tmp_path / f"{i}.jpg").unlink()
-    # A sample of ten of fifty misses twenty missing ones with a chance of 0.3 %; seed 0 does not.
+    # A sample of 10 of 50 misses all 20 missing files with probability 0.3 %; seed 0 does not.
     with pytest.raises(ValueError, match=r"20 of 50 images are not under .*: row 3: '3.jpg', .*row 7: '7.jpg', \.\.\."):
         check_images(table, tmp_path, sample=10)
 
 
-def test_batches_come_in_order_with_one_shape(tmp_path):
+def test_batches_are_in_order_and_of_equal_shape(tmp_path):
     paths = [tmp_path / f"{i}.png" for i in range(11)]
     for i, path in enumerate(paths):
         Image.new("RGB", (20, 40), (i, 0, 0)).save(path)

@@ -1,4 +1,4 @@
-"""A plain folder as a sample table: what is listed, in which order, and what is refused."""
+"""Listing of plain image folders: files, order and errors."""
 
 import errno
 import os
@@ -23,15 +23,15 @@ def listed(root) -> list[str]:
 def test_every_image_at_any_depth_in_order_of_its_path(tmp_path):
     make(tmp_path, "b/1.jpg", "b.png", "a/z/2.JPEG", "a/10.webp", "a/9.Png", "B/0.heic", "b/é ü.tiff", "b-/1.jpg")
     make(tmp_path, "notes.txt", "a/labels.csv", "jpg", "a/x.jpg.part", "F.npy")
-    # By the whole path, not folder by folder: "-" and "." come before "/", capitals before small letters.
+    # Sorted by the whole path, not folder by folder: "-" and "." come before "/", capitals before small letters.
     assert listed(tmp_path) == [
         *("B/0.heic", "a/10.webp", "a/9.Png", "a/z/2.JPEG", "b-/1.jpg", "b.png", "b/1.jpg", "b/é ü.tiff"),
     ]
     assert read_samples(tmp_path).columns == ("file_path",)
 
 
-def test_the_folder_may_be_given_in_any_way(tmp_path, monkeypatch):
-    make(tmp_path, "crops.jpg/a/1.jpg", "here/x")  # a folder's own name says nothing
+def test_any_spelling_of_the_folder_is_accepted(tmp_path, monkeypatch):
+    make(tmp_path, "crops.jpg/a/1.jpg", "here/x")  # the extension of a folder is ignored
     os.symlink(tmp_path / "crops.jpg", tmp_path / "link")
     monkeypatch.chdir(tmp_path / "here")
     for given in ("../crops.jpg", str(tmp_path / "crops.jpg") + "/", tmp_path / "link", "../here/../link//"):
@@ -43,7 +43,7 @@ def test_hidden_files_are_left_out(tmp_path):
     assert listed(tmp_path) == ["1.jpg"]
 
 
-def test_links_are_followed_and_circles_end(tmp_path):
+def test_links_are_followed_and_cycles_end(tmp_path):
     make(tmp_path, "elsewhere/deep/1.jpg", "root/2.jpg", "root/a/3.jpg")
     os.symlink(tmp_path / "elsewhere", tmp_path / "root" / "linked")
     os.symlink(tmp_path / "elsewhere/deep/1.jpg", tmp_path / "root" / "file.jpg")
@@ -52,7 +52,7 @@ def test_links_are_followed_and_circles_end(tmp_path):
     assert listed(tmp_path / "root") == ["2.jpg", "a/3.jpg", "file.jpg", "linked/deep/1.jpg"]
 
 
-def test_what_holds_no_images_is_refused(tmp_path):
+def test_folders_without_images_are_refused(tmp_path):
     (tmp_path / "empty" / "deeper").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"empty: no image in this folder or below it \(.*\.jpg.*but no files at all"):
         read_samples(tmp_path / "empty")
@@ -72,7 +72,7 @@ def test_a_packed_store_cannot_be_listed(tmp_path):
         read_samples(tmp_path / "store")
 
 
-def test_names_that_are_no_text_are_refused_by_name(tmp_path):
+def test_names_that_are_not_utf8_are_refused(tmp_path):
     make(tmp_path, "good.jpg")
     try:
         (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"x")
@@ -82,11 +82,11 @@ def test_names_that_are_no_text_are_refused_by_name(tmp_path):
         read_samples(tmp_path)
 
 
-def test_a_folder_that_may_not_be_listed_is_not_passed_over(tmp_path, monkeypatch):
+def test_an_unreadable_folder_is_an_error(tmp_path, monkeypatch):
     make(tmp_path, "1.jpg", "closed/2.jpg")
     scandir = os.scandir
 
-    def refusing(folder):  # root may list any folder, so permissions alone would prove nothing where tests run as root
+    def refusing(folder):  # permissions do not stop root, as which tests may run
         if os.path.basename(folder) == "closed":
             raise PermissionError(errno.EACCES, "Permission denied", folder)
         return scandir(folder)

@@ -1,4 +1,4 @@
-"""Work shared by independent calls: what each does, and that features joined are those of one call, bit for bit."""
+"""Sharded extraction: shard boundaries, and joined features bit-identical to those of a single call."""
 
 import json
 
@@ -21,7 +21,7 @@ IMAGES, BATCH = 23, 4
 
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory):
-    """23 images; one in the first, one in the middle and one in the last batch of four are broken."""
+    """23 images; one each in the first, a middle and the last batch of four is broken."""
     folder = tmp_path_factory.mktemp("shards") / "crops"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -43,12 +43,12 @@ def files(out):
 
 
 @pytest.mark.parametrize("count", [2, 5, 6])
-def test_shards_joined_are_one_call(crops, tmp_path, count):
+def test_joined_shards_equal_one_call(crops, tmp_path, count):
     make(crops, tmp_path / "one.npy")
     for index in reversed(range(count)):
         make(crops, tmp_path / "F.npy", Shard(index, count))
-    whole = join(tmp_path / "F.npy")
-    assert whole["rows"] == 20 and whole["undecodable"] == 3
+    report = join(tmp_path / "F.npy")
+    assert report["rows"] == 20 and whole["undecodable"] == 3
     one, joined = files(tmp_path / "one.npy"), files(tmp_path / "F.npy")
     assert joined[0] == one[0] and joined[2] == one[2]
     assert read_samples(tmp_path / "F.samples.parquet").arrow.equals(
@@ -56,13 +56,13 @@ def test_shards_joined_are_one_call(crops, tmp_path, count):
     )
 
 
-def test_a_part_that_is_not_complete_is_named(crops, tmp_path):
+def test_an_incomplete_part_is_reported(crops, tmp_path):
     out = tmp_path / "F.npy"
     with pytest.raises(ValueError, match=r"F\.npy: no part of it is there; write them with cion_jax\.extract --shard"):
         join(out)
     for index in (0, 3):
         make(crops, out, Shard(index, 4))
-    shard_file(out, Shard(3, 4)).with_suffix(".json").unlink()  # as a killed call leaves it
+    shard_file(out, Shard(3, 4)).with_suffix(".json").unlink()  # as after a killed call
     with pytest.raises(ValueError, match=r"3 of 4 parts are missing or not complete: 1, 2, 3; .*--shard=i/4"):
         join(out)
     assert not out.exists()
@@ -129,7 +129,7 @@ def test_every_item_belongs_to_one_shard_and_shards_are_even(items, count):
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-def test_what_a_shard_is_called():
+def test_shard_names():
     assert Shard.parse("3/16") == (3, 16) and str(Shard(3, 16)) == "3/16"
     for text in ("16/16", "-1/4", "1", "a/b", "1/0", "1/2/3", ""):
         with pytest.raises(ValueError, match=r"expected i/n with i from 0 to n - 1"):

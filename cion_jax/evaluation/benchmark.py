@@ -37,7 +37,7 @@ def read_named_folder(folder: Path) -> LabelledImages:
     """Images of a folder, sorted by their names `<identity>_c<camera>...`, without junk (identity -1).
 
     Raises:
-      ValueError: no such folder, a name that does not follow the pattern, or no images but junk.
+        ValueError: no such folder, a name that does not follow the pattern, or no images but junk.
     """
     return in_folder(folder, read_names(folder)[0])
 

@@ -17,7 +17,7 @@ def read_market1501(root: str | os.PathLike) -> Benchmark:
     Images are sorted by name.
 
     Raises:
-      ValueError: missing folders, a folder without images, or names that do not follow the pattern.
+        ValueError: missing folders, a folder without images, or names that do not follow the pattern.
     """
     folder = _find(Path(root))
     query, gallery = read_named_folder(folder / QUERY_FOLDER), read_named_folder(folder / GALLERY_FOLDER)

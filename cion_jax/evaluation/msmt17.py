@@ -31,7 +31,7 @@ def read_msmt17(root: str | os.PathLike) -> Benchmark:
     """Reads queries and gallery in `root`, or in `MSMT17_V1`, `MSMT17_V2`, `MSMT17` or `msmt17` below it.
 
     Raises:
-      ValueError: no copy or more than one, a malformed line in a list, or a listed image that is not on disk.
+        ValueError: no copy or more than one, a malformed line in a list, or a listed image that is not on disk.
     """
     folder = _find(Path(root))
     if not _has_lists(folder):

@@ -1,4 +1,4 @@
-"""Batches of decoded images, made by a pool of threads ahead of whoever reads them."""
+"""Batches of decoded images, prefetched by a thread pool."""
 
 import os
 from collections import deque
@@ -13,12 +13,12 @@ from cion_jax.samples.images import UndecodableImage, load_image, resize
 
 
 class ImageBatch(NamedTuple):
-    """Decoded image files.
+    """Decoded images of one batch.
 
-    images: `[batch_size, height, width, 3]` uint8, black where a file could not be decoded or there was none.
-    slots: the places in the batch that hold an image.
-    rows: the image file in each of these places, counted over all batches.
-    undecodable: why a file could not be decoded, by its row.
+    images: `[batch_size, height, width, 3]` uint8 RGB, black in slots without a decodable image.
+    slots: `[images]` int64, the slots of the batch that hold an image.
+    rows: `[images]` int64, the row of `paths` in each of these slots.
+    undecodable: error messages of files that could not be decoded, by row.
     """
 
     images: np.ndarray
@@ -35,15 +35,14 @@ def load_batches(
     load: Callable[[Any], np.ndarray] = load_image,
     rows: range | None = None,
 ) -> Iterator[ImageBatch]:
-    """Yields all images in order, resized to `size` (height, width), in batches of one shape.
+    """Yields all images in order, resized to `size` (height, width), in batches of equal shape.
 
-    Decoders release the interpreter lock, so there is a thread per core; at most one batch more than that is
-    decoded or waiting at any time.
+    Decoders release the interpreter lock, hence one thread per core; at most one batch more than cores is in flight.
 
     Args:
-      paths: a sequence or array of what `load` takes.
-      load: gives the image of a path, or raises `UndecodableImage`; by default it reads a file.
-      rows: the part of `paths` to load, by default all of it.
+        paths: sequence or array of arguments for `load`.
+        load: returns the image of a path or raises `UndecodableImage`; reads a file by default.
+        rows: part of `paths` to load, by default all of it.
     """
     rows = range(len(paths)) if rows is None else rows
     workers = os.cpu_count() or 1

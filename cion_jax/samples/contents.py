@@ -1,4 +1,4 @@
-"""Counts of a sample table's contents."""
+"""Summary counts of a sample table."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from cion_jax.samples.table import SampleTable, pc
 
 
 def contents(table: SampleTable) -> dict[str, Any]:
-    """Counts of what the table has columns for.
+    """Counts for the columns that the table has.
 
-    images: rows. identities, persons, videos, cameras, tracklets: how many different ones; identity and person -1
-    (discarded, nobody) are none. discarded: rows of identity -1. images_per_identity and images_per_tracklet:
+    images: rows. identities, persons, videos, cameras, tracklets: numbers of distinct values; -1 (discarded identity,
+    no person) does not count. discarded: rows with identity -1. images_per_identity and images_per_tracklet:
     `[smallest, median, largest]`.
     """
     counts: dict[str, Any] = {"images": len(table)}
@@ -34,11 +34,11 @@ def contents(table: SampleTable) -> dict[str, Any]:
 
 
 def in_words(counts: dict[str, Any]) -> str:
-    """The counts of `contents` in one line."""
+    """The counts of `contents` as one line of text."""
     shown = ("images", "identities", "persons", "videos", "cameras", "tracklets")
     return ", ".join(f"{counts[name]:,} {name}" for name in shown if name in counts)
 
 
 def spread(values: np.ndarray) -> list[float]:
-    """Smallest, median and largest; nothing of nothing."""
+    """Smallest, median and largest value; an empty list for no values."""
     return [float(value) for value in np.quantile(values, (0, 0.5, 1))] if len(values) else []

@@ -14,14 +14,14 @@ from cion_jax.samples.stores.sources import Images, open_images
 from cion_jax.samples.table import EXAMPLES, SampleTable
 
 _IMAGES_PER_JOB = 64
-_SMALL = 32  # pixels of height below which a crop hardly shows who it is
+_SMALL = 32  # pixels of height; smaller crops are hardly identifiable
 
 
-class _Looks(NamedTuple):
-    """Observations of every image.
+class _ImageScan(NamedTuple):
+    """Results of reading and decoding every image.
 
-    sizes: `[n, 2]` int32 height and width, 0 where it cannot be decoded. hashes: `[n]` uint64 of its bytes.
-    stored: how many bytes all of them have. missing: `[n]` bool. broken: why it cannot be decoded, by row.
+    sizes: `[n, 2]` int32 height and width, 0 if undecodable. hashes: `[n]` uint64 of the encoded bytes.
+    stored: total number of bytes. missing: `[n]` bool. broken: error messages of undecodable images, by row.
     """
 
     sizes: np.ndarray
@@ -31,37 +31,38 @@ class _Looks(NamedTuple):
     broken: dict[int, str]
 
     @property
-    def whole(self) -> np.ndarray:
+    def decodable(self) -> np.ndarray:
         return self.sizes[:, 0] > 0
 
 
 def examine(table: SampleTable, root: str | os.PathLike, *, progress: Progress = silent) -> dict[str, Any]:
-    """Decodes every image of `table` in `root` (as `open_images` takes it) and checks what the table says.
+    """Decodes every image of `table` in `root` (see `open_images`) and checks the table for consistency.
 
-    Returns what `--out` holds: `contents` (see `contents`); `images` with `height`, `width` as `[smallest, median,
-    largest]`, `bytes` and `distinct`, the number of different contents; and `problems` and `remarks`, each a list of
-    `{"what", "count", "examples"}`. A problem is wrong; a remark says what the data cannot be used for.
+    Returns:
+        The report that the command writes: `contents` (see `contents`); `images` with `height` and `width` in pixels
+        as `[smallest, median, largest]`, `bytes` and `distinct`, the number of different contents; and `problems`
+        (errors in the data) and `remarks` (limits on its use), each a list of `{"what", "count", "examples"}`.
     """
-    looks = _look_at_all(table["file_path"], open_images(root), progress)
+    scan = _scan_images(table["file_path"], open_images(root), progress)
     return {
         "contents": contents(table),
         "images": {
-            "height": spread(looks.sizes[looks.whole, 0]),
-            "width": spread(looks.sizes[looks.whole, 1]),
-            "bytes": looks.stored,
-            "distinct": len(np.unique(looks.hashes[looks.whole])),
+            "height": spread(scan.sizes[scan.decodable, 0]),
+            "width": spread(scan.sizes[scan.decodable, 1]),
+            "bytes": scan.stored,
+            "distinct": len(np.unique(scan.hashes[scan.decodable])),
         },
-        "problems": _image_problems(table, looks) + _table_problems(table),
-        "remarks": _remarks(table, looks),
+        "problems": _image_problems(table, scan) + _table_problems(table),
+        "remarks": _remarks(table, scan),
     }
 
 
-def _look_at_all(paths: np.ndarray, images: Images, progress: Progress) -> _Looks:
+def _scan_images(paths: np.ndarray, images: Images, progress: Progress) -> _ImageScan:
     names, missing = paths.tolist(), images.missing(paths)
     sizes, hashes = np.zeros((len(paths), 2), np.int32), np.zeros(len(paths), np.uint64)
     broken: dict[int, str] = {}
 
-    def look(rows: np.ndarray) -> int:
+    def scan_rows(rows: np.ndarray) -> int:
         stored = 0
         for row in rows.tolist():
             try:
@@ -78,22 +79,22 @@ def _look_at_all(paths: np.ndarray, images: Images, progress: Progress) -> _Look
     jobs = [rows[first : first + _IMAGES_PER_JOB] for first in range(0, len(rows), _IMAGES_PER_JOB)]
     stored = 0
     with progress("doctor", len(rows), "images") as advance, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for job, seen in zip(jobs, pool.map(look, jobs)):
-            stored += seen
+        for job, size in zip(jobs, pool.map(scan_rows, jobs)):
+            stored += size
             advance(len(job))
-    return _Looks(sizes, hashes, stored, missing, dict(sorted(broken.items())))
+    return _ImageScan(sizes, hashes, stored, missing, dict(sorted(broken.items())))
 
 
-def _image_problems(table: SampleTable, looks: _Looks) -> list[dict[str, Any]]:
+def _image_problems(table: SampleTable, scan: _ImageScan) -> list[dict[str, Any]]:
     paths = table["file_path"]
-    rows = np.flatnonzero(looks.whole)
-    _, first, which = np.unique(looks.hashes[rows], return_index=True, return_inverse=True)
-    same_as = rows[first][which]  # the first row of the same content, for each of `rows`
+    rows = np.flatnonzero(scan.decodable)
+    _, first, inverse = np.unique(scan.hashes[rows], return_index=True, return_inverse=True)
+    same_as = rows[first][inverse]  # for each of `rows`, the first row with the same content
     copies = rows != same_as
     pairs = [f"{paths[row]} = {paths[other]}" for row, other in zip(rows[copies], same_as[copies])]
     problems = [
-        _finding("images that are not there", paths[looks.missing]),
-        _finding("images that cannot be decoded", list(looks.broken.values())),
+        _finding("images that are not there", paths[scan.missing]),
+        _finding("images that cannot be decoded", list(scan.broken.values())),
         _finding("images whose content is that of an earlier row", pairs),
     ]
     for name in ("identity", "person"):
@@ -113,18 +114,18 @@ def _table_problems(table: SampleTable) -> list[dict[str, Any]]:
     if {"video", "tracklet", "frame"} <= set(table.columns):
         frames, numbers = np.unique(table["frame"], return_inverse=True)
         places = table.tracklets.astype(np.int64) * len(frames) + numbers
-        _, first, which = np.unique(places, return_index=True, return_inverse=True)
-        again = table["file_path"][np.arange(len(table)) != first[which]]
+        _, first, inverse = np.unique(places, return_index=True, return_inverse=True)
+        again = table["file_path"][np.arange(len(table)) != first[inverse]]
         problems.append(_finding("images of a tracklet that is in this frame already", again))
     if "identity" in table.columns and not (table["identity"] >= 0).any():
         problems.append(_finding("images, all of them, are discarded (identity -1)", table["file_path"]))
     return [problem for problem in problems if problem["count"]]
 
 
-def _remarks(table: SampleTable, looks: _Looks) -> list[dict[str, Any]]:
-    """Properties that are not errors but limit what the data can be used for."""
+def _remarks(table: SampleTable, scan: _ImageScan) -> list[dict[str, Any]]:
+    """Properties of valid data that limit later steps."""
     paths, columns = table["file_path"], set(table.columns)
-    remarks = [_finding(f"images less than {_SMALL} pixels high", paths[looks.whole & (looks.sizes[:, 0] < _SMALL)])]
+    remarks = [_finding(f"images less than {_SMALL} pixels high", paths[scan.decodable & (scan.sizes[:, 0] < _SMALL)])]
     if "identity" in columns:
         kept = table["identity"] >= 0
         remarks.append(
@@ -159,7 +160,7 @@ def _finding(what: str, examples: Any) -> dict[str, Any]:
 
 
 def in_lines(report: dict[str, Any]) -> list[str]:
-    """The report of `examine` for people."""
+    """The report of `examine` as readable lines."""
     counts, images = report["contents"], report["images"]
     lines = [in_words(counts)]
     for name in ("tracklet", "identity"):

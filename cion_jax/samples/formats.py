@@ -1,12 +1,12 @@
 """Reading and writing sample tables.
 
-    .parquet   the native form; every column is kept
-    .json      a list of objects; CION-AL and SYNTH-PEDES annotations (`id`, `file_path`) are such lists
+    .parquet   native format; every column is kept
+    .json      list of objects, such as CION-AL and SYNTH-PEDES annotations (`id`, `file_path`)
     .jsonl     one object per line
     .csv       with a header line; `video` and `tracklet` are read as text, so that "007" stays "007"
-    a folder   of images: every one in it or below it, as `file_path` alone
+    folder     all images in it and its subfolders; `file_path` only
 
-The three text forms keep the columns of the sample table and leave out all others.
+The three text formats keep only the columns of the sample table.
 """
 
 import json
@@ -28,9 +28,10 @@ ROWS_PER_WRITE = 65536
 
 
 def read_samples(path: str | os.PathLike) -> SampleTable:
-    """Reads and validates a sample table; the extension says which format it is. A folder is listed.
+    """Reads and validates a sample table; the format follows from the extension. A folder is listed.
 
-    A missing, truncated or malformed file and bad content are `ValueError`s that name the file and the rows.
+    Raises:
+        ValueError: a missing, truncated or malformed file, or invalid content; names the file and the rows.
     """
     path = Path(path)
     reader = read_folder if path.is_dir() else _READERS.get(path.suffix.lower())
@@ -46,7 +47,7 @@ def read_samples(path: str | os.PathLike) -> SampleTable:
 
 
 def write_samples(table: SampleTable, path: str | os.PathLike) -> None:
-    """Writes the table as Parquet, whole or not at all."""
+    """Writes the table as Parquet, atomically."""
     if Path(path).suffix.lower() != ".parquet":
         raise ValueError(f"{path}: sample tables are written as Parquet, give a name that ends in .parquet")
     with atomic_path(path) as temporary:
@@ -54,9 +55,12 @@ def write_samples(table: SampleTable, path: str | os.PathLike) -> None:
 
 
 def write_annotations(table: SampleTable, path: str | os.PathLike) -> None:
-    """Writes the CION-AL form, a JSON list of `{"id": identity, "file_path": path}` in table order.
+    """Writes CION-AL annotations, a JSON list of `{"id": identity, "file_path": path}` in table order.
 
-    Discarded rows (identity -1) are left out. The table needs `identity`, and a row that is not discarded.
+    Discarded rows (identity -1) are left out.
+
+    Raises:
+        ValueError: no column `identity`, or all rows are discarded.
     """
     kept = table["identity"] >= 0
     if not kept.any():
@@ -92,7 +96,7 @@ def _read_json_list(path: Path) -> pa.Table:
 
 
 def _without_other_values(record: dict) -> dict:
-    """Captions and the like, of millions of images, are not kept while the rest is read."""
+    """Drops other values while parsing: captions of millions of images would fill memory."""
     return {name: value if name in COLUMNS or name == "id" else None for name, value in record.items()}
 
 
@@ -109,11 +113,11 @@ def _read_json_lines(path: Path) -> pa.Table:
     if not isinstance(first, dict):
         raise ValueError(f"{path}: line 1 is {first!r:.80}, expected an object")
     _check_names(path, first)
-    # With its types declared, a video named "2024-05-01" stays text and other keys cost nothing.
+    # With an explicit schema, a video named "2024-05-01" stays text and other keys are skipped.
     names = [name for name in COLUMNS if name in first]
     schema = pa.schema([(name, _json_type(name, first[name])) for name in names])
     parse = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
-    # Errors name rows within a block: one block, as far as Arrow allows.
+    # Errors count rows within a block, so read one block, up to the largest that Arrow allows.
     read = pyarrow.json.ReadOptions(use_threads=False, block_size=min(path.stat().st_size + 1, 2**31 - 1))
     return pyarrow.json.read_json(path, read_options=read, parse_options=parse)
 
@@ -127,14 +131,14 @@ def _json_type(name: str, value: Any) -> pa.DataType:
 def _read_csv(path: Path) -> pa.Table:
     types = {name: pa.int64() if name in INTEGER_COLUMNS else pa.string() for name in COLUMNS}
     convert = pyarrow.csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True)
-    read = pyarrow.csv.ReadOptions(use_threads=False)  # with threads, errors do not name the row
+    read = pyarrow.csv.ReadOptions(use_threads=False)  # threaded errors do not name the row
     table = pyarrow.csv.read_csv(path, read_options=read, convert_options=convert)
     _check_names(path, table.column_names)
     return table.select([name for name in table.column_names if name in COLUMNS])
 
 
 def _check_names(path: Path, names: Iterable[str]) -> None:
-    """Says so while the names of all columns are known, those left out included."""
+    """Requires `file_path`, while the names of all columns are known, ignored ones included."""
     if "file_path" not in names:
         raise ValueError(f"{path}: no column 'file_path' (columns found: {', '.join(names) or 'none'})")
 

@@ -1,4 +1,4 @@
-"""Decoding image files."""
+"""Image decoding and resizing."""
 
 import errno
 import io
@@ -12,14 +12,14 @@ from PIL import Image, UnidentifiedImageError
 
 try:
     import simplejpeg
-except ImportError:  # no wheel for this platform: PIL gives the same pixels in 1.7 times the time
+except ImportError:  # no wheel for this platform: PIL decodes the same pixels but takes 1.7 times as long
     simplejpeg = None
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; what all models here are trained with
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; used by all models here
 IMAGENET_STD = (0.229, 0.224, 0.225)
-INTERPOLATION = "bilinear, antialiased"  # how `resize` does it, in words for those who use the features elsewhere
-# What is wrong with one file; errors such as too many open files or no memory would come for any.
-_OF_THE_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EIO)
+INTERPOLATION = "bilinear, antialiased"  # method of `resize`, recorded for users of exported features
+# Errors of a single file; others, such as too many open files or out of memory, concern the whole system.
+_FILE_ERRORS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EIO)
 _PIL_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
 
 
@@ -30,33 +30,33 @@ class UndecodableImage(ValueError):
 def load_image(path: str | os.PathLike) -> np.ndarray:
     """Reads an image file as `[height, width, 3]` uint8 RGB; raises `UndecodableImage` naming the file.
 
-    Grey, palette, CMYK and transparent images become RGB. Truncated files are refused rather than filled up.
+    Greyscale, palette, CMYK and transparent images are converted to RGB. Truncated files are rejected, not padded.
     """
     return decode_image(read_file(path), name=str(path))
 
 
 def read_file(path: str | os.PathLike) -> bytes:
-    """An image file as it is, not decoded.
+    """The encoded bytes of an image file.
 
     Raises:
-      UndecodableImage: it is not there, may not be read, or its part of the disk is broken; the file is named.
-      OSError: the system cannot read files now, whichever.
+        UndecodableImage: the file is missing, not permitted or on a bad disk sector; the message names it.
+        OSError: a system-wide failure, such as too many open files.
     """
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        if error.errno not in _OF_THE_FILE:
-            raise  # the system is in trouble, not this image
+        if error.errno not in _FILE_ERRORS:
+            raise  # a system failure, not a bad image
         raise UndecodableImage(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def decode_image(data: bytes, *, name: str = "image") -> np.ndarray:
-    """Decodes an encoded image as `load_image` does; `name` is what an error calls it."""
+    """Decodes an encoded image as `load_image` does; `name` identifies it in error messages."""
     if simplejpeg is not None and data.startswith(b"\xff\xd8"):
         try:
             return simplejpeg.decode_jpeg(data, colorspace="RGB")
         except ValueError:
-            pass  # broken, or a mere warning of the JPEG library: PIL tells which
+            pass  # corrupt, or only a libjpeg warning: PIL distinguishes the two
     try:
         with Image.open(io.BytesIO(data)) as image:
             return np.array(image.convert("RGB"))
@@ -67,7 +67,7 @@ def decode_image(data: bytes, *, name: str = "image") -> np.ndarray:
 
 
 def resize(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """Resizes `[h, w, 3]` uint8 to `size = (height, width)`: bilinear with antialiasing, as ReID tools do."""
+    """Resizes `[h, w, 3]` uint8 to `size = (height, width)`: bilinear with antialiasing, as in common ReID code."""
     height, width = size
     if image.shape[:2] == (height, width):
         return image

@@ -63,7 +63,7 @@ def read_names(folder: Path) -> tuple[NamedImages, int]:
     Every extension of `EXTENSIONS` counts as an image; hidden files are ignored.
 
     Raises:
-      ValueError: no such folder, a name that does not begin with `<identity>_c<camera>`, or no images but junk.
+        ValueError: no such folder, a name that does not begin with `<identity>_c<camera>`, or no images but junk.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
@@ -88,7 +88,7 @@ def read_list(file: Path) -> NamedImages:
     """Images of an MSMT17 list in its order, names relative to its image folder. Blank lines are ignored.
 
     Raises:
-      ValueError: no such list, an empty one, a malformed line or a path that is listed twice.
+        ValueError: no such list, an empty one, a malformed line or a path that is listed twice.
     """
     if not file.is_file():
         raise ValueError(f"{file}: no such list; it comes in the archive of MSMT17, beside the image folders")

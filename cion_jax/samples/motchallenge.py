@@ -1,10 +1,10 @@
-"""Boxes in MOTChallenge's text files: ground truth, detections, and what trackers write.
+"""MOTChallenge text files of boxes: ground truth, detections and tracker output.
 
-A line is `frame, id, left, top, width, height, ...` without a header. Frames count from 1. Boxes are in pixels and may
-leave the image; they are taken from 0 at the upper left corner, as trackers write them. What follows is, by kind:
+A line is `frame, id, left, top, width, height, ...`, without a header. Frames count from 1. Boxes are in pixels from 0
+at the upper left corner, as trackers write them, and may extend beyond the image. The remaining values, by kind:
 
-    gt        flag (0: not to be counted), then class and visibility, or three world coordinates (2015)
-    det       confidence, world coordinates; the id is -1, and another one is not read
+    gt        flag (0: ignore), then class and visibility, or three world coordinates (2015)
+    det       confidence, world coordinates; the id should be -1 and is ignored
     tracks    confidence and world coordinates of a tracker's results; all lines count
 
 Published: https://motchallenge.net/instructions, and the papers of MOT15 to MOT20.
@@ -20,18 +20,18 @@ import pyarrow.csv
 
 KINDS = ("gt", "det", "tracks")
 _FRAME, _ID, _LEFT, _FLAG, _CLASS = 0, 1, 2, 6, 7
-_COLUMNS = range(6, 11)  # how many a line may have
+_COLUMNS = range(6, 11)  # permitted numbers of values in a line
 _COLUMNS_WITH_CLASS = 9
 _PEDESTRIAN = 1
 
 
 class MotBoxes(NamedTuple):
-    """Boxes of people, in the order of the file.
+    """Person boxes, in file order.
 
     frames: `[n]` int64, from 1.
-    ids: `[n]` int64, the person or track; None where boxes belong to none.
-    boxes: `[n, 4]` float64: left, top, right, bottom.
-    left_out: how many lines were left out, by the reason.
+    ids: `[n]` int64, the person or track; None for boxes without tracks.
+    boxes: `[n, 4]` float64, in pixels: left, top, right, bottom.
+    left_out: number of excluded lines, by reason.
     """
 
     frames: np.ndarray
@@ -41,12 +41,12 @@ class MotBoxes(NamedTuple):
 
 
 def read_mot(path: str | os.PathLike, kind: str) -> MotBoxes:
-    """Reads and checks a file of boxes; `kind` is one of `KINDS`.
+    """Reads and validates a file of boxes; `kind` is one of `KINDS`.
 
-    Lines that are not to be counted, boxes of anything but pedestrians and boxes without area are left out.
+    Lines flagged as ignored, boxes of other classes than pedestrian and boxes without area are left out.
 
     Raises:
-      ValueError: no such file, a line that is none, a frame below 1, an id twice in a frame, or nothing left.
+        ValueError: no such file, a malformed line, a frame below 1, an id twice in a frame, or no boxes left.
     """
     lines = _lines(Path(path))
     left_out = {}
@@ -67,7 +67,7 @@ def read_mot(path: str | os.PathLike, kind: str) -> MotBoxes:
 
 
 def _lines(path: Path) -> np.ndarray:
-    """`[lines, columns]` float64."""
+    """Values of the file, `[lines, columns]` float64."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file of boxes")
     with path.open("rb") as file:
@@ -79,15 +79,15 @@ def _lines(path: Path) -> np.ndarray:
         )
     names = [str(column) for column in range(count)]
     types = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.float64()), null_values=[])
-    read = pyarrow.csv.ReadOptions(column_names=names, use_threads=False)  # with threads, errors do not name the row
+    read = pyarrow.csv.ReadOptions(column_names=names, use_threads=False)  # threaded errors do not name the row
     try:
         table = pyarrow.csv.read_csv(path, read_options=read, convert_options=types)
     except pa.ArrowException as error:
         raise ValueError(f"{path}: cannot be read as boxes, or cut off ({error})") from error
     lines = np.stack([column.to_numpy() for column in table.columns], axis=1)
     _check(path, ~np.isfinite(lines[:, :6]).all(axis=1), "a value that is no number")
-    whole = lines[:, : _ID + 1]
-    _check(path, np.not_equal(whole, np.rint(whole)).any(axis=1), "a frame or id that is no whole number")
+    frame_and_id = lines[:, : _ID + 1]
+    _check(path, np.not_equal(frame_and_id, np.rint(frame_and_id)).any(axis=1), "a frame or id that is no whole number")
     _check(path, lines[:, _FRAME] < 1, "a frame below 1 (frames count from 1)")
     return lines
 
@@ -103,16 +103,16 @@ def _unwanted(lines: np.ndarray, kind: str) -> dict[str, np.ndarray]:
 
 
 def _check_ids(path: str | os.PathLike, frames: np.ndarray, ids: np.ndarray, numbers: np.ndarray) -> None:
-    """`numbers` are those of the lines, from 1."""
+    """Rejects negative and repeated ids; `numbers` are line numbers, from 1."""
     if (ids < 0).any():
         raise ValueError(
             f"{path}: line {numbers[ids < 0][0]} has a negative id, others have none such; expected tracks"
         )
     order = np.lexsort((ids, frames))
-    again = (np.diff(frames[order]) == 0) & (np.diff(ids[order]) == 0)
-    if again.any():
-        first, second = sorted(numbers[order[np.flatnonzero(again)[0] + np.arange(2)]])
-        row = order[np.flatnonzero(again)[0]]
+    repeated = (np.diff(frames[order]) == 0) & (np.diff(ids[order]) == 0)
+    if repeated.any():
+        first, second = sorted(numbers[order[np.flatnonzero(repeated)[0] + np.arange(2)]])
+        row = order[np.flatnonzero(repeated)[0]]
         raise ValueError(f"{path}: id {ids[row]} is twice in frame {frames[row]}, in lines {first} and {second}")
 
 

@@ -1,12 +1,12 @@
-r"""A data set on disk as a sample table.
+r"""Reads a data set on disk into a sample table.
 
     python -m cion_jax.samples.read --layout=market1501 --root=DIR --out=samples.parquet
     python -m cion_jax.samples.read --layout=msmt17 --root=DIR --split=train+val --out=samples.parquet
     python -m cion_jax.samples.read --layout=mot --root=MOT20/train --tracks=gt --crops=CROPS --out=samples.parquet
     python -m cion_jax.samples.read --layout=tracklets --root=DIR --frame='_f(\d+)' --out=samples.parquet
 
-`file_path` is relative to --root, or to --crops where that is given: the folder for --images of every other command.
-What is read is checked as it is published; `python -m cion_jax.samples.doctor` then looks at every image.
+`file_path` is relative to --crops if given, else to --root: pass the same folder as --images to the other commands.
+Names and annotations are checked against the published layout; `python -m cion_jax.samples.doctor` checks the images.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ _OPTIONS = ("crops", "frame", "split", "tracks")
 def main(argv: list[str]) -> None:
     del argv
     values = flags.FLAGS
-    if Path(values.out).suffix.lower() != ".parquet":  # told now, not after hours of cutting
+    if Path(values.out).suffix.lower() != ".parquet":  # fail before hours of cutting crops
         raise ValueError(f"--out={values.out}: a sample table is written as Parquet, give a name that ends in .parquet")
     options = {name: value for name in _OPTIONS if (value := values[name].value) is not None}
     reading = read_dataset(values.layout, values.root, **options)

@@ -1,15 +1,15 @@
-"""The sample table: one row per person crop, checked once, when it is made.
+"""Sample table: one row per person crop, validated once, at construction.
 
-Columns (see docs/data.md):
+Columns:
 
     file_path   string, required    path relative to the image root, unique
-    video       string or integer   the video (or camera recording) that the crop was cut out of
+    video       string or integer   source video (or camera recording) of the crop
     tracklet    string or integer   unique within its video
     frame       integer             frame number within the video
-    identity    integer             what training groups by; -1 = discarded
-    person      integer             the true person where it is known; only ever used to score identities
+    identity    integer             training label; -1 = discarded
+    person      integer             true person, if known; only used to score identities
 
-Other columns are carried along untouched. No value of the columns above may be missing.
+Other columns are kept unchanged. The columns above may have no missing values.
 """
 
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ import pyarrow.compute
 INTEGER_COLUMNS = ("frame", "identity", "person")
 LABEL_COLUMNS = ("video", "tracklet")
 COLUMNS = ("file_path", *LABEL_COLUMNS, *INTEGER_COLUMNS)
-pc: Any = pyarrow.compute  # its functions are made at import time: no type checker knows them
-EXAMPLES = 5  # how many offending rows a message shows
+pc: Any = pyarrow.compute  # its functions are generated at import time, unknown to type checkers
+EXAMPLES = 5  # number of offending rows that a message shows
 
-# Backslashes count as separators here, so that a table is refused on every system or on none.
+# Backslashes count as separators, so that a table is valid on all systems or on none.
 _ABSOLUTE = r"^[/\\]|^[A-Za-z]:"
 _PARENT = r"(^|[/\\])\.\.([/\\]|$)"
 
@@ -33,8 +33,8 @@ _PARENT = r"(^|[/\\])\.\.([/\\]|$)"
 class SampleTable:
     """An immutable, validated table of samples over a `pyarrow.Table` (`.arrow`).
 
-    `source` names the table in messages (the file it came from). Bad content is a `ValueError` that names
-    rows, counted from 0. Made for tens of millions of rows: all checks are vectorised.
+    `source` names the table in error messages (the file it came from). Invalid content raises a `ValueError` that
+    names rows, counted from 0. All checks are vectorised, for tens of millions of rows.
     """
 
     def __init__(self, arrow: pa.Table, *, source: str = "sample table"):
@@ -42,7 +42,7 @@ class SampleTable:
 
     @classmethod
     def from_columns(cls, **columns: Any) -> "SampleTable":
-        """A table of named columns: lists, NumPy arrays or Arrow arrays of one length."""
+        """A table from named columns: lists, NumPy arrays or Arrow arrays of equal length."""
         return cls(_arrow_table(columns))
 
     @property
@@ -97,7 +97,7 @@ class SampleTable:
 
 
 def _trusted(arrow: pa.Table) -> SampleTable:
-    """Wraps a table whose content is known to be good, without the cost of checking all paths again."""
+    """Wraps a table that is known to be valid, without the cost of checking all paths again."""
     table = object.__new__(SampleTable)
     table.arrow = arrow
     return table
@@ -133,8 +133,8 @@ def _codes(column: pa.ChunkedArray) -> np.ndarray:
 
 def _checked(table: pa.Table, source: str) -> pa.Table:
     if "file_path" not in table.column_names:
-        found = ", ".join(table.column_names) or "none"
-        raise ValueError(f"{source}: no column 'file_path' (columns found: {found})")
+        names = ", ".join(table.column_names) or "none"
+        raise ValueError(f"{source}: no column 'file_path' (columns found: {names})")
     if len(set(table.column_names)) != len(table.column_names):
         raise ValueError(f"{source}: a column name appears twice: {', '.join(table.column_names)}")
     if table.num_rows == 0:
@@ -145,7 +145,7 @@ def _checked(table: pa.Table, source: str) -> pa.Table:
 
 
 def _checked_columns(table: pa.Table, source: str) -> pa.Table:
-    """Checks types and missing values of the known columns and brings them to int64 / large_string."""
+    """Checks types and missing values of the known columns and casts them to int64 or large_string."""
     for name in set(COLUMNS).intersection(table.column_names):
         index = table.column_names.index(name)
         table = table.set_column(index, name, _checked_column(name, table[name], source))
@@ -190,7 +190,7 @@ def _check_paths(paths: pa.ChunkedArray, source: str) -> None:
 
 
 def _row_error(source: str, reason: str, bad: Any, values: pa.ChunkedArray | None = None) -> ValueError:
-    """`bad` is a mask over the rows; `values` is the column to show examples of."""
+    """Error for the rows in the mask `bad`, with examples from the column `values`."""
     rows = np.flatnonzero(np.asarray(bad))
     shown = [
         f"row {row}" + ("" if values is None else f": {values[row].as_py()!r}") for row in rows[:EXAMPLES].tolist()

@@ -1,14 +1,14 @@
-"""Data sets on disk as sample tables: one reader for each published layout, by its name.
+"""Readers of data sets as sample tables: one for each published layout, by name.
 
-    lupersonnl   LUPerson-NL: its LMDB and keys.pkl, its loose crops, or its detections and videos
-    synthpedes   SYNTH-PEDES: synthpedes_dataset.json and its images
-    cional       CION-AL: cional_annos.json and its images
-    mot          MOTChallenge: ground truth, detections or a tracker's results, with frames or videos
+    lupersonnl   LUPerson-NL: LMDB and keys.pkl, loose crops, or detections and videos
+    synthpedes   SYNTH-PEDES: synthpedes_dataset.json and images
+    cional       CION-AL: cional_annos.json and images
+    mot          MOTChallenge: ground truth, detections or tracker results, with frames or videos
     market1501   Market-1501's training images
-    msmt17       MSMT17's training images, `train` or `train+val`, in all three layouts
-    tracklets    any folder of the form video/tracklet/*.jpg
+    msmt17       MSMT17's training images, `train` or `train+val`, by lists or by file names
+    tracklets    any folder of images video/tracklet/*
 
-`file_path` is relative to the data set's folder, or to the folder of crops where a reader cuts them out of frames.
+`file_path` is relative to the data set's folder, or to the crop folder if the reader cuts crops from frames.
 """
 
 import inspect
@@ -36,10 +36,10 @@ READERS: dict[str, Callable[..., Reading]] = {
 
 
 def read_dataset(layout: str, root: str | os.PathLike, **options: Any) -> Reading:
-    """Reads the data set in the folder `root`; which options there are depends on `layout`, see its reader.
+    """Reads the data set in the folder `root`; `options` are the keyword arguments of the layout's reader.
 
     Raises:
-      ValueError: an unknown layout, options that it lacks or does not take, or a data set that is not as published.
+        ValueError: an unknown layout, missing or unknown options, or a data set that differs from its published layout.
     """
     if layout not in READERS:
         raise ValueError(f"unknown layout {layout!r}, expected one of {', '.join(READERS)}")

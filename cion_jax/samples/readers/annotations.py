@@ -1,4 +1,4 @@
-"""Data sets that come with a JSON list of `id` and `file_path`: CION-AL and SYNTH-PEDES."""
+"""Data sets with a JSON list of `id` and `file_path`: CION-AL and SYNTH-PEDES."""
 
 from pathlib import Path
 
@@ -15,18 +15,18 @@ def read_cional(root: Path) -> Reading:
 def read_synthpedes(root: Path) -> Reading:
     """SYNTH-PEDES: `synthpedes_dataset.json`, in `root` or beside it, and the folders Part1 to Part11 in `root`.
 
-    Captions and attributes are left out: they are not of a sample table.
+    Captions and attributes are ignored: a sample table has no columns for them.
     """
     return _read(root, "synthpedes_dataset.json")
 
 
 def _read(root: Path, name: str) -> Reading:
     files = [folder / name for folder in (root, root.resolve().parent)]
-    found = next((file for file in files if file.exists()), None)
-    if found is None:
+    file = next((file for file in files if file.exists()), None)
+    if file is None:
         raise ValueError(f"{root}: no {name} in this folder or beside it; give the folder that file_path is in")
-    table = read_samples(found)
+    table = read_samples(file)
     if "identity" not in table.columns:
-        raise ValueError(f"{found}: its objects have no key 'id'; expected a list of objects with id and file_path")
+        raise ValueError(f"{file}: its objects have no key 'id'; expected a list of objects with id and file_path")
     check_images(table, root)
     return Reading(table)

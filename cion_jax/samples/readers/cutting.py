@@ -1,4 +1,4 @@
-"""Cutting boxes out of the frames of one video, into a folder that is whole or not there."""
+"""Cropping of boxes from the frames of one video into a folder that is written atomically."""
 
 import hashlib
 import os
@@ -14,15 +14,15 @@ from cion_jax.runtime.files import atomic_path, read_json, write_json
 from cion_jax.samples.ingest.crops import cut, encode
 from cion_jax.samples.ingest.decoding import BrokenVideo, Frame
 
-# Which boxes a folder's crops are of, and which frames could not be read; hidden, as folders are listed.
+# Digest of the boxes and list of unreadable frames; hidden, so that listing the folder skips it.
 _DONE = ".boxes.json"
 
 
 class Cut(NamedTuple):
-    """The outcome of each box, masks `[n]`; a box in neither mask lies outside its frame.
+    """Outcome for each box, as `[n]` bool masks; a box in neither lies outside its frame.
 
-    written: it has a crop.
-    unread: its frame is not there or cannot be decoded.
+    written: the crop was written.
+    unread: the frame is missing or cannot be decoded.
     """
 
     written: np.ndarray
@@ -40,20 +40,19 @@ def cut_boxes(
 ) -> Cut:
     """Writes box `boxes[i]` (left, top, right, bottom) of frame `numbers[i]`, clipped, to `folder/names[i]` as JPEG.
 
-    A folder that an earlier call made of the same boxes and names stays as it is; one of other boxes is replaced.
+    A folder from an earlier call with the same boxes and names is kept; one with other boxes is replaced.
 
     Raises:
-      BrokenVideo: `frames` do.
-      ValueError: a frame that has boxes cannot be read, unless `skip_unread`, or `folder` holds something else than
-        crops.
+        BrokenVideo: raised by `frames`.
+        ValueError: a frame with boxes cannot be read, unless `skip_unread`, or `folder` is not a crop folder.
     """
     digest = hashlib.sha256("\n".join(names).encode() + numbers.tobytes() + boxes.tobytes()).hexdigest()
     if folder.exists() and not (folder / _DONE).exists():
         raise ValueError(f"{folder} is there already and was not made by this reader; give another folder of crops")
-    before = read_json(folder / _DONE) if folder.exists() else None
-    if isinstance(before, dict) and before.get("boxes") == digest:
+    previous = read_json(folder / _DONE) if folder.exists() else None
+    if isinstance(previous, dict) and previous.get("boxes") == digest:
         written = np.array([(folder / name).exists() for name in names], bool)
-        return Cut(written, np.isin(numbers, before["unread_frames"]))
+        return Cut(written, np.isin(numbers, previous["unread_frames"]))
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         for parent in {os.path.dirname(name) for name in names}:

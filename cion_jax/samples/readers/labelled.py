@@ -42,11 +42,11 @@ def read_msmt17(root: Path, *, split: str) -> Reading:
     - `bounding_box_train/` with Market-1501's file names, which holds the images of both lists
 
     Args:
-      split: "train", as the benchmark defines it and torchreid and FastReID train, or "train+val", as in the paper
-        and most later work; results on the two are not comparable.
+        split: "train", as the benchmark defines it and torchreid and FastReID train, or "train+val", as in the paper
+          and most later work; results on the two are not comparable.
 
     Raises:
-      ValueError: neither layout or several copies, a split that the layout does not separate, a malformed line or name.
+        ValueError: no copy or several, a split that the layout does not separate, or a malformed line or name.
     """
     if split not in SPLITS:
         raise ValueError(f"--split={split!r}: expected one of {', '.join(SPLITS)}")

@@ -1,10 +1,10 @@
-"""LUPerson-NL, in each of the forms that its tools write (https://github.com/DengpanFu/LUPerson-NL).
+"""LUPerson-NL, in each form that its tools write (https://github.com/DengpanFu/LUPerson-NL).
 
-    lmdb/data.mdb, keys.pkl    images by the key `<video>_<pid>_<frame>_<object>`, and the list of keys
+    lmdb/data.mdb, keys.pkl    images by key `<video>_<pid>_<frame>_<object>`, and the list of keys
     <country>/<city>/<id>/     loose crops, `<pid>_<frame>_<object>.jpg`
-    dets/, videos/             `<country>+<city>+<id>.pkl`: boxes by frame, and `<country>/<city>/<same name>.mp4`
+    dets/, videos/             boxes by frame in `<country>+<city>+<id>.pkl`; `<country>/<city>/<same name>.mp4`
 
-A pid is one track of one video, so it is the tracklet; frames count from 0.
+A pid identifies one track of one video, hence it is the tracklet; frames count from 0.
 """
 
 import re
@@ -26,20 +26,22 @@ from cion_jax.samples.stores.lmdb_images import LmdbImages, is_lmdb
 from cion_jax.samples.table import EXAMPLES, SampleTable, pc
 
 _KEYS, _DETECTIONS, _VIDEOS = "keys.pkl", "dets", "videos"
-_VIDEO = re.compile(r"[^+.][^+]*(\+[^+.][^+]*){2}")  # no ".." among them: they become folders
+_VIDEO = re.compile(r"[^+.][^+]*(\+[^+.][^+]*){2}")  # no "..": the parts become folders
 _NAME = r"(?P<tracklet>\d{6,})_(?P<frame>\d{7,})_\d{2,}"
 
 
 def read_lupersonnl(root: Path, *, crops: str | None = None) -> Reading:
-    """LUPerson-NL as `root` has it. From an LMDB, `file_path` is the key, and `root` is the image folder.
+    """Reads LUPerson-NL in `root`, in any of its forms. For an LMDB, `file_path` is the key and `root` the image root.
 
-    `crops` is the folder that the boxes of `dets/` are cut into, in the form of loose crops. Left out are videos that
-    are not there any more or cannot be opened, and boxes of frames that cannot be read, as the published tools do.
-    A video whose boxes were cut before is not cut again; delete its folder of crops to have it cut anew.
+    Videos that are missing or cannot be opened and boxes of unreadable frames are left out, as by the published tools.
+    A video that was cropped before is skipped; delete its crop folder to have it cropped again.
+
+    Args:
+        crops: output folder for the boxes of `dets/`, in the layout of loose crops.
 
     Raises:
-      ValueError: none of the three forms, names or keys that are not of this form, a damaged LMDB or pickle, a
-        pickle that names code, keys that the LMDB does not have.
+        ValueError: none of the three forms, malformed names or keys, a damaged LMDB or pickle, a pickle that names
+          code, or keys that are not in the LMDB.
     """
     videos = (root / _DETECTIONS).is_dir() and (root / _VIDEOS).is_dir()
     if (crops is not None) != videos:
@@ -55,7 +57,7 @@ def read_lupersonnl(root: Path, *, crops: str | None = None) -> Reading:
 
 def _read_lmdb(root: Path) -> SampleTable:
     images = LmdbImages(root)
-    file = next((found for found in (root / _KEYS, root.resolve().parent / _KEYS) if found.exists()), root / _KEYS)
+    file = next((path for path in (root / _KEYS, root.resolve().parent / _KEYS) if path.exists()), root / _KEYS)
     index = read_pickle(file)
     try:
         keys = pa.array(index["keys"], pa.large_string())
@@ -83,10 +85,10 @@ def _table_of_crops(paths: pa.ChunkedArray, root: Path) -> SampleTable:
 
 
 def _cut_videos(root: Path, crops: Path) -> Reading:
-    """Cuts the boxes of every video out of it. Videos of which something is left out are named."""
+    """Crops the boxes of every video; videos with omissions are reported."""
     files = sorted(file for file in (root / _DETECTIONS).glob("*.pkl") if not file.name.startswith("."))
     with progress("detections", len(files), "videos") as advance:
-        for file in files:  # what is wrong with one of them is told before hours of cutting
+        for file in files:  # report malformed files before hours of cropping
             if not _VIDEO.fullmatch(file.stem):
                 raise ValueError(f"{file}: expected the name <country>+<city>+<id>.pkl")
             _boxes(file)
@@ -105,7 +107,7 @@ def _cut_videos(root: Path, crops: Path) -> Reading:
 
 
 def _cut_video(root: Path, file: Path, crops: Path, left_out: Counter[str]) -> list[str]:
-    """Cuts the boxes of one video; returns the crops' paths in `crops`, and adds to `left_out`."""
+    """Crops the boxes of one video; returns the paths relative to `crops` and updates `left_out`."""
     numbers, boxes, names = _boxes(file)
     if not names:
         return []
@@ -115,19 +117,19 @@ def _cut_video(root: Path, file: Path, crops: Path, left_out: Counter[str]) -> l
         written, unread = cut_boxes(_readable(video), numbers, boxes, names, crops / folder, skip_unread=True)
     except BrokenVideo as error:
         if video.is_file():
-            _say(video, f"left out, {error}")
+            _report(video, f"left out, {error}")
         left_out["videos that cannot be opened" if video.is_file() else "videos that are not there"] += 1
         return []
     if unread.any():
         left_out["boxes of frames that cannot be read"] += int(unread.sum())
-        _say(video, f"{unread.sum()} boxes are left out, {len(set(numbers[unread]))} of its frames cannot be read")
+        _report(video, f"{unread.sum()} boxes are left out, {len(set(numbers[unread]))} of its frames cannot be read")
     if outside := int((~written & ~unread).sum()):
         left_out["boxes outside their frame"] += outside
     return [f"{folder}/{name}" for name, has_crop in zip(names, written) if has_crop]
 
 
 def _readable(video: Path) -> Iterator[Frame]:
-    """The frames of a video up to where it breaks; raises `BrokenVideo` if that is before the first."""
+    """The frames of a video up to the first decoding error; raises `BrokenVideo` if there are none."""
     frame = None
     try:
         for frame in read_frames(video):
@@ -135,15 +137,15 @@ def _readable(video: Path) -> Iterator[Frame]:
     except BrokenVideo as error:
         if frame is None:
             raise
-        _say(video, f"{error}; what is before that is cut")
+        _report(video, f"{error}; what is before that is cut")
 
 
-def _say(video: Path, what: str) -> None:
-    console.print(f"{video}: {what}", markup=False, highlight=False, soft_wrap=True)
+def _report(video: Path, message: str) -> None:
+    console.print(f"{video}: {message}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _boxes(file: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Of a video's pickle: frame numbers `[n]`, from 1; boxes `[n, 4]`, rounded; and names of crops."""
+    """Frame numbers `[n]`, from 1, boxes `[n, 4]`, rounded, and crop names in a video's pickle."""
     content: Any = read_pickle(file)
     numbers, boxes, names = [], [], []
     try:

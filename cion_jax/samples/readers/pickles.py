@@ -1,7 +1,7 @@
-"""Pickles of data sets, read without running what they hold.
+"""Safe reading of pickled data sets, without running code in them.
 
-Lists, tuples, dictionaries, text and numbers need no code. Beyond them a pickle may name NumPy's arrays and
-scalars of plain numbers, for which code of this module stands; any other name is refused before it is looked up.
+Lists, tuples, dictionaries, text and numbers need no code. Beyond them a pickle may name NumPy arrays and scalars of
+plain numbers, which this module replaces by its own classes; any other name is refused before it is looked up.
 """
 
 import os
@@ -14,11 +14,11 @@ from cion_jax.runtime.unpickling import NUMPY_SCALARS, NumpyType
 
 
 class _Refused(ValueError):
-    """The pickle asks for something that is not on the list."""
+    """The pickle names a class or function that is not allowed."""
 
 
 class _Array:
-    """Stands for `numpy.ndarray`; `np.asarray` makes one of it."""
+    """Stand-in for `numpy.ndarray`; `np.asarray` converts it."""
 
     def __init__(self, *_):
         self._values = np.empty(0)
@@ -38,7 +38,7 @@ def _from_buffer(content: bytes, kind: NumpyType, shape: tuple, order: str) -> _
     return array
 
 
-# Everything a pickle may name, and what stands for it here; NumPy 2 renamed the modules.
+# Names allowed in a pickle and their stand-ins; NumPy 2 renamed the modules.
 _ALLOWED: dict[tuple[str, str], Any] = {
     **NUMPY_SCALARS,
     ("numpy", "ndarray"): _Array,
@@ -55,10 +55,10 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_pickle(path: str | os.PathLike) -> Any:
-    """The plain data in a pickle file; its arrays are things that `np.asarray` takes.
+    """The plain data in a pickle file; its arrays are objects that `np.asarray` accepts.
 
     Raises:
-      ValueError: there is no such file, it is cut off or no pickle, or it names anything that could run code.
+        ValueError: no such file, a truncated or invalid pickle, or one that names anything that could run code.
     """
     try:
         with open(path, "rb") as file:
@@ -67,5 +67,5 @@ def read_pickle(path: str | os.PathLike) -> Any:
         raise ValueError(f"{path}: no such file") from None
     except _Refused as error:
         raise ValueError(f"{path}: refused, {error}") from None
-    except Exception as error:  # bytes that are no pickle, or another one, can raise anything
+    except Exception as error:  # invalid pickles can raise anything
         raise ValueError(f"{path}: no pickle, or cut off ({type(error).__name__}: {error}); copy it again") from error

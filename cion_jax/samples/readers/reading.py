@@ -1,4 +1,4 @@
-"""The return type of readers, and their parsing of file names."""
+"""Result type of the readers, and parsing of names."""
 
 from typing import NamedTuple
 
@@ -9,17 +9,17 @@ from cion_jax.samples.table import EXAMPLES, SampleTable, pc
 
 
 class Reading(NamedTuple):
-    """A data set as a sample table, and how much of it was left out, by the reason."""
+    """A data set as a sample table, and the number of items left out, by reason."""
 
     samples: SampleTable
     left_out: dict[str, int] = {}
 
 
 def parse_names(names: pa.Array | pa.ChunkedArray, pattern: str, source: str, expected: str) -> dict[str, pa.Array]:
-    """The named groups of `pattern`, one column of text each, in names that all match it from end to end.
+    """The named groups of `pattern` as text columns; every name must match it in full.
 
     Raises:
-      ValueError: some do not; `source` says where they are and `expected` what they should be.
+        ValueError: a name does not match; the message gives its `source` and the `expected` form.
     """
     parsed = pc.extract_regex(names, f"^(?:{pattern})$")
     parsed = parsed.combine_chunks() if isinstance(parsed, pa.ChunkedArray) else parsed
@@ -32,5 +32,5 @@ def parse_names(names: pa.Array | pa.ChunkedArray, pattern: str, source: str, ex
 
 
 def integers(column: pa.Array) -> pa.Array:
-    """Digits, with leading zeros or without, as int64."""
+    """Text of digits, with or without leading zeros, as int64."""
     return column.cast(pa.int64())

@@ -1,4 +1,4 @@
-"""MOTChallenge sequences: boxes from text files, frames from folders or videos, crops cut out of them."""
+"""MOTChallenge sequences: crops of the boxes in text files, from frame folders or videos."""
 
 import configparser
 import re
@@ -19,28 +19,28 @@ from cion_jax.samples.readers.reading import Reading
 from cion_jax.samples.table import SampleTable
 
 _INFO, _FRAMES = "seqinfo.ini", "img1"
-# MOT17 has every sequence three times, each with the detections of another detector and the same ground truth.
+# MOT17 contains every sequence three times, with the detections of three detectors and the same ground truth.
 _DETECTOR = re.compile(r"(MOT17-\d+)-(DPM|FRCNN|SDP)")
 
 
 class _Sequence(NamedTuple):
     name: str
-    folder: Path  # where gt/ and det/ are
+    folder: Path  # contains gt/ and det/
     frames: Callable[[], Iterable[Frame]]
 
 
 def read_sequences(root: Path, *, tracks: str, crops: str) -> Reading:
-    """A sequence, or a folder of sequences, each a folder with `img1/` (or what its `seqinfo.ini` says) or a video.
+    """Reads one sequence or a folder of them, each a folder with `img1/` (or `imDir` of its `seqinfo.ini`) or a video.
 
     Args:
-      tracks: "gt" for `gt/gt.txt`, "det" for `det/det.txt` (crops then belong to no tracklet), or a tracker's
-        results: a folder of `<sequence>.txt`, or one such file for one sequence. An empty file of detections or
-        results says that nobody was there.
-      crops: folder that crops are written to, `<sequence>/<id>/<frame>.jpg`, whole sequences or nothing. A
-        sequence that is already there is not cut again.
+        tracks: "gt" for `gt/gt.txt`, "det" for `det/det.txt` (crops then have no tracklet), or a tracker's results: a
+          folder of `<sequence>.txt`, or one such file for one sequence. An empty file of detections or results means
+          that nobody was found.
+        crops: output folder of crops, `<sequence>/<id>/<frame>.jpg`; each sequence is written atomically, and existing
+          sequences are not cropped again.
 
     Raises:
-      ValueError: no sequences, files that are missing, broken or cut off, tracks that have no ids, nothing to cut.
+        ValueError: no sequences, missing, malformed or truncated files, tracks without ids, or no boxes.
     """
     sequences = _sequences(root)
     if len(sequences) > 1 and Path(tracks).is_file():
@@ -70,7 +70,7 @@ def read_sequences(root: Path, *, tracks: str, crops: str) -> Reading:
 
 
 def _read_boxes(file: Path, tracks: str) -> MotBoxes | None:
-    """The boxes of one sequence; None if the file is empty, which ground truth never is."""
+    """The boxes of one sequence; None if the file is empty, which is an error for ground truth."""
     if tracks != "gt" and file.is_file() and not file.stat().st_size:
         return None
     boxes = read_mot(file, tracks if tracks in ("gt", "det") else "tracks")
@@ -80,9 +80,9 @@ def _read_boxes(file: Path, tracks: str) -> MotBoxes | None:
 
 
 def _cut(sequence: _Sequence, boxes: MotBoxes, crops: Path) -> tuple[pa.Table, int]:
-    """The table of a sequence's crops, and how many boxes lie outside their frame."""
+    """The table of a sequence's crops, and the number of boxes outside their frame."""
     if boxes.ids is None:
-        names = [f"{frame:06d}_{place:03d}.jpg" for frame, place in zip(boxes.frames, _places(boxes.frames))]
+        names = [f"{frame:06d}_{index:03d}.jpg" for frame, index in zip(boxes.frames, _index_in_frame(boxes.frames))]
     else:
         names = [f"{track:06d}/{frame:06d}.jpg" for track, frame in zip(boxes.ids, boxes.frames)]
     try:
@@ -98,33 +98,33 @@ def _cut(sequence: _Sequence, boxes: MotBoxes, crops: Path) -> tuple[pa.Table, i
     return pa.table(table).filter(pa.array(kept)), int((~kept).sum())
 
 
-def _places(frames: np.ndarray) -> np.ndarray:
-    """The place of each box among those of its frame, from 0, in the order of the file."""
+def _index_in_frame(frames: np.ndarray) -> np.ndarray:
+    """Index of each box within its frame, from 0, in file order, `[n]` int64."""
     order = np.argsort(frames, kind="stable")
     _, starts, counts = np.unique(frames[order], return_index=True, return_counts=True)
-    places = np.empty(len(frames), np.int64)
-    places[order] = np.arange(len(frames)) - np.repeat(starts, counts)
-    return places
+    indices = np.empty(len(frames), np.int64)
+    indices[order] = np.arange(len(frames)) - np.repeat(starts, counts)
+    return indices
 
 
 def _sequences(root: Path) -> list[_Sequence]:
-    """The sequences in `root` by name, or `root` itself if it is one."""
+    """The sequences in `root`, sorted by name, or `root` itself if it is one."""
     if _is_sequence(root):
         return [_of_folder(root)]
-    found = []
+    sequences = []
     for path in sorted(root.iterdir()):
         if path.name.startswith("."):
             continue
         if path.is_dir() and _is_sequence(path):
-            found.append(_of_folder(path))
+            sequences.append(_of_folder(path))
         elif path.suffix.lower() in EXTENSIONS:
-            found.append(_Sequence(path.stem, root / path.stem, lambda path=path: read_frames(path)))
-    if not found:
+            sequences.append(_Sequence(path.stem, root / path.stem, lambda path=path: read_frames(path)))
+    if not sequences:
         raise ValueError(f"{root}: no sequence, a folder with {_FRAMES}/ or {_INFO}, and no video in it")
-    names = [sequence.name for sequence in found]
+    names = [sequence.name for sequence in sequences]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise ValueError(f"{root}: sequence {twice[0]} is there twice, as a folder and a video or two videos")
-    return found
+    return sequences
 
 
 def _is_sequence(folder: Path) -> bool:
@@ -132,7 +132,7 @@ def _is_sequence(folder: Path) -> bool:
 
 
 def _of_folder(folder: Path) -> _Sequence:
-    """A folder of frames `<number>.jpg`, numbered from 1; `seqinfo.ini` may say where and how many."""
+    """A folder of frames `<number>.jpg`, numbered from 1; `seqinfo.ini` may give their folder and number."""
     images, length = folder / _FRAMES, None
     if (folder / _INFO).is_file():
         parser = configparser.ConfigParser(interpolation=None)
@@ -153,7 +153,7 @@ def _of_folder(folder: Path) -> _Sequence:
 
 
 def _first_copies(sequences: list[_Sequence]) -> tuple[list[_Sequence], int]:
-    """One of each sequence that is there with several detectors, and how many were left out."""
+    """One copy of each sequence that is present with several detectors, and the number of other copies."""
     kept = {}
     for sequence in sequences:
         match = _DETECTOR.fullmatch(sequence.name)

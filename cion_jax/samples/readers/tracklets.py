@@ -1,4 +1,4 @@
-"""Any folder of tracklets: `video/tracklet/*.jpg`."""
+"""Folders of tracklets: `video/tracklet/<image>`."""
 
 import re
 from pathlib import Path
@@ -9,14 +9,15 @@ from cion_jax.samples.table import SampleTable
 
 
 def read_tracklets(root: Path, *, frame: str | None = None) -> Reading:
-    r"""Every image `video/tracklet/name` below `root`; a video's own name may hold folders too.
+    r"""Every image `video/tracklet/name` below `root`; a video's name may span several folders.
 
-    `frame` is a regular expression whose one group is the frame number in an image's name, such as `f(\d+)`. Without
-    it the table has no frames: a number in a name may just count the images of a tracklet, and tracklets that seem
-    to share frames are taken for different people.
+    Args:
+        frame: regular expression whose only group is the frame number in an image's name, such as `f(\d+)`. Without it
+          the table has no frames: a number in a name may merely count the images of a tracklet, and tracklets with a
+          frame in common are taken to be different people.
 
     Raises:
-      ValueError: an image that is in no such folder, or a name without frame number.
+        ValueError: an image outside such a folder, or a name without frame number.
     """
     paths = read_folder(root)["file_path"]
     folders = parse_names(paths, r"(?P<video>.+)/(?P<tracklet>[^/]+)/[^/]+", str(root), "video/tracklet/image")

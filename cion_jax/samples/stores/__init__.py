@@ -1,1 +1,1 @@
-"""Where images are kept: folders, packed stores and LMDBs."""
+"""Image stores: folders, packed stores and LMDBs."""

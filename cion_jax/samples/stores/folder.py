@@ -1,4 +1,4 @@
-"""A plain folder of images as a sample table."""
+"""Listing of a plain image folder as a sample table."""
 
 import os
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ import pyarrow as pa
 from cion_jax.samples.stores.lmdb_images import is_lmdb
 from cion_jax.samples.stores.packed import is_packed
 
-# What a file name ends in, in any case, to be taken for an image. Kinds that not every Pillow decodes are among them:
-# such a file is better named as undecodable than passed over.
+# Extensions of image files, compared without case. Some formats are not supported by every build of Pillow: reporting
+# such a file as undecodable is better than silently ignoring it.
 EXTENSIONS = (
     *(".avif", ".bmp", ".gif", ".heic", ".jfif", ".jp2", ".jpeg"),
     *(".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"),
@@ -18,13 +18,13 @@ EXTENSIONS = (
 
 
 def read_folder(root: Path) -> pa.Table:
-    """`file_path` of every image in `root` or below it: relative, with forward slashes, in the order of code points.
+    """`file_path` of every image in `root` or below it: relative, with forward slashes, sorted by code point.
 
-    Hidden files and folders (".name") are left out. Links are followed; a folder that several lead to is read once.
+    Hidden files and folders (".name") are ignored. Links are followed; a folder with several links is read once.
 
     Raises:
-      ValueError: no image is there, a file name is no text, or `root` is a packed store or an LMDB.
-      OSError: a folder cannot be listed.
+        ValueError: no images, a file name that is not UTF-8, or `root` is a packed store or an LMDB.
+        OSError: a folder cannot be listed.
     """
     if is_packed(root):
         raise ValueError(f"{root}: a packed store, which does not keep file names; give the sample table it is for")
@@ -42,19 +42,19 @@ def read_folder(root: Path) -> pa.Table:
 
 
 def _files(root: Path) -> Iterator[str]:
-    seen = {os.path.realpath(root)}
+    visited = {os.path.realpath(root)}
     for folder, folders, files in os.walk(root, followlinks=True, onerror=_raise):
         inside = Path(folder).relative_to(root)
         yield from ((inside / name).as_posix() for name in files if not name.startswith("."))
-        folders[:] = [name for name in sorted(folders) if not name.startswith(".") and _first(folder, name, seen)]
+        folders[:] = [name for name in sorted(folders) if not name.startswith(".") and _is_new(folder, name, visited)]
 
 
-def _first(folder: str, name: str, seen: set[str]) -> bool:
-    """Whether a subfolder is met for the first time: links may lead in circles."""
+def _is_new(folder: str, name: str, visited: set[str]) -> bool:
+    """True if a subfolder has not been visited yet: links may form cycles."""
     real = os.path.realpath(os.path.join(folder, name))
-    new = real not in seen
-    seen.add(real)
-    return new
+    is_new = real not in visited
+    visited.add(real)
+    return is_new
 
 
 def _raise(error: OSError) -> None:

@@ -1,4 +1,4 @@
-"""Images in an LMDB, encoded, by their keys: how LUPerson-NL is kept on disk. Needs the package `lmdb`."""
+"""Encoded images in an LMDB, by key: the storage of LUPerson-NL. Requires the package `lmdb`."""
 
 import os
 import threading
@@ -12,21 +12,21 @@ from cion_jax.samples.images import UndecodableImage, decode_image
 from cion_jax.samples.stores.packed import Paths
 
 _DATA = "data.mdb"
-# LMDB refuses a second environment of one database in a process; this finds the first while somebody holds it.
+# LMDB refuses a second environment of a database in one process: share the open one while it is in use.
 _open: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 _opening = threading.Lock()
 
 
 def is_lmdb(folder: str | os.PathLike) -> bool:
-    """Whether `folder`, or the folder `lmdb` in it, holds an LMDB."""
+    """True if `folder`, or the folder `lmdb` in it, contains an LMDB."""
     return _database(folder) is not None
 
 
 class LmdbImages:
-    """The images of an LMDB, read at random and by many threads.
+    """Thread-safe random access to the images of an LMDB.
 
     Raises:
-      ValueError: it is damaged or cut off, or the package `lmdb` is not installed.
+        ValueError: it is damaged or truncated, or the package `lmdb` is not installed.
     """
 
     def __init__(self, folder: str | os.PathLike):
@@ -43,7 +43,7 @@ class LmdbImages:
         return decode_image(self.read(path), name=f"{path} in {self._folder}")
 
     def read(self, path: str) -> bytes:
-        """The image with the key `path` as it is stored."""
+        """The encoded bytes of the image with the key `path`."""
         import lmdb
 
         try:
@@ -56,9 +56,9 @@ class LmdbImages:
         return data
 
     def missing(self, paths: Paths) -> np.ndarray:
-        """Mask of the names that are not keys of the store."""
+        """Mask of the paths that are not keys, `[paths]` bool."""
         longest = self._environment.max_key_size()
-        with self._environment.begin(buffers=True) as transaction:  # values stay where they are
+        with self._environment.begin(buffers=True) as transaction:  # do not copy values
             absent = (not 0 < len(key := path.encode()) <= longest or transaction.get(key) is None for path in paths)
             return np.fromiter(absent, bool, len(paths))
 
@@ -80,7 +80,7 @@ def _opened(database: Path) -> Any:
         if (environment := _open.get(place)) is not None:
             return environment
         try:
-            # Read only and without locks, so that a read-only disk will do; no read-ahead: access is random.
+            # Read-only without locks, for read-only file systems; no read-ahead, because access is random.
             environment = lmdb.open(place, readonly=True, lock=False, readahead=False, create=False)
         except lmdb.Error as error:
             raise ValueError(f"{database} cannot be opened as an LMDB ({error}); copy it again") from error
@@ -90,9 +90,9 @@ def _opened(database: Path) -> Any:
 
 
 def _check_length(database: Path, environment: Any) -> None:
-    """Reading beyond the end of a file that is mapped into memory would kill the process."""
+    """Rejects a truncated file: reading a memory map beyond its end would kill the process."""
     expected = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    found = (database / _DATA).stat().st_size
-    if found < expected:
+    actual = (database / _DATA).stat().st_size
+    if actual < expected:
         environment.close()
-        raise ValueError(f"{database / _DATA} is cut off: {found} bytes, its header says {expected}; copy it again")
+        raise ValueError(f"{database / _DATA} is cut off: {actual} bytes, its header says {expected}; copy it again")

@@ -1,13 +1,13 @@
-"""Packed image stores: the files of a folder as they are, in a few large ArrayRecord shards instead of millions.
+"""Packed image stores: encoded image files in a few large ArrayRecord shards instead of millions of files.
 
 A store is a folder with
 
-    shard-00000.array_record ...   the images' bytes, `shard_images` to a shard, in the order they were given
-    shard-00000.sha256 ...         32 bytes per image, written when the shard was read back and found equal
-    keys.npy                       a 64-bit hash of every file path, in the same order
-    pack.json                      how many images and shards; there when the store is complete
+    shard-00000.array_record ...   the images' bytes, `shard_images` per shard, in the given order
+    shard-00000.sha256 ...         32 bytes per image, written once the shard has been read back and verified
+    keys.npy                       64-bit hash of every file path, in the same order
+    pack.json                      number of images and shard size; present once the store is complete
 
-so a store that is being made continues at the first shard without hashes, and paths need 8 bytes each in memory.
+Packing therefore resumes at the first shard without hashes, and paths take 8 bytes each in memory.
 """
 
 import hashlib
@@ -28,18 +28,18 @@ from cion_jax.samples.images import UndecodableImage, decode_image
 Paths = Sequence[str] | np.ndarray  # a column of a sample table
 
 _COMPLETE, _STARTED, _KEYS = "pack.json", "started.json", "keys.npy"
-# JPEGs don't compress, and a group of one record is what random access needs.
+# JPEGs do not compress further, and random access needs groups of one record.
 _WRITING, _READING = "group_size:1,uncompressed", "readahead_buffer_size:0"
-_OPEN_SHARDS = 256  # systems commonly allow a process 1,024 open files
+_OPEN_SHARDS = 256  # a common limit is 1,024 open files per process
 
 
 def is_packed(folder: str | os.PathLike) -> bool:
-    """Whether `folder` is a complete store."""
+    """True if `folder` is a complete store."""
     return (Path(folder) / _COMPLETE).exists()
 
 
 class PackedImages:
-    """A complete store, read at random and by many threads."""
+    """Thread-safe random access to a complete store."""
 
     def __init__(self, folder: str | os.PathLike):
         self._folder, about = Path(folder), read_json(Path(folder) / _COMPLETE)
@@ -60,7 +60,7 @@ class PackedImages:
         return decode_image(self.read(path), name=f"{path} in {self._folder}")
 
     def read(self, path: str) -> bytes:
-        """The file `path` as it was packed."""
+        """The bytes of the file `path` as packed."""
         place = np.searchsorted(self._sorted, _key(path))
         if place == len(self) or self._sorted[place] != _key(path):
             raise UndecodableImage(f"{path}: not in {self._folder}")
@@ -71,7 +71,7 @@ class PackedImages:
             raise UndecodableImage(f"{path}: {_shard(self._folder, shard)} is damaged ({error})") from error
 
     def missing(self, paths: Paths) -> np.ndarray:
-        """Mask of the names that are not in the pack."""
+        """Mask of the paths that are not in the store, `[paths]` bool."""
         return ~np.isin(_keys(paths), self._sorted)
 
     def _reader(self, shard: int) -> Any:
@@ -79,7 +79,7 @@ class PackedImages:
             if shard not in self._readers:
                 self._readers[shard] = open_shard(self._folder, shard)
                 if len(self._readers) > _OPEN_SHARDS:
-                    self._readers.popitem(last=False)  # a thread that still reads from it holds it open
+                    self._readers.popitem(last=False)  # stays open while a thread reads from it
             self._readers.move_to_end(shard)
             return self._readers[shard]
 
@@ -92,23 +92,25 @@ def pack(
     shard_images: int = 8192,
     progress: Progress = silent,
 ) -> None:
-    """Packs images into the store `out`; what an earlier call has finished is kept.
+    """Packs images into the store `out`; shards finished by an earlier call are kept.
 
-    `images` is the folder that `paths` are relative to, or what reads the bytes of a path, from many threads. Every
-    shard is read back from the file and compared by SHA-256 before it counts.
+    Every shard is read back and verified by SHA-256 before it counts as finished.
+
+    Args:
+        images: folder that `paths` are relative to, or a thread-safe function that reads the bytes of a path.
 
     Raises:
-      ValueError: `out` was started with other paths or another `shard_images`, or a shard does not read back.
-      OSError: a file cannot be read or the store cannot be written.
+        ValueError: `out` was started with other paths or another `shard_images`, or a shard fails verification.
+        OSError: a file cannot be read or the store cannot be written.
     """
     paths, out = list(dict.fromkeys(paths)), Path(out)
     keys = _keys(paths)
     if len(np.unique(keys)) != len(keys):
         raise ValueError("two file paths have the same 64-bit hash; rename one of them")
     plan = {"images": len(paths), "shard_images": shard_images, "paths": hashlib.sha256(keys.tobytes()).hexdigest()}
-    if (before := _plan(out)) not in (None, plan):
+    if (previous := _plan(out)) not in (None, plan):
         raise ValueError(
-            f"{out} holds {before['images']} images by {before['shard_images']}, or other ones than these "
+            f"{out} holds {previous['images']} images by {previous['shard_images']}, or other ones than these "
             f"{len(paths)} by {shard_images}; give another --out, or remove it"
         )
     if is_packed(out):
@@ -127,24 +129,24 @@ def pack(
 
 
 def damaged_shards(folder: str | os.PathLike, *, progress: Progress = silent) -> list[Path]:
-    """Reads a complete store whole; the shards that differ from what was packed."""
+    """Verifies a complete store; returns the shards that differ from the packed images."""
     folder, about = Path(folder), read_json(Path(folder) / _COMPLETE)
     shards = -(-about["images"] // about["shard_images"])
     damaged = []
     with progress("Verifying", shards, "shards") as advance:
         for number in range(shards):
             expected = np.fromfile(_hashes(folder, number), "V32")
-            if not _holds(_shard(folder, number), expected):
+            if not _matches(_shard(folder, number), expected):
                 damaged.append(_shard(folder, number))
             advance(1)
     return damaged
 
 
 def write_shard(out: Path, number: int, contents: Iterable[bytes]) -> None:
-    """Writes one shard of a store as they come; then reads it back and writes its hashes.
+    """Writes `contents` to one shard of a store, verifies it and writes its hashes.
 
     Raises:
-      ValueError: it does not read back.
+        ValueError: the shard fails verification.
     """
     from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -155,27 +157,27 @@ def write_shard(out: Path, number: int, contents: Iterable[bytes]) -> None:
             hashes.append(hashlib.sha256(data).digest())
             writer.write(data)
         writer.close()
-    if not _holds(_shard(out, number), np.frombuffer(b"".join(hashes), "V32")):
+    if not _matches(_shard(out, number), np.frombuffer(b"".join(hashes), "V32")):
         raise ValueError(f"{_shard(out, number)} does not hold what was written to it; check the disk and pack again")
     with atomic_path(_hashes(out, number)) as temporary:
         temporary.write_bytes(b"".join(hashes))
 
 
 def open_shard(folder: Path, number: int) -> Any:
-    """The reader of one shard: `read([position])[0]` gives the bytes of an image."""
+    """Reader of one shard: `read([position])[0]` returns the bytes of an image."""
     return _open(_shard(folder, number))
 
 
 def _open(shard: Path) -> Any:
-    from array_record.python.array_record_module import ArrayRecordReader  # folders need no such package
+    from array_record.python.array_record_module import ArrayRecordReader  # optional: not needed for folders
 
     with shard.open("rb"):
-        pass  # OSError if it cannot be opened, such as for too many open files: the reader's error is that of damage
+        pass  # raises OSError, e.g. for too many open files, which the reader would report as damage
     return ArrayRecordReader(str(shard), _READING)
 
 
-def _holds(shard: Path, expected: np.ndarray) -> bool:
-    """Whether the records of a shard have these hashes."""
+def _matches(shard: Path, expected: np.ndarray) -> bool:
+    """True if the records of a shard have the `expected` hashes."""
     try:
         reader = _open(shard)
         if reader.num_records() != len(expected):
@@ -184,7 +186,7 @@ def _holds(shard: Path, expected: np.ndarray) -> bool:
             hashlib.sha256(reader.read([position])[0]).digest() == digest.tobytes()
             for position, digest in enumerate(expected)
         )
-    except (FileNotFoundError, RuntimeError, ValueError, IndexError):  # the reader's own checks found it damaged
+    except (FileNotFoundError, RuntimeError, ValueError, IndexError):  # the reader's own checks failed
         return False
 
 

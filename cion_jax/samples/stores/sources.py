@@ -1,4 +1,4 @@
-"""Where the images of a table are: a folder of files, a packed store or an LMDB; and whether they are there."""
+"""Image access for a sample table: folder of files, packed store or LMDB; and a check for missing images."""
 
 import os
 from pathlib import Path
@@ -16,15 +16,15 @@ class Images(Protocol):
     """Images by the `file_path` of a sample table."""
 
     def load(self, path: str) -> np.ndarray:
-        """`[height, width, 3]` uint8 RGB; `UndecodableImage` if there is none or it is broken."""
+        """`[height, width, 3]` uint8 RGB; raises `UndecodableImage` if it is missing or corrupt."""
         ...
 
     def read(self, path: str) -> bytes:
-        """The image as it is stored, not decoded; `UndecodableImage` if it cannot be read."""
+        """The encoded bytes of the image; raises `UndecodableImage` if it cannot be read."""
         ...
 
     def missing(self, paths: Paths) -> np.ndarray:
-        """Mask of the names that do not exist."""
+        """Mask of the paths that do not exist, `[paths]` bool."""
         ...
 
 
@@ -45,24 +45,26 @@ class ImageFolder:
 
 
 def open_images(root: str | os.PathLike) -> Images:
-    """The images of a folder, of a store that `cion_jax.pack` made, or of an LMDB (`path` is then the key).
+    """Opens a folder of images, a packed store (`cion_jax.pack`) or an LMDB, in which paths are the keys.
 
     Raises:
-      ValueError: there is no such folder, a file in its place, or a damaged store.
+        ValueError: no such folder, a file instead of a folder, or a damaged store.
     """
     if not os.path.isdir(root):
-        found = "a file, expected a folder of images" if os.path.exists(root) else "no such folder"
-        raise ValueError(f"image root {root}: {found}")
+        problem = "a file, expected a folder of images" if os.path.exists(root) else "no such folder"
+        raise ValueError(f"image root {root}: {problem}")
     if is_packed(root):
         return PackedImages(root)
     return LmdbImages(root) if is_lmdb(root) else ImageFolder(root)
 
 
 def check_images(table: SampleTable, root: str | os.PathLike, *, sample: int = 1000, seed: int = 0) -> None:
-    """Looks for `sample` random rows under the image root `root`, as `open_images` takes it.
+    """Checks that the images of `sample` random rows exist in `root` (see `open_images`).
 
-    Where one of them is missing, all rows are looked up, and the number of missing files is reported with the
-    first few as a `ValueError`.
+    If one is missing, all rows are checked.
+
+    Raises:
+        ValueError: images are missing; gives their number and the first few.
     """
     images = open_images(root)
     rows = np.random.default_rng(seed).permutation(len(table))[:sample]
