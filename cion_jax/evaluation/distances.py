@@ -1,4 +1,4 @@
-"""Cosine distances of unit features, a block of rows at a time, so that memory does not grow with their number."""
+"""Cosine distances of unit features, computed in blocks of rows so that memory does not grow with their number."""
 
 from functools import partial
 
@@ -6,17 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-BLOCK_BYTES = 2**28  # of distances at a time: products of fewer rows are slower
+BLOCK_BYTES = 2**28  # of distances per block: smaller matrix products are slower
 
 
 def blocks(rows: int, columns: int) -> list[np.ndarray]:
-    """Cuts `rows` into runs of nearly one length, for which float32 distances to `columns` take `BLOCK_BYTES`."""
-    most = max(1, BLOCK_BYTES // (4 * columns))
-    return np.array_split(np.arange(rows), -(-rows // most))
+    """Splits `rows` into near-equal ranges whose float32 distances to `columns` take at most `BLOCK_BYTES`."""
+    largest = max(1, BLOCK_BYTES // (4 * columns))
+    return np.array_split(np.arange(rows), -(-rows // largest))
 
 
 def unit_rows(features: np.ndarray) -> jax.Array:
-    """A copy of `[rows, dim]` features on the device: float32, each row of length 1."""
+    """Copies features `[rows, dim]` to the device as float32, with each row scaled to unit length."""
     return _normalised(jnp.array(features, jnp.float32, copy=True))
 
 
@@ -27,5 +27,5 @@ def _normalised(features: jax.Array) -> jax.Array:
 
 @jax.jit
 def cosine_distances(rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """1 - cosine of unit features `[p, dim]` and `[q, dim]`, `[p, q]` float32 products at full precision."""
+    """Cosine distances, 1 - cosine, of unit features `[p, dim]` and `[q, dim]`: `[p, q]`, in full float32 precision."""
     return 1 - jnp.matmul(rows, columns.T, precision=jax.lax.Precision.HIGHEST)

@@ -1,4 +1,4 @@
-"""Ranked lists and features kept when a retrieval is scored, for the report; small for any size of benchmark."""
+"""Data for retrieval figures, saved during evaluation: of a fixed small size, however large the benchmark."""
 
 import os
 from typing import NamedTuple, Self
@@ -10,19 +10,26 @@ from cion_jax.evaluation.distances import cosine_distances, unit_rows
 from cion_jax.evaluation.ranking import related_images
 from cion_jax.runtime.files import atomic_path
 
-LISTED, LENGTH = 4, 10  # how many of the best and of the worst queries, and how much of their lists
-PEOPLE, IMAGES_EACH = 15, 30  # whose features are kept (the paper's Fig. 4 shows 15 people)
+LISTED, LENGTH = 4, 10  # number of best and of worst queries, and length of their ranked lists
+PEOPLE, IMAGES_EACH = (
+    15,
+    30,
+)  # number of people and images whose features are saved (the paper's Fig. 4 shows 15 people)
 
 
 class Evidence(NamedTuple):
-    """Ranked lists of the worst and best queries, and the features of some people.
+    """Ranked lists of the worst and best queries, and the features of a sample of identities.
 
-    average_precision: `[queries]`, NaN for one without a match.
-    listed: `[n]` queries by number, by ascending average precision: half of them the worst, half of them the best.
-    listed_paths, listed_people: `[n]` image files and identities of these.
-    ranked_paths, ranked_right, ranked_distances: `[n, length]` the first of the gallery, whether they show the same
-        person, and at which cosine distance; the distance is infinite past the end of a short gallery.
-    features, people: `[m, dim]` and `[m]`, of images of up to 15 people that are looked for.
+    Attributes:
+        average_precision: `[queries]`, NaN for a query without a match.
+        listed: `[n]` indices of queries in ascending order of average precision: first the worst half, then the best.
+        listed_paths: `[n]` image files of the listed queries.
+        listed_people: `[n]` identities of the listed queries.
+        ranked_paths: `[n, length]` top-ranked gallery images.
+        ranked_right: `[n, length]` bool, True for images of the query's identity.
+        ranked_distances: `[n, length]` cosine distances; infinite past the end of a short gallery.
+        features: `[m, dim]` features of images of up to 15 query identities.
+        people: `[m]` identities of these images.
     """
 
     average_precision: np.ndarray
@@ -36,19 +43,23 @@ class Evidence(NamedTuple):
     people: np.ndarray
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes an `.npz` of the fields."""
+        """Writes the fields to an `.npz` file, atomically."""
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **self._asdict())
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Self:
-        """Reads what `save` wrote. Raises ValueError for a file that is missing or something else."""
+        """Reads a file that `save` wrote.
+
+        Raises:
+            ValueError: The file is missing or malformed.
+        """
         try:
             with np.load(path, allow_pickle=False) as fields:
                 return cls(**fields)
         except FileNotFoundError:
             raise ValueError(f"{path}: no such file; evaluation writes it") from None
-        except Exception as error:  # whatever NumPy and zipfile raise on other files
+        except Exception as error:  # NumPy and zipfile raise many types on malformed files
             raise ValueError(f"{path}: not what evaluation writes ({error}); evaluate again") from error
 
 
@@ -61,7 +72,7 @@ def gather(
     *,
     ignore_camera: bool,
 ) -> Evidence:
-    """Ranks the gallery (`[rows, dim]` features, no junk) for a few queries, as `retrieval_scores` does for all."""
+    """Ranks the gallery (features `[rows, dim]`, no junk) for a few queries, as `retrieval_scores` does for all."""
     listed = _worst_and_best(average_precision, query.ids)
     shown = query.select(listed)
     related = related_images(shown.ids, gallery.ids, shown.cameras, gallery.cameras, ignore_camera=ignore_camera)
@@ -69,7 +80,7 @@ def gather(
     for row, images in zip(distances, related):
         row[images.left_out] = np.inf
     ranked = np.argsort(distances, axis=1, kind="stable")[:, :LENGTH]
-    features, people = _some_people(query.ids, gallery.ids, query_features, gallery_features)
+    features, people = _sample_people(query.ids, gallery.ids, query_features, gallery_features)
     return Evidence(
         average_precision=average_precision,
         listed=listed,
@@ -84,23 +95,23 @@ def gather(
 
 
 def _worst_and_best(average_precision: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """The queries of the lowest and of the highest average precision, different people on either side; ascending."""
+    """Queries with the lowest and highest average precision, ascending; one per identity within either half."""
     scored = np.flatnonzero(np.isfinite(average_precision))
     ascending = scored[np.argsort(average_precision[scored], kind="stable")]
-    worst = _one_each(ascending, ids)[:LISTED]
-    best = _one_each(ascending[::-1], ids)[:LISTED]
+    worst = _first_per_person(ascending, ids)[:LISTED]
+    best = _first_per_person(ascending[::-1], ids)[:LISTED]
     return np.concatenate([worst, best[~np.isin(best, worst)][::-1]])
 
 
-def _one_each(queries: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """The first query of every person, in the order given."""
+def _first_per_person(queries: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """First query of each person, in the given order."""
     return queries[np.sort(np.unique(ids[queries], return_index=True)[1])]
 
 
-def _some_people(
+def _sample_people(
     query_ids: np.ndarray, gallery_ids: np.ndarray, query_features: np.ndarray, gallery_features: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Features and identities of some images of some people, drawn by the labels alone: the same for any network."""
+    """Features and identities of sampled images; sampling uses only the labels, so it is the same for any network."""
     random = np.random.default_rng(0)
     known = np.unique(query_ids)
     drawn = random.choice(known, min(PEOPLE, len(known)), replace=False)

@@ -1,7 +1,7 @@
-"""Probes of frozen features: how well two simple classifiers identify people across cameras.
+"""Probes of frozen features: accuracy of a kNN and a linear classifier of identities across cameras.
 
-Both are fitted to labelled training images without what one camera saw of each person, and tested on that. A network
-fine-tuned on those very images has seen the answers: probes judge pre-training.
+Both are fitted on labelled training images with one camera of each person held out, and tested on the held-out images.
+A network fine-tuned on the same images has seen their labels, so probes are meaningful for pre-training only.
 """
 
 from typing import Any, NamedTuple
@@ -15,7 +15,15 @@ from cion_jax.evaluation.distances import blocks, cosine_distances, unit_rows
 
 
 class ProbeScores(NamedTuple):
-    """Shares of test images given the right identity, in [0, 1], and how many images and people it was about."""
+    """Accuracies of the two probes.
+
+    Attributes:
+        knn: accuracy of the kNN classifier, in [0, 1].
+        linear: accuracy of the linear classifier, in [0, 1].
+        fitted: number of images fitted on.
+        tested: number of held-out images.
+        people: number of identities.
+    """
 
     knn: float
     linear: float
@@ -25,7 +33,7 @@ class ProbeScores(NamedTuple):
 
 
 def probe(features: np.ndarray, ids: np.ndarray, cameras: np.ndarray, *, seed: int = 0) -> ProbeScores:
-    """Scores features `[images, dim]` of labelled images by `hold_out_cameras`, `knn_predict` and `linear_predict`."""
+    """Evaluates features `[images, dim]` of labelled images with the kNN and the linear probe, on one random split."""
     fitted, tested = hold_out_cameras(ids, cameras, seed=seed)
     known, labels = np.unique(ids[fitted], return_inverse=True)
     correct = [
@@ -36,10 +44,12 @@ def probe(features: np.ndarray, ids: np.ndarray, cameras: np.ndarray, *, seed: i
 
 
 def hold_out_cameras(ids: np.ndarray, cameras: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to fit and rows to test: of each person seen by several cameras, all images of one drawn camera are tested.
+    """Splits rows into fitted and tested: one random camera of each person seen by several cameras is held out.
 
-    People seen by one camera only are fitted too: they can be mistaken for others. Raises ValueError where no person
-    was seen by two cameras.
+    People seen by a single camera are fitted as well, since others can be mistaken for them.
+
+    Raises:
+        ValueError: No person was seen by two cameras.
     """
     random = np.random.default_rng(seed)
     held_out = np.zeros(len(ids), bool)
@@ -56,18 +66,20 @@ def hold_out_cameras(ids: np.ndarray, cameras: np.ndarray, *, seed: int = 0) -> 
 def knn_predict(
     fitted: np.ndarray, labels: np.ndarray, tested: np.ndarray, *, k: int = 20, temperature: float = 0.07
 ) -> np.ndarray:
-    """Labels of `tested` `[m, dim]` by the k nearest of `fitted` `[n, dim]`, whose `labels` `[n]` count from 0.
+    """Predicts labels of `tested` `[m, dim]` by weighted kNN on `fitted` `[n, dim]` with `labels` `[n]`, from 0 up.
 
-    A neighbour at cosine similarity s has exp(s / temperature) votes (Wu et al., CVPR 2018; Caron et al., ICCV 2021);
-    among equals the lowest label wins.
+    A neighbour at cosine similarity s votes with weight exp(s / temperature) (Wu et al., CVPR 2018; Caron et al.,
+    ICCV 2021); ties go to the lowest label.
     """
     fitted_unit, tested_unit = unit_rows(fitted), unit_rows(tested)
     predicted = np.empty(len(tested), np.int64)
     for rows in blocks(len(tested), len(fitted)):
         similarity = 1 - cosine_distances(tested_unit[rows], fitted_unit)
-        nearest, at = (np.asarray(part) for part in jax.lax.top_k(similarity, min(k, len(fitted))))
+        nearest, indices = (np.asarray(part) for part in jax.lax.top_k(similarity, min(k, len(fitted))))
         votes = np.zeros((len(rows), labels.max() + 1))
-        np.add.at(votes, (np.arange(len(rows))[:, None], labels[at]), np.exp(nearest.astype(np.float64) / temperature))
+        np.add.at(
+            votes, (np.arange(len(rows))[:, None], labels[indices]), np.exp(nearest.astype(np.float64) / temperature)
+        )
         predicted[rows] = votes.argmax(axis=1)
     return predicted
 
@@ -75,23 +87,23 @@ def knn_predict(
 def linear_predict(
     fitted: np.ndarray, labels: np.ndarray, tested: np.ndarray, *, strength: float = 1.0, steps: int = 300
 ) -> np.ndarray:
-    """Labels of `tested` `[m, dim]` by multinomial logistic regression on `fitted` `[n, dim]` with `labels` `[n]`.
+    """Predicts labels of `tested` `[m, dim]` by logistic regression on `fitted` `[n, dim]` with `labels` `[n]`.
 
-    Minimises strength * sum of cross-entropies + |W|^2 / 2 by at most so many steps of L-BFGS, over weights and
-    unpenalised offsets of features in standard deviations from their mean over `fitted`.
+    Minimises strength * sum of cross-entropies + |W|^2 / 2 over weights W and unpenalised biases by at most `steps`
+    steps of L-BFGS. Features are standardised by mean and standard deviation over `fitted`.
     """
     mean, spread = (np.float32(of(fitted, axis=0, dtype=np.float64)) for of in (np.mean, np.std))
-    near, far = (jnp.asarray((side - mean) / np.where(spread > 0, spread, 1)) for side in (fitted, tested))
-    weights = np.zeros((fitted.shape[1] + 1, int(labels.max()) + 1))  # the last row holds the offsets
+    train, test = (jnp.asarray((side - mean) / np.where(spread > 0, spread, 1)) for side in (fitted, tested))
+    weights = np.zeros((fitted.shape[1] + 1, int(labels.max()) + 1))  # the last row holds the biases
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        at = jnp.asarray(flat.reshape(weights.shape), jnp.float32)
-        value, gradient = _loss_and_gradient(at, near, jnp.asarray(labels), strength)
+        current = jnp.asarray(flat.reshape(weights.shape), jnp.float32)
+        value, gradient = _loss_and_gradient(current, train, jnp.asarray(labels), strength)
         return float(value), np.asarray(gradient, np.float64).ravel()
 
-    found: Any = optimize.minimize(objective, weights.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": steps})
-    best = jnp.asarray(found.x.reshape(weights.shape), jnp.float32)
-    return np.asarray(_logits(best, far).argmax(axis=1))
+    result: Any = optimize.minimize(objective, weights.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": steps})
+    best = jnp.asarray(result.x.reshape(weights.shape), jnp.float32)
+    return np.asarray(_logits(best, test).argmax(axis=1))
 
 
 def _penalised_loss(weights: jax.Array, features: jax.Array, labels: jax.Array, strength: float) -> jax.Array:

@@ -1,4 +1,4 @@
-"""At which ranks a query's matches are, without putting the whole gallery in order."""
+"""Ranks of each query's matches, without sorting the whole gallery."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -10,12 +10,12 @@ import numpy as np
 from cion_jax.evaluation.distances import blocks
 from cion_jax.runtime.mesh import double_buffered
 
-# Distances `[queries, gallery]` of the queries with these numbers: computed when they are asked for.
+# Computes distances `[queries, gallery]` of the queries with the given indices, on demand.
 DistancesOf = Callable[[np.ndarray], Any]
 
 
 class Related(NamedTuple):
-    """The gallery images of a query's identity, as ascending indices: its matches, and those left out."""
+    """Gallery images of a query's identity, as ascending indices: its matches, and those excluded from the ranking."""
 
     matches: np.ndarray
     left_out: np.ndarray
@@ -29,36 +29,39 @@ def related_images(
     *,
     ignore_camera: bool,
 ) -> list[Related]:
-    """For each query: images of its identity from other cameras, and from its own (with `ignore_camera`, none)."""
+    """Returns, for each query, the gallery images of its identity.
+
+    Images from the query's own camera are left out; with `ignore_camera`, all are matches.
+    """
     order = np.argsort(gallery_ids, kind="stable")
     starts, stops = (np.searchsorted(gallery_ids[order], query_ids, side) for side in ("left", "right"))
-    found = []
+    related = []
     for start, stop, camera in zip(starts, stops, query_cameras):
         same = order[start:stop]
         own = (gallery_cameras[same] == camera) & (not ignore_camera)
-        found.append(Related(same[~own], same[own]))
-    return found
+        related.append(Related(same[~own], same[own]))
+    return related
 
 
 def ranks_of_matches(distances_of: DistancesOf, gallery: int, related: Sequence[Related]) -> list[np.ndarray]:
-    """For each query the ranks of its matches (`match_ranks`) in a gallery of so many images.
+    """Returns the ranks of each query's matches (see `match_ranks`) in a gallery of `gallery` images.
 
-    A block of distances is computed while that before it is ranked, by a thread per core (NumPy releases the
+    The next block of distances is computed while the current one is ranked by one thread per core (NumPy releases the
     interpreter lock).
     """
     computed = ((queries, distances_of(queries)) for queries in blocks(len(related), gallery))
-    found: list[np.ndarray] = []
+    ranks: list[np.ndarray] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for queries, block in double_buffered(computed):
-            found += pool.map(match_ranks, np.asarray(block), [related[query] for query in queries])
-    return found
+            ranks += pool.map(match_ranks, np.asarray(block), [related[query] for query in queries])
+    return ranks
 
 
 def match_ranks(distances: np.ndarray, related: Related) -> np.ndarray:
-    """Ranks (from 1, ascending) of a query's matches in a gallery at `distances`, ties in index order.
+    """Returns the ranks (from 1, ascending) of a query's matches, given `distances` `[gallery]`; ties go by index.
 
-    rank = 1 + number of smaller distances + number of equal ones before it. Only what is as near as the farthest
-    match is put in order: for features that are any good, little.
+    rank = 1 + number of smaller distances + number of equal distances at lower indices. Only images no farther than
+    the farthest match are sorted, which are few for good features.
     """
     matches, left_out = related
     distances = distances.copy()

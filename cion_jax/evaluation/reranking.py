@@ -1,7 +1,7 @@
-"""Re-ranking by k-reciprocal encoding (Zhong et al., CVPR 2017) in sparse form: no matrix of all images by all.
+"""k-reciprocal re-ranking (Zhong et al., CVPR 2017) with sparse matrices: no dense n x n matrix is stored.
 
-Of all n = queries + gallery images, with d(p, g) the squared Euclidean distance of unit features over its maximum for
-this p (so the cosine distance over its maximum), and N(p, k) the k nearest of p and p itself:
+For all n = queries + gallery images, let d(p, g) be the squared Euclidean distance of unit features divided by its
+maximum over g (equal to the cosine distance divided by its maximum), and N(p, k) the k nearest images of p and p:
 
     R(p, k)  = {g in N(p, k) : p in N(g, k)}
     R*(p, k) = R(p, k), and all of R(q, k/2) for each q in R(p, k) with |R(p, k) & R(q, k/2)| > 2/3 |R(q, k/2)|
@@ -10,8 +10,8 @@ this p (so the cosine distance over its maximum), and N(p, k) the k nearest of p
     J(p, g)  = 1 - sum_i min(V_p[i], V_g[i]) / sum_i max(V_p[i], V_g[i])
     d*(p, g) = (1 - lambda) J(p, g) + lambda d(p, g)
 
-Where the paper leaves room this is what its authors' program does: "more than" 2/3 where the paper has "at least", k/2
-rounded half to even, V divided by its sum (so that sum max = 2 - sum min). Equal distances go by index, queries first.
+Details follow the authors' code: "more than" 2/3 where the paper has "at least", k/2 rounded half to even, and V
+divided by its sum (so that sum max = 2 - sum min). Ties in distance go by index, queries first.
 """
 
 import os
@@ -27,12 +27,12 @@ from scipy import sparse
 from cion_jax.evaluation.distances import blocks, cosine_distances, unit_rows
 from cion_jax.evaluation.ranking import DistancesOf
 
-_ROWS_AT_ONCE = 4096  # of sparse products
-_SAME = 1e-6  # cosine distances up to this are rounding
+_ROWS_AT_ONCE = 4096  # per sparse product
+_SAME = 1e-6  # cosine distances up to this are rounding errors
 
 
 class KReciprocal(NamedTuple):
-    """Settings of re-ranking; the defaults are the paper's for Market-1501. `lambda_` weighs the original distance."""
+    """Settings of re-ranking; defaults are the paper's for Market-1501. `lambda_` is the original distance's weight."""
 
     k1: int = 20
     k2: int = 6
@@ -40,10 +40,17 @@ class KReciprocal(NamedTuple):
 
 
 def reranked_distances(query: np.ndarray, gallery: np.ndarray, settings: KReciprocal) -> DistancesOf:
-    """d* of features `[queries, dim]` and `[gallery, dim]`, for some queries at a time.
+    """Returns a function that computes d* `[rows, gallery]` for the queries with the given indices.
 
-    Takes the product of all features with each other, n^2 dim multiply-adds, and memory for the features twice and a
-    few hundred numbers per image. Raises ValueError for settings out of range.
+    Costs n^2 dim multiply-adds, and memory for two copies of the features plus a few hundred numbers per image.
+
+    Args:
+        query: features `[queries, dim]`.
+        gallery: features `[gallery, dim]`.
+        settings: k1, k2 and lambda.
+
+    Raises:
+        ValueError: Settings are out of range, or all features are equal.
     """
     _check(settings)
     everyone = unit_rows(np.concatenate([query, gallery]))
@@ -68,7 +75,7 @@ def _check(settings: KReciprocal) -> None:
 
 
 def _neighbours(everyone: jax.Array, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` nearest of each image, `[n, count]`, nearest first, and the distance of the farthest, `[n]`."""
+    """Indices of each image's `count` nearest, `[n, count]`, nearest first, and its largest distance to any, `[n]`."""
     nearest = np.empty((len(everyone), count), np.int32)
     farthest = np.empty(len(everyone), np.float32)
     for rows in blocks(len(everyone), len(everyone)):
@@ -80,8 +87,8 @@ def _neighbours(everyone: jax.Array, count: int) -> tuple[np.ndarray, np.ndarray
 
 @partial(jax.jit, static_argnames="count")
 def _nearest(rows: jax.Array, everyone: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    apart = cosine_distances(rows, everyone)
-    return jax.lax.top_k(-apart, count)[1], jnp.max(apart, axis=1)
+    distances = cosine_distances(rows, everyone)
+    return jax.lax.top_k(-distances, count)[1], jnp.max(distances, axis=1)
 
 
 def _encode(everyone: jax.Array, nearest: np.ndarray, farthest: np.ndarray, k1: int) -> sparse.csr_array:
@@ -96,7 +103,7 @@ def _encode(everyone: jax.Array, nearest: np.ndarray, farthest: np.ndarray, k1: 
 
 
 def _reciprocal(nearest: np.ndarray) -> sparse.csr_array:
-    """R, `[n, n]`, ones where two images are among the nearest of each other; R is symmetric."""
+    """R `[n, n]`, symmetric: 1 where two images are among each other's nearest."""
     count, k = nearest.shape
     forward = sparse.csr_array(
         (np.ones(count * k, np.int32), nearest.ravel(), np.arange(0, count * k + 1, k)), shape=(count, count)
@@ -105,7 +112,7 @@ def _reciprocal(nearest: np.ndarray) -> sparse.csr_array:
 
 
 def _expanded(reciprocal: sparse.csr_array, half: sparse.csr_array) -> sparse.csr_array:
-    """R* of some rows of R: 1 where not 0."""
+    """R* for a block of rows of R, nonzero for members."""
     overlap = sparse.csr_array(reciprocal * (reciprocal @ half))  # |R(p, k) & R(q, k/2)| at the q in R(p, k)
     overlap.data = (3 * overlap.data > 2 * half.sum(axis=1)[overlap.indices]).astype(np.int32)
     overlap.eliminate_zeros()
@@ -113,7 +120,7 @@ def _expanded(reciprocal: sparse.csr_array, half: sparse.csr_array) -> sparse.cs
 
 
 def _weights(pattern: sparse.csr_array, features: np.ndarray, farthest: np.ndarray) -> np.ndarray:
-    """Eq. 7 at the entries of `pattern`, in their order."""
+    """V_p[g] (Eq. 7 of Zhong et al.) for the nonzero entries of `pattern`, in CSR order."""
 
     def row_weights(row: int) -> np.ndarray:
         columns = pattern.indices[pattern.indptr[row] : pattern.indptr[row + 1]]
@@ -136,7 +143,7 @@ def _expand_queries(encoding: sparse.csr_array, nearest: np.ndarray, k2: int) ->
 
 
 def _jaccard(encoding: sparse.csr_array, query: int, by_column: sparse.csc_array, gallery: int) -> np.ndarray:
-    """J of one query and all of the gallery; only images that share an entry with it are touched."""
+    """J `[gallery]` of one query and the whole gallery; only images that share a nonzero entry are visited."""
     entries = slice(encoding.indptr[query], encoding.indptr[query + 1])
     columns, values = encoding.indices[entries], encoding.data[entries]
     spans = [slice(*by_column.indptr[column : column + 2]) for column in columns]

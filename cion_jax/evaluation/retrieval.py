@@ -8,22 +8,23 @@ from cion_jax.evaluation.distances import cosine_distances, unit_rows
 from cion_jax.evaluation.ranking import DistancesOf, ranks_of_matches, related_images
 from cion_jax.evaluation.reranking import KReciprocal, reranked_distances
 
-JUNK = -1  # identity of boxes that show no whole person
-_CHECKED_AT_ONCE = 4096  # rows: without copies of all features
+JUNK = -1  # identity of junk boxes, which do not show a whole person
+_CHECKED_AT_ONCE = 4096  # rows: avoids a copy of all features
 
 
 class RetrievalScores(NamedTuple):
-    """Scores over the queries that have a match; fractions in [0, 1].
+    """Scores over the queries that have a match, as fractions in [0, 1].
 
-    mAP: mean over queries of the average precision AP = 1/M sum_m m / r_m, r_m being the rank of the m-th
-        of the query's M matches. This is what torchreid, fast-reid and TransReID report; the first Matlab
-        tool interpolated between ranks.
-    cmc: `[max_rank]`, cmc[k - 1] = share of queries with a match among the first k (Rank-k).
-    mINP: mean of M / r_M (Ye et al., TPAMI 2021).
-    average_precision: `[all queries]` AP of each, NaN for one without a match.
-    queries: number of queries scored.
-    absent: queries left out because their identity is not in the gallery.
-    same_camera: queries left out because the camera rule leaves none of their matches.
+    Attributes:
+        mAP: mean over queries of the average precision AP = 1/M sum_m m / r_m, where r_m is the rank of the m-th of
+            the query's M matches. This is what torchreid, fast-reid and TransReID report; the original Matlab tool
+            interpolated between ranks.
+        cmc: `[max_rank]`, cmc[k - 1] = fraction of queries with a match among the top k (Rank-k).
+        mINP: mean of M / r_M (Ye et al., TPAMI 2021).
+        average_precision: `[all queries]` AP of each query, NaN for one without a match.
+        queries: number of queries scored.
+        absent: number of queries skipped because their identity is not in the gallery.
+        same_camera: number of queries skipped because all their matches are from their own camera.
     """
 
     mAP: float
@@ -36,7 +37,7 @@ class RetrievalScores(NamedTuple):
 
     @property
     def unmatched(self) -> int:
-        """Queries without any match, for either reason."""
+        """Number of queries without a match, for either reason."""
         return self.absent + self.same_camera
 
 
@@ -54,14 +55,21 @@ def retrieval_scores(
 ) -> RetrievalScores:
     """Ranks the gallery for every query by cosine distance and scores the ranking.
 
-    Features are `[rows, dim]`, identities `[rows]` integers, cameras `[rows]` integers or strings. Left out
-    of a ranking are gallery images with the query's identity from the query's camera (`ignore_camera` keeps
-    them, for data with one camera), and junk, identity -1. Everything else stays in, distractors (identity 0
-    in Market-1501) as well. Equal distances rank in gallery order, as with a stable sort. With `rerank`,
-    distances are those of k-reciprocal encoding, which looks at all queries and the whole gallery without junk.
+    Gallery images of the query's identity from the query's camera are left out of its ranking, and so are junk images
+    (identity -1). All others stay, including distractors (identity 0 in Market-1501). Ties rank in gallery order, as
+    with a stable sort. Distances are computed in full float32 precision. Memory is two copies of the features and a
+    few hundred MB.
 
-    Distances are float32 products at full precision. Memory is that of the features twice, and a few hundred MB.
-    Raises ValueError for inconsistent or non-finite input and where no query at all has a match.
+    Args:
+        query_features, gallery_features: `[rows, dim]`.
+        query_ids, gallery_ids: `[rows]` integers.
+        query_cameras, gallery_cameras: `[rows]` integers or strings.
+        ignore_camera: also rank images from the query's camera, for data with one camera.
+        max_rank: length of the CMC.
+        rerank: settings of k-reciprocal re-ranking, which uses all queries and the gallery without junk.
+
+    Raises:
+        ValueError: The input is inconsistent or not finite, or no query has a match.
     """
     _check_side("query", query_features, query_ids, query_cameras)
     _check_side("gallery", gallery_features, gallery_ids, gallery_cameras)
@@ -71,7 +79,7 @@ def retrieval_scores(
             f"{gallery_features.shape[1]}; extract both with one model"
         )
     real = gallery_ids != JUNK
-    if not real.all():  # spares a copy of the features where there is none
+    if not real.all():  # avoids a copy of the features if there is no junk
         gallery_features, gallery_ids, gallery_cameras = (
             gallery_features[real],
             gallery_ids[real],
@@ -84,10 +92,10 @@ def retrieval_scores(
     if not len(scored):
         raise ValueError(_no_match(absent, same_camera))
     distances_of = _distances_of(query_features, gallery_features, rerank)
-    found = ranks_of_matches(
+    ranks = ranks_of_matches(
         lambda rows: distances_of(scored[rows]), len(gallery_ids), [related[query] for query in scored]
     )
-    return _scores(found, scored, max_rank, absent=absent, same_camera=same_camera)
+    return _scores(ranks, scored, max_rank, absent=absent, same_camera=same_camera)
 
 
 def _distances_of(query: np.ndarray, gallery: np.ndarray, rerank: KReciprocal | None) -> DistancesOf:
@@ -98,17 +106,17 @@ def _distances_of(query: np.ndarray, gallery: np.ndarray, rerank: KReciprocal | 
 
 
 def _scores(
-    found: list[np.ndarray], scored: np.ndarray, max_rank: int, *, absent: int, same_camera: int
+    ranks_of: list[np.ndarray], scored: np.ndarray, max_rank: int, *, absent: int, same_camera: int
 ) -> RetrievalScores:
-    first = np.array([ranks[0] for ranks in found])
-    average_precision = np.full(len(found) + absent + same_camera, np.nan)
-    average_precision[scored] = [np.mean(np.arange(1, len(ranks) + 1) / ranks) for ranks in found]
+    first = np.array([ranks[0] for ranks in ranks_of])
+    average_precision = np.full(len(ranks_of) + absent + same_camera, np.nan)
+    average_precision[scored] = [np.mean(np.arange(1, len(ranks) + 1) / ranks) for ranks in ranks_of]
     return RetrievalScores(
         mAP=float(np.mean(average_precision[scored])),
         cmc=(first[:, None] <= np.arange(1, max_rank + 1)).mean(axis=0),
-        mINP=float(np.mean([len(ranks) / ranks[-1] for ranks in found])),
+        mINP=float(np.mean([len(ranks) / ranks[-1] for ranks in ranks_of])),
         average_precision=average_precision,
-        queries=len(found),
+        queries=len(ranks_of),
         absent=absent,
         same_camera=same_camera,
     )

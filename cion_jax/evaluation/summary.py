@@ -1,4 +1,4 @@
-"""Reports of `cion_jax.evaluate` as text: a few lines for one, a table for several."""
+"""Text summaries of reports of `cion_jax.evaluate`: a few lines for one report, a table for several."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ _SHOWN = {"mAP": "mAP", "Rank-1": "rank1", "Rank-5": "rank5", "Rank-10": "rank10
 
 
 def summary(report: Report) -> str:
-    """The report in a few lines, with the reasons why queries or images were left out."""
+    """Summarises a report in a few lines, with the reasons why queries or images were skipped."""
     lines = [_scores(report)]
     if reranked := report.get("reranked"):
         lines.append(f"{_scores(reranked)}  (re-ranked, k1 {reranked['k1']}, k2 {reranked['k2']})")
@@ -33,7 +33,7 @@ def _scores(scores: Report) -> str:
 
 
 def table(reports: Sequence[Report]) -> str:
-    """A Markdown table of mAP / Rank-1: a row per network, a column per data set, in the order of the reports."""
+    """Returns a Markdown table of mAP / Rank-1: a row per network, a column per data set, in the reports' order."""
     columns = list(dict.fromkeys(_column(report) for report in reports))
     rows: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
     for report in reports:
@@ -41,8 +41,8 @@ def table(reports: Sequence[Report]) -> str:
         rows.setdefault(network, {})[_column(report)] = _cell(report)
     names = [name for name, _ in columns]
     titles = [f"{name} {root}" if names.count(name) > 1 else name for name, root in columns]
-    what = "mAP / Rank-1, then re-ranked" if any("reranked" in report for report in reports) else "mAP / Rank-1"
-    lines = [["model", "weights", *(f"{title}: {what}" for title in titles)], ["---"] * (2 + len(columns))]
+    score = "mAP / Rank-1, then re-ranked" if any("reranked" in report for report in reports) else "mAP / Rank-1"
+    lines = [["model", "weights", *(f"{title}: {score}" for title in titles)], ["---"] * (2 + len(columns))]
     lines += [[*network, *(cells.get(column, "") for column in columns)] for network, cells in rows.items()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from cion_jax.reporting.figures import new_figure, tidy
 from cion_jax.reporting.page import Crop
 from cion_jax.samples import UndecodableImage
 from cion_jax.samples.stores.sources import Images
@@ -24,16 +25,15 @@ _SIZE = 4.3, 3.0  # inches: text of 9 pt stays legible on a phone
 
 def chart(x_label: str, y_label: str, title: str) -> tuple[Figure, Axes]:
     """An empty chart of the size that pages show."""
-    figure = Figure(figsize=_SIZE, layout="constrained")
+    figure = new_figure(*_SIZE)
     axes = figure.add_subplot()
     axes.set_prop_cycle(cycler(color=COLOURS) + cycler(linestyle=_DASHES))
     axes.set_xlabel(x_label, fontsize=9)
     axes.set_ylabel(y_label, fontsize=9)
     axes.set_title(title, fontsize=10, loc="left")
     axes.tick_params(labelsize=8.5)
-    axes.grid(alpha=0.3)
     axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes)
     return figure, axes
 
 

@@ -1,10 +1,11 @@
-"""Pictures for reports: contact sheets of crops, and curves."""
+"""Figures for reports: contact sheets of crops, line charts and histograms, and helpers that all charts share."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
@@ -16,6 +17,26 @@ _GAP = 4  # pixels between tiles
 _CAPTION = 18  # height of a caption line
 _BORDER = 3
 _INK, _PAPER = (40, 40, 40), (255, 255, 255)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Returns an empty figure of this size in inches, without pyplot's global state."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def tidy(axes: Axes, *, grid: bool = True, legend: bool = False, legend_size: float | None = None) -> None:
+    """Removes the top and right spines, and adds a light grid and a frameless legend (of `legend_size` points)."""
+    if grid:
+        axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    if legend:
+        axes.legend(frameon=False, fontsize=legend_size)
+
+
+def write_png(figure: Figure, out: str | os.PathLike) -> None:
+    """Writes a figure as PNG, atomically."""
+    with atomic_path(out) as temporary:
+        FigureCanvasAgg(figure).print_png(str(temporary))
 
 
 def contact_sheet(
@@ -66,17 +87,13 @@ def curve(
     title: str = "",
 ) -> None:
     """Writes a PNG of named lines, each given as x and y `[points]`."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = new_figure(7, 4)
     axes = figure.add_subplot()
     for name, (x, y) in lines.items():
         axes.plot(x, y, label=name, linewidth=1.2)
     axes.set(xlabel=x_label, ylabel=y_label, title=title)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    if len(lines) > 1:
-        axes.legend(frameon=False)
-    with atomic_path(out) as temporary:
-        FigureCanvasAgg(figure).print_png(str(temporary))
+    tidy(axes, legend=len(lines) > 1)
+    write_png(figure, out)
 
 
 def histograms(
@@ -91,14 +108,12 @@ def histograms(
     Bars are shares of their sample, on a logarithmic scale that shows rare values. `panels` are called by their x
     label, and `marks` has for each where a line is drawn across.
     """
-    figure = Figure(figsize=(5 * len(panels), 3.6), layout="constrained")
+    figure = new_figure(5 * len(panels), 3.6)
     for axes, (label, samples) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
         for name, values in samples.items():
             weights = np.full(len(values), 1 / max(len(values), 1))
             axes.hist(values, bins, weights=weights, alpha=0.6, label=f"{name} ({len(values):,})")
         axes.axvline(marks[label], color="black", linewidth=1, linestyle="--")
         axes.set(xlabel=label, ylabel="share", yscale="log")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
-    with atomic_path(out) as temporary:
-        FigureCanvasAgg(figure).print_png(str(temporary))
+        tidy(axes, grid=False, legend=True)
+    write_png(figure, out)

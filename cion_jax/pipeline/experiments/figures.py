@@ -5,12 +5,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from cion_jax.pipeline.experiments.catalogue import Experiment
 from cion_jax.pipeline.experiments.results import SCORES, fitted
-from cion_jax.runtime.files import atomic_path
+from cion_jax.reporting.figures import new_figure, tidy, write_png
 
 _RUNS = dict(color="gray", s=12, alpha=0.7, zorder=3, label="runs")
 
@@ -18,19 +16,16 @@ _RUNS = dict(color="gray", s=12, alpha=0.7, zorder=3, label="runs")
 def draw(experiment: Experiment, summary: dict[str, Any], out: str | os.PathLike) -> None:
     """Writes the PNG of an experiment's summary: every run, means, and intervals where there are any."""
     if experiment.timed:
-        figure = Figure(figsize=(7, 4.4), layout="constrained")
+        figure = new_figure(7, 4.4)
         _draw_time(figure.add_subplot(), summary)
     else:
-        figure = Figure(figsize=(5.2 * len(SCORES), 4.2), layout="constrained")
+        figure = new_figure(5.2 * len(SCORES), 4.2)
         for axes, score in zip(figure.subplots(1, len(SCORES)), SCORES):
             _draw_score(axes, experiment, summary, score)
     figure.suptitle(experiment.title, fontsize=11)
     for axes in figure.axes:
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8)
-    with atomic_path(out) as temporary:
-        FigureCanvasAgg(figure).print_png(str(temporary))
+        tidy(axes, legend=True, legend_size=8)
+    write_png(figure, out)
 
 
 def _draw_score(axes: Axes, experiment: Experiment, summary: dict[str, Any], score: str) -> None:
