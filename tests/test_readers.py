@@ -15,20 +15,7 @@ from cion_jax.samples import check_images, load_image, read, read_samples
 from cion_jax.samples.layouts import MARKET1501_ROOTS, MSMT17_ROOTS
 from cion_jax.samples.readers import READERS, read_dataset
 from cion_jax.samples.stores.folder import EXTENSIONS
-
-
-def make(root, *paths):
-    """Writes small images below `root` and returns it."""
-    for number, path in enumerate(paths):
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (4, 8), (number, 0, 0)).save(root / path)
-    return root
-
-
-def rows(reading):
-    """The table as a list of dictionaries."""
-    return reading.samples.arrow.to_pylist()
-
+from tests.image_folders import make, rows
 
 # --- CION-AL and SYNTH-PEDES
 
