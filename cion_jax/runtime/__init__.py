@@ -1,1 +1,1 @@
-"""What every stage stands on: files that are whole or absent, progress, checkpoints, device meshes."""
+"""Infrastructure shared by all stages: atomic file writes, progress bars, checkpoints, device meshes."""
