@@ -116,9 +116,9 @@ def test_small_people_and_short_tracklets_are_left_out(footage, tmp_path):
                 gather(list(videos), out, values, {})
 
 
-def test_a_long_video_tells_how_far_it_is(footage, tmp_path, monkeypatch):
-    monkeypatch.setattr(video, "_NEWS", 5)
-    told, tracks_of_it = [], KnownTracks(footage / "tracks" / "alley.txt")
+def test_a_long_video_reports_its_progress(footage, tmp_path, monkeypatch):
+    monkeypatch.setattr(video, "_PROGRESS_FRAMES", 5)
+    reports, tracks_of_it = [], KnownTracks(footage / "tracks" / "alley.txt")
     made = video.ingest_video(
         footage / "videos" / "alley.mkv",
         "alley",
@@ -127,9 +127,9 @@ def test_a_long_video_tells_how_far_it_is(footage, tmp_path, monkeypatch):
         tmp_path / "part",
         about={"made": "here"},
         change=lambda crop: 255 - crop,
-        tell=told.append,
+        on_progress=reports.append,
     )
-    assert told == [5, 5, 5, 3] and (made["made"], made["frames"], made["crops"]) == ("here", FRAMES, 8)
+    assert reports == [5, 5, 5, 3] and (made["made"], made["frames"], made["crops"]) == ("here", FRAMES, 8)
     assert video.about_part(tmp_path / "part") == made and video.about_part(tmp_path / "gone") is None
 
 

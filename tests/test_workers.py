@@ -1,4 +1,4 @@
-"""Processes that work for this one: what they tell, and when one of them dies or fails."""
+"""Worker processes: their messages, and what happens when one of them dies or fails."""
 
 import os
 import signal
@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from cion_jax.runtime.workers import Died, apart
+from cion_jax.runtime.workers import Died, run_in_workers
 
 
-def square(number: int, tell: Callable[[int], None]) -> int:
-    tell(-number)
+def square(number: int, send: Callable[[int], None]) -> int:
+    send(-number)
     if number == 2:
         os._exit(7)
     if number == 5:
@@ -20,17 +20,17 @@ def square(number: int, tell: Callable[[int], None]) -> int:
     return number * number
 
 
-def test_a_process_that_dies_costs_its_item_only():
-    heard = []
-    results = dict(apart(square, range(8), 2, heard.append))
+def test_a_process_that_dies_loses_only_its_item():
+    messages = []
+    results = dict(run_in_workers(square, range(8), 2, messages.append))
     expected = {number: number * number for number in range(8)} | {2: Died(7), 5: Died(-9)}
     assert results == expected
     assert str(results[5]) == "its process was ended by signal 9"
-    assert sorted(heard) == list(range(-7, 1))
-    assert list(apart(square, [], 2)) == []
+    assert sorted(messages) == list(range(-7, 1))
+    assert list(run_in_workers(square, [], 2)) == []
 
 
-def test_what_fails_there_fails_here_with_where_it_was():
+def test_an_exception_in_a_worker_is_raised_here_with_its_traceback():
     with pytest.raises(ValueError, match="too much") as raised:
-        list(apart(square, [1, 100, 3], 1))
+        list(run_in_workers(square, [1, 100, 3], 1))
     assert "in square" in raised.value.__notes__[0]

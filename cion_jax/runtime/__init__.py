@@ -1,1 +1,1 @@
-"""Infrastructure shared by all stages: atomic files, progress, checkpoints, device meshes."""
+"""Infrastructure shared by all stages: atomic file writes, progress bars, checkpoints, device meshes."""

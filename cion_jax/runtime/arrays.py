@@ -1,4 +1,4 @@
-"""Arrays on disk that are larger than memory."""
+"""On-disk arrays that may be larger than memory."""
 
 from typing import BinaryIO
 
@@ -6,14 +6,14 @@ import numpy as np
 
 
 class ArrayWriter:
-    """An `.npy` file that grows by rows: NumPy leaves room in the header for any number of them."""
+    """Writes an `.npy` file row by row: NumPy pads the header so that the row count can be filled in later."""
 
     def __init__(self, file: BinaryIO, dtype: np.dtype):
         self._file, self._dtype = file, dtype
         self._rows = self._columns = 0
 
     def append(self, block: np.ndarray) -> None:
-        """Writes `[rows, columns]`, as many columns in every call."""
+        """Appends a block `[rows, columns]`; `columns` must be the same in every call."""
         if not self._columns:
             self._columns = block.shape[1]
             self._write_header()
@@ -21,7 +21,7 @@ class ArrayWriter:
         self._rows += len(block)
 
     def finish(self) -> None:
-        """Puts the number of rows into the header; to be called once, after the last block."""
+        """Writes the final number of rows into the header; call once, after the last block."""
         self._file.seek(0)
         self._write_header()
 

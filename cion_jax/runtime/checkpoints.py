@@ -1,4 +1,4 @@
-"""Training checkpoints: Orbax, by step, atomic, saved in the background, shared by all processes of a run."""
+"""Training checkpoints with Orbax: one per step, atomic, saved asynchronously, shared by all processes of a run."""
 
 import contextlib
 import os
@@ -16,12 +16,12 @@ from cion_jax.runtime.processes import lost_another
 
 
 class Checkpoints:
-    """The checkpoints of one run in `folder`. Use it in a `with` statement.
+    """The checkpoints of one run in `folder`; a context manager.
 
-    A checkpoint is a tree of arrays and a small JSON-able dictionary. A save that was interrupted is never listed.
-    The last `keep` stay, and those of every `keep_every`-th step. All processes save and restore together; `folder`
-    is one that all of them see. Of one run only one may be open, but for `read_only` ones, which leave what is being
-    saved alone.
+    A checkpoint is a tree of arrays and a small JSON-serialisable dictionary. Interrupted saves are never listed.
+    The latest `keep` checkpoints are kept, and every `keep_every`-th step. All processes save and restore together;
+    `folder` must be visible to all of them. Only one instance per run may be open at a time, apart from `read_only`
+    ones, which do not touch a save in progress.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Checkpoints:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Exception) and _of_devices(error):
-            return  # a process died that closing would wait for; this one is about to end
+            return  # closing would wait for a process that has died; this one is about to end
         with self._saving():
             self._manager.close()
 
@@ -52,12 +52,12 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, step: int, tree: Any, meta: dict[str, Any]) -> None:
-        """Starts saving; returns before it is on disk. `close` (the end of `with`) waits for it.
+        """Starts an asynchronous save; leaving the `with` block waits until it is on disk.
 
-        A step that is saved already is left as it is.
+        A step that is already saved is not overwritten.
 
         Raises:
-          OSError: this save or the one before it could not be written.
+            OSError: This save or the previous one could not be written.
         """
         if step == self.latest_step:
             return
@@ -66,18 +66,18 @@ class Checkpoints:
             self._manager.save(step, args=parts)
 
     def restore(self, like: Any) -> Any:
-        """The latest tree, with the structure, dtypes and shardings of `like` (arrays or shapes of arrays)."""
+        """Returns the latest tree, with the structure, dtypes and shardings of `like` (arrays or their shapes)."""
         return self._restore(state=ocp.args.StandardRestore(jax.tree.map(to_shape, like)))["state"]
 
     def meta(self) -> dict[str, Any]:
-        """The latest dictionary."""
+        """Returns the dictionary of the latest checkpoint."""
         return self._restore(meta=ocp.args.JsonRestore())["meta"]
 
     def _restore(self, **parts: Any) -> Any:
         step = self.latest_step
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**parts))
-        except Exception as error:  # Orbax and TensorStore raise many kinds; what to do is the same for all
+        except Exception as error:  # Orbax and TensorStore raise many types; the remedy is the same for all
             if _of_devices(error):
                 raise
             older = [saved for saved in self._manager.all_steps() if saved != step]
@@ -92,7 +92,7 @@ class Checkpoints:
     def _saving(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # as above; errors of writing in the background come out here too
+        except Exception as error:  # as above; errors of asynchronous writes surface here too
             if _of_devices(error):
                 raise
             raise OSError(
@@ -103,15 +103,15 @@ class Checkpoints:
 
 
 def to_shape(array: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    """An array's shape, dtype and sharding, as `Checkpoints.restore` needs them."""
+    """Returns an array's shape, dtype and sharding, as `Checkpoints.restore` needs them."""
     return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
 
 
 def read_checkpoint(folder: str | os.PathLike) -> tuple[Any, dict[str, Any]]:
-    """The latest tree as NumPy arrays, on whatever devices it was saved, and its dictionary.
+    """Returns the latest tree as NumPy arrays, whatever devices it was saved from, and its dictionary.
 
     Raises:
-      ValueError: `folder` holds no complete checkpoint.
+        ValueError: `folder` holds no complete checkpoint.
     """
     if not Path(folder).is_dir():
         raise ValueError(f"{folder}: no such checkpoint folder")
@@ -128,7 +128,7 @@ def read_checkpoint(folder: str | os.PathLike) -> tuple[Any, dict[str, Any]]:
 
 
 def _of_devices(error: Exception) -> bool:
-    """Whether memory is short or another process died, which are no matter of the disk."""
+    """True for device errors (out of memory, another process died), which have nothing to do with the disk."""
     return isinstance(error, JaxRuntimeError) or lost_another(error)
 
 

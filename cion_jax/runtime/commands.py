@@ -1,4 +1,4 @@
-"""Start-up and error handling of every command: an error is one message, not a traceback."""
+"""Start-up and error reporting shared by all commands: users get one sentence instead of a traceback."""
 
 import os
 import sys
@@ -26,17 +26,17 @@ _COMPILE_CACHE = flags.DEFINE_string(
 
 
 def run(main: Callable[[list[str]], None], *, shares_work: bool = False) -> None:
-    """Runs a command's `main` under absl, after this process has joined the others of the command, if any.
+    """Runs a command's `main` under absl, after joining the command's other processes, if any.
 
-    A command that does not say that it `shares_work` with them is refused in several processes.
+    Multi-process runs are refused unless the command declares `shares_work`.
 
-    A `ValueError` (the user's input is wrong) or `OSError` (disk full, no permission) is printed as one message
-    and exits with 2; Ctrl-C exits with 130; SIGTERM during training, which saves, with 143. `--traceback` shows
-    where an error was raised. One process that fails ends all.
+    A `ValueError` (invalid user input) or `OSError` (disk full, no permission) is printed as one message with exit
+    code 2; Ctrl-C exits with 130, and SIGTERM during training, which saves a checkpoint first, with 143.
+    `--traceback` shows where an error was raised. If one process fails, all of them end.
     """
 
     def guarded(argv: list[str]) -> None:
-        logging.set_verbosity(logging.WARNING)  # JAX reports every backend that is not there
+        logging.set_verbosity(logging.WARNING)  # JAX reports every backend that is unavailable
         if len(argv) > 1:
             fail(f"unexpected arguments {argv[1:]}; settings are given as --name=value")
         try:
@@ -51,7 +51,7 @@ def run(main: Callable[[list[str]], None], *, shares_work: bool = False) -> None
             fail(_explained(error))
         except Terminated as asked:
             console.print(f"[yellow]Stopped by SIGTERM:[/] {asked}.", highlight=False, soft_wrap=True)
-            sys.exit(EXIT_CODE)  # all processes stop here, so that they may wait for each other
+            sys.exit(EXIT_CODE)  # all processes stop here, so a normal exit, which waits for the others, is safe
         except KeyboardInterrupt:
             console.print("[yellow]Interrupted.[/] What is finished is kept; the same command continues.")
             processes.leave(130)
@@ -99,9 +99,9 @@ def _explained(error: Exception) -> str:
 
 
 def _keep_compiled_programs(folder: str | None) -> None:
-    """Sets JAX's persistent compilation cache: a restart goes on in seconds instead of minutes."""
+    """Sets JAX's persistent compilation cache: a restart then takes seconds instead of minutes."""
     if folder is None:
-        if "JAX_COMPILATION_CACHE_DIR" in os.environ:  # JAX takes it from there
+        if "JAX_COMPILATION_CACHE_DIR" in os.environ:  # JAX reads it itself
             return
         folder = str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cion_jax" / "programs")
     jax.config.update("jax_compilation_cache_dir", folder or None)

@@ -1,7 +1,7 @@
-"""Files that are either whole or not there.
+"""Atomic file writes.
 
-Everything this package writes goes to a temporary name in the same folder, is flushed to disk and renamed, so a
-file under its final name is complete whatever was interrupted (Ctrl-C, ``kill -9``, a full disk).
+Everything this package writes goes to a temporary name in the same folder, is flushed to disk and then renamed, so
+a file under its final name is always complete, whatever interrupted the write (Ctrl-C, ``kill -9``, a full disk).
 """
 
 import contextlib
@@ -18,9 +18,9 @@ from typing import Any
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Gives a temporary path to write; renames it to `path` on success, removes it on failure.
+    """Yields a temporary path to write to; renames it to `path` on success, removes it on failure.
 
-    Works for files and for folders; a folder that is already at `path` is replaced.
+    Works for files and folders; an existing folder at `path` is replaced too.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,20 +42,24 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Removes what killed writers of `path` left beside it. One writer at a time is assumed."""
+    """Removes temporary files that killed writers of `path` left behind; assumes one writer at a time."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.{'?' * 8}.tmp"):
         _remove(leftover)
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes `value` as indented JSON, atomically. NaN is refused: it is not JSON."""
+    """Writes `value` atomically as indented JSON; raises `ValueError` for NaN, which JSON cannot represent."""
     text = json.dumps(value, indent=1, allow_nan=False) + "\n"
     with atomic_path(path) as temporary:
         temporary.write_text(text)
 
 
 def read_json(path: str | os.PathLike, **options: Any) -> Any:
-    """Reads a JSON file, with `options` of `json.loads`; a missing or broken one is a `ValueError` that names it."""
+    """Reads a JSON file, passing `options` to `json.loads`.
+
+    Raises:
+        ValueError: The file is missing or is not valid JSON; the message names it.
+    """
     try:
         return json.loads(Path(path).read_text(), **options)
     except FileNotFoundError:
@@ -65,7 +69,7 @@ def read_json(path: str | os.PathLike, **options: Any) -> Any:
 
 
 def sha256_of_file(path: str | os.PathLike) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
+    """Returns the SHA-256 digest of a file's contents, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,4 +1,4 @@
-"""A run's metrics as JSON lines, one object per logged step, and in TensorBoard where that is installed."""
+"""Training metrics as JSON lines, one object per logged step, and in TensorBoard if it is installed."""
 
 import json
 import math
@@ -11,10 +11,10 @@ from cion_jax.runtime.processes import is_primary
 
 
 class MetricsLog:
-    """Appends to `path`; on a restart, lines of steps that will be done again are dropped first.
+    """Appends metrics to `path`; on a restart, lines from `first_step` on are dropped first.
 
-    With tensorboardX installed, the folder `tensorboard` beside `path` gets the same numbers. Of several processes
-    the first one writes; all of them check.
+    If tensorboardX is installed, the same values go to the folder `tensorboard` next to `path`. Only the primary
+    process writes; all processes check for non-finite values.
     """
 
     def __init__(self, path: str | Path, *, first_step: int):
@@ -32,7 +32,12 @@ class MetricsLog:
                 writer.close()
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Logs one line. A value that is not finite is a `ValueError` that names the metric and the step."""
+        """Logs one line of metrics.
+
+        Raises:
+            ValueError: A value is not finite; the message names the metric and the step.
+            OSError: The line cannot be written.
+        """
         check_finite(step, metrics)
         if self._file is not None:
             try:
@@ -49,7 +54,7 @@ class MetricsLog:
 
 
 def check_finite(step: int, metrics: Mapping[str, float]) -> None:
-    """Raises a `ValueError` that names the step and the first metric that is infinite or no number."""
+    """Raises a `ValueError` that names the step and the first metric that is infinite or NaN."""
     for name, value in metrics.items():
         if not math.isfinite(value):
             raise ValueError(
@@ -59,7 +64,7 @@ def check_finite(step: int, metrics: Mapping[str, float]) -> None:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, float]]:
-    """All complete lines of a metrics file; none if there is no file. A line cut off by a kill is left out."""
+    """Returns all complete lines of a metrics file, or none if it does not exist; skips a truncated last line."""
     if not Path(path).exists():
         return []
     lines = Path(path).read_text().split("\n")[:-1]
@@ -70,7 +75,7 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
 
 
 def _continued(path: Path, first_step: int) -> Any:
-    """The file, open for appending, with only the lines of steps before `first_step` in it."""
+    """Drops all lines from `first_step` on and returns the file, open for appending."""
     kept = [line for line in read_metrics(path) if line["step"] < first_step]
     with atomic_path(path) as temporary:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
@@ -78,7 +83,7 @@ def _continued(path: Path, first_step: int) -> Any:
 
 
 def _tensorboard(folder: Path, first_step: int) -> Any:
-    """A writer that hides what earlier ones wrote from `first_step` on; None without tensorboardX."""
+    """Returns a writer that purges earlier events from `first_step` on, or None without tensorboardX."""
     try:
         from tensorboardX import SummaryWriter  # optional, and slow to import: it looks for PyTorch
     except ImportError:

@@ -1,8 +1,8 @@
-"""Several processes, on one host or many, that run the same command and share its work.
+"""Multi-process runs, on one host or many: all processes run the same command and share its work.
 
-Every process is started with the same command. Each is told where process 0 listens, how many there are and which
-it is: by flags, by environment variables (`launch/local.sh` and `launch/multihost.sh` set them), or by Slurm, whose
-job steps JAX recognises. A process told nothing runs alone.
+Every process is started with the same command. Each gets the address of process 0, the number of processes and its
+own index from flags, from environment variables (`launch/local.sh` and `launch/multihost.sh` set them) or from
+Slurm, whose job steps JAX recognises. A process without any of these runs alone.
 """
 
 import os
@@ -20,20 +20,20 @@ from jax.experimental import multihost_utils
 
 from cion_jax.runtime.progress import console
 
-# A process that is silent for this long counts as dead, and JAX then ends all others: enough for a host that is
-# busy decoding, and with the time that detection takes still well below a minute. JAX's own default is 100.
+# After this long without a heartbeat a process counts as dead, and JAX ends all others. Long enough for a host that
+# is busy decoding, yet failures are still detected well within a minute. JAX's own default is 100.
 HEARTBEAT_SECONDS = 30
-# How long a process waits for the others to start: nodes of a large job come up minutes apart.
+# Time that a process waits for the others to start: the nodes of a large job may come up minutes apart.
 START_SECONDS = 300
-# How long a process that is done waits for the others at its end: process 0 may still be writing weights.
+# Time that a finished process waits for the others at shutdown: process 0 may still be writing weights.
 SHUTDOWN_SECONDS = 300
-# How long a file of process 0 may take to be seen by the others: network disks show it late.
+# Time that a file written by process 0 may take to become visible to the others on a network file system.
 SHARED_SECONDS = 10
 
 COORDINATOR, COUNT, INDEX = "CION_COORDINATOR_ADDRESS", "CION_NUM_PROCESSES", "CION_PROCESS_ID"
-# Set inside a Slurm job step (`srun`) only; `SLURM_NTASKS` is there in a batch script too, which runs alone.
+# Only set inside a Slurm job step (`srun`); `SLURM_NTASKS` is also set in a batch script, which runs alone.
 _SLURM_TASKS = "SLURM_STEP_NUM_TASKS"
-# How the text of an error begins that comes from gloo, NCCL or JAX's coordination of the processes.
+# Prefix of error messages from gloo, NCCL and JAX's coordination service.
 _STATUS = re.compile("(UNKNOWN|INTERNAL|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION): ")
 
 
@@ -44,26 +44,26 @@ def start_up(
     *,
     environment: Mapping[str, str] = os.environ,
 ) -> None:
-    """Joins the other processes of this command; must come before anything touches a device.
+    """Joins the other processes of this command; must be called before anything touches a device.
 
-    Afterwards `jax.devices()` are those of all processes, and only process 0 shows progress. On CPU, JAX's
-    collectives between processes are gloo's, its default.
+    Afterwards `jax.devices()` lists the devices of all processes, and only process 0 shows progress. On CPU,
+    collectives between processes use gloo, JAX's default.
 
     Args:
-      coordinator_address: host and port of process 0, `host:port`; or `CION_COORDINATOR_ADDRESS`.
-      num_processes: how many processes there are; or `CION_NUM_PROCESSES`.
-      process_id: which one this is, from 0; or `CION_PROCESS_ID`.
-      environment: where the variables are looked up.
+        coordinator_address: Address of process 0, `host:port`; default `CION_COORDINATOR_ADDRESS`.
+        num_processes: Number of processes; default `CION_NUM_PROCESSES`.
+        process_id: Index of this process, from 0; default `CION_PROCESS_ID`.
+        environment: Mapping in which the variables are looked up.
 
     Raises:
-      ValueError: some of the three are given but not all, or they contradict each other.
+        ValueError: Only some of the three are given, or they contradict each other.
     """
     address = coordinator_address or environment.get(COORDINATOR)
     count = _number(num_processes, COUNT, environment)
     index = _number(process_id, INDEX, environment)
     if (address, count, index) == (None, None, None):
         if int(environment.get(_SLURM_TASKS, 1)) > 1:
-            _initialize()  # one task per GPU: each takes the device of its local id
+            _initialize()  # one task per GPU: each uses the device with its local id
         return
     if address is None or count is None or index is None:
         raise ValueError(
@@ -79,7 +79,7 @@ def start_up(
 
 
 def is_primary() -> bool:
-    """Whether this is the process that writes files and talks to people."""
+    """True in process 0, which alone writes shared files and reports progress."""
     return jax.process_index() == 0
 
 
@@ -98,11 +98,11 @@ def all_gather(array: np.ndarray) -> np.ndarray:
 
 
 def check_shared(folder: Path) -> None:
-    """Makes sure that all processes see the same `folder`, which is made; all must call this together.
+    """Checks that all processes see the same `folder`, creating it if needed; all must call this together.
 
     Raises:
-      ValueError: some process does not see what process 0 writes there; raised in all of them.
-      OSError: process 0 cannot write there.
+        ValueError: Some process does not see what process 0 writes there; raised in all of them.
+        OSError: Process 0 cannot write there.
     """
     if jax.process_count() == 1:
         return
@@ -111,7 +111,7 @@ def check_shared(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         _mark(folder, own).touch()
     try:
-        token = int(multihost_utils.broadcast_one_to_all(np.uint32(own)))  # arrives when the mark is there
+        token = int(multihost_utils.broadcast_one_to_all(np.uint32(own)))  # received only after the mark was written
         seen = all_gather(np.array([_appears(_mark(folder, token))]))
     finally:
         if is_primary():
@@ -124,16 +124,16 @@ def check_shared(folder: Path) -> None:
 
 
 def lost_another(error: Exception) -> bool:
-    """Whether `error` is how an operation of all processes fails when one of them has died.
+    """True if `error` is a collective operation that failed because another process has died.
 
-    It begins with the status of the operation. On CPU it is a `ValueError`, elsewhere JAX's own error.
+    Its message begins with a status code. On CPU it is a `ValueError`, elsewhere a `JaxRuntimeError`.
     """
     kinds = (jax.errors.JaxRuntimeError, ValueError)
     return jax.distributed.is_initialized() and isinstance(error, kinds) and bool(_STATUS.match(str(error)))
 
 
 def leave(code: int) -> None:
-    """Ends this process. With others running it ends at once, so that they are told instead of waiting for it."""
+    """Exits with `code`; immediately if other processes are running, so that they notice instead of waiting."""
     sys.stdout.flush()
     sys.stderr.flush()
     if jax.distributed.is_initialized():

@@ -1,4 +1,4 @@
-"""One progress bar for all stages: done / total, rate, time left."""
+"""Progress bar used by all stages: done / total, rate, time left."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -17,12 +17,12 @@ from rich.progress import (
 )
 from rich.text import Text
 
-# Progress and remarks go to stderr, so that what a command prints on stdout can be piped.
-# A file or a pipe has no width; 80 columns would cut the bar's text.
+# Progress and messages go to stderr, so that a command's stdout can be piped.
+# A file or pipe has no width; the default of 80 columns would truncate the bar's text.
 console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
 
 
-# What `progress` and `silent` are: `(title, total, unit)` -> a context with `advance(count, note)`.
+# Type of `progress` and `silent`: `(title, total, unit)` -> a context manager that yields `advance(count, note)`.
 Progress = Callable[[str, int, str], AbstractContextManager[Callable[..., None]]]
 
 
@@ -40,7 +40,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress(title: str, total: int, unit: str = "images") -> Iterator[Callable[..., None]]:
-    """Shows a bar and yields `advance(count, note="")`. Off a terminal, only the closing line is printed."""
+    """Shows a bar and yields `advance(count, note=None)`. Without a terminal, only the final line is printed."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -64,6 +64,6 @@ def progress(title: str, total: int, unit: str = "images") -> Iterator[Callable[
 
 @contextmanager
 def silent(title: str, total: int, unit: str = "images") -> Iterator[Callable[..., None]]:
-    """Stands in for `progress` and shows nothing."""
+    """Drop-in replacement for `progress` that shows nothing."""
     del title, total, unit
     yield lambda count, note=None: None

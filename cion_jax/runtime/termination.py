@@ -1,4 +1,4 @@
-"""SIGTERM, which schedulers send before they take a machine away: the run saves where it is and says so."""
+"""SIGTERM handling: schedulers send it before they reclaim a machine, and the run then saves and stops."""
 
 import signal
 from types import FrameType
@@ -7,17 +7,17 @@ from typing import Self
 import jax
 from jax.experimental import multihost_utils
 
-EXIT_CODE = 143  # 128 + SIGTERM: what a shell reports of a program that SIGTERM ended
+EXIT_CODE = 143  # 128 + SIGTERM, the exit code that a shell reports for a program ended by SIGTERM
 
 
 class Terminated(Exception):
-    """The run was asked to stop, and everything is saved. The message says up to where."""
+    """Raised when the run was asked to stop and has saved its state. The message says up to which step."""
 
 
 class Termination:
-    """Whether SIGTERM came. Use it in a `with` statement.
+    """Records whether SIGTERM was received; a context manager.
 
-    With several processes, JAX listens to the signal in each of them, and tells all to stop after the same step.
+    With several processes, JAX handles the signal in each of them and makes all stop after the same step.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Termination:
             signal.signal(signal.SIGTERM, self._before)
 
     def asked(self, step: int) -> bool:
-        """Whether to save and stop after `step`; to be called after every step, by all processes."""
+        """True if the run should save and stop after `step`; all processes must call this after every step."""
         return self._asked or multihost_utils.reached_preemption_sync_point(step)
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Stand-ins for NumPy's scalars in untrusted pickles, which are read through a list of allowed names."""
+"""Safe substitutes for NumPy scalars in untrusted pickles, which are read with an allow-list of names."""
 
 import pickle
 from typing import Any
@@ -9,7 +9,7 @@ _NUMBERS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f
 
 
 class NumpyType:
-    """Stands for `numpy.dtype`; plain numbers only."""
+    """Substitute for `numpy.dtype` that accepts numeric types only."""
 
     def __init__(self, code: str, *_):
         if code not in _NUMBERS:
@@ -31,7 +31,7 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-# Names that a pickle of NumPy scalars may hold, and what stands for each; NumPy 2 renamed the module.
+# Allowed names in a pickle of NumPy scalars, with their substitutes; NumPy 2 renamed the module.
 NUMPY_SCALARS: dict[tuple[str, str], Any] = {
     ("_codecs", "encode"): _encode,
     ("numpy", "dtype"): NumpyType,

@@ -1,4 +1,4 @@
-"""Processes on this machine that work for this one."""
+"""Worker processes on this machine."""
 
 import multiprocessing
 import os
@@ -16,16 +16,16 @@ Result = TypeVar("Result")
 
 
 def spawned_pool(workers: int) -> ProcessPoolExecutor:
-    """Processes that end with this one, however it ends; call it under `if __name__ == "__main__":`.
+    """A process pool that ends with this process, however it ends; call it under `if __name__ == "__main__":`.
 
-    They are spawned, not forked: a forked process would inherit the threads' locks of an initialised JAX.
+    Workers are spawned, not forked: a forked process would inherit the locks held by threads of an initialised JAX.
     """
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent)
 
 
 class Died(NamedTuple):
-    """A process that ended in the middle of its work: a crash in compiled code, or killed for memory."""
+    """Result of an item whose process ended abnormally: a crash in compiled code, or killed for lack of memory."""
 
     exit_code: int | None
 
@@ -35,23 +35,24 @@ class Died(NamedTuple):
         return f"its process ended with code {self.exit_code}"
 
 
-class _News(NamedTuple):
-    """A message that a worker sends before its result."""
+class _Message(NamedTuple):
+    """An intermediate message from a worker, sent before its result."""
 
     value: Any
 
 
-def apart(
+def run_in_workers(
     function: Callable[[Item, Callable[[Any], None]], Result],
     items: Sequence[Item],
     workers: int,
-    hear: Callable[[Any], None] = lambda news: None,
+    on_message: Callable[[Any], None] = lambda message: None,
 ) -> Iterator[tuple[Item, Result | Died]]:
-    """Calls `function(item, tell)` for every item in `workers` other processes; gives each item with its result.
+    """Calls `function(item, send)` for every item in `workers` processes; yields each item with its result.
 
-    What is done first comes first. `hear` is called here with what `function` tells there. An item whose process dies
-    is answered by `Died`, and a new process goes on with the others. What `function` raises is raised here and ends
-    all. Call it under `if __name__ == "__main__":`, with what can be pickled.
+    Results come in order of completion. `on_message` is called in this process with every value that `function`
+    passes to `send`. If a process dies, its item gets `Died` as its result, and a new process takes over the
+    remaining items. An exception in `function` is re-raised here and stops all workers. Call it under
+    `if __name__ == "__main__":`; function, items and results must be picklable.
     """
     waiting = deque(items)
     busy: dict[Connection, tuple[_Worker[Item, Result], Item]] = {}
@@ -62,8 +63,8 @@ def apart(
             for pipe in wait(list(busy)):
                 worker, item = busy[pipe]  # type: ignore[index]
                 answer = worker.answer()
-                if isinstance(answer, _News):
-                    hear(answer.value)
+                if isinstance(answer, _Message):
+                    on_message(answer.value)
                     continue
                 del busy[worker.pipe]
                 yield item, answer
@@ -74,16 +75,16 @@ def apart(
 
 
 class _Worker(Generic[Item, Result]):
-    """A process that takes one item after the other, until its pipe is closed."""
+    """A process that handles one item after another until its pipe is closed."""
 
     def __init__(self, function: Callable[[Item, Callable[[Any], None]], Result]):
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, function), daemon=True)
         self.process.start()
-        theirs.close()  # or nobody would notice that the process has died
+        theirs.close()  # otherwise the death of the process would go unnoticed
 
-    def answer(self) -> Result | Died | _News:
+    def answer(self) -> Result | Died | _Message:
         try:
             result, error = self.pipe.recv()
         except (EOFError, ConnectionResetError):
@@ -106,8 +107,8 @@ def _start(worker: _Worker, waiting: deque, busy: dict) -> None:
 def _serve(pipe: Connection, function: Callable) -> None:
     _follow_parent()
 
-    def tell(news: Any) -> None:
-        pipe.send((_News(news), None))
+    def send(value: Any) -> None:
+        pipe.send((_Message(value), None))
 
     while True:
         try:
@@ -115,17 +116,16 @@ def _serve(pipe: Connection, function: Callable) -> None:
         except EOFError:
             return
         try:
-            pipe.send((function(item, tell), None))
+            pipe.send((function(item, send), None))
         except Exception as error:
             error.add_note(f"in a worker process:\n{traceback.format_exc()}")
             pipe.send((None, error))
 
 
 def _follow_parent() -> None:
-    """Ties a worker's life to its parent's.
+    """Ends this worker when its parent ends, and leaves Ctrl-C to the parent.
 
-    Ctrl-C is the parent's to handle; and when that is killed, nobody may go on writing into a folder that its next
-    run removes.
+    If the parent is killed, no worker may keep writing into a folder that the next run removes.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from cion_jax.runtime.files import atomic_path, read_json, write_json
 from cion_jax.runtime.progress import Progress, silent
-from cion_jax.runtime.workers import apart
+from cion_jax.runtime.workers import run_in_workers
 from cion_jax.samples.formats import write_samples
 from cion_jax.samples.ingest.settings import IngestSettings
 from cion_jax.samples.ingest.video import about_part, crops_of, ingest_video, tracks_of
@@ -66,20 +66,20 @@ def ingest_videos(
     broken: dict[str, str] = {}
     frames = crops = 0
 
-    def hear(more: int) -> None:
+    def on_message(new_frames: int) -> None:
         nonlocal frames
-        frames += more
+        frames += new_frames
         advance(0, f"{frames:,} frames, {crops:,} crops" + (f", {len(broken)} broken" if broken else ""))
 
     with progress("Ingesting", len(tasks), "videos") as advance:
         advance(len(tasks) - len(pending))
-        for task, made in apart(_ingest, pending, workers, hear):
+        for task, made in run_in_workers(_ingest, pending, workers, on_message):
             if isinstance(made, int):
                 crops += made
             else:
                 broken[task.name] = str(made)
             advance(1)
-            hear(0)
+            on_message(0)
     return dict(sorted(broken.items()))
 
 
@@ -124,14 +124,14 @@ def gather(
     return report
 
 
-def _ingest(task: _Task, tell: Callable[[int], None]) -> int | str:
+def _ingest(task: _Task, send: Callable[[int], None]) -> int | str:
     """Runs in a worker: the number of crops, or what is wrong with the video."""
     about = {"settings": task.settings.described(), "sources": task.sources}
     try:
         tracks = task.settings.open_tracks(task.name, task.path)
         change = task.settings.change()
         made = ingest_video(
-            task.path, task.name, tracks, task.settings.crops, task.part, about=about, change=change, tell=tell
+            task.path, task.name, tracks, task.settings.crops, task.part, about=about, change=change, on_progress=send
         )
     except ValueError as error:  # the video or its tracks; what concerns all videos is checked before
         return str(error)

@@ -16,7 +16,7 @@ from cion_jax.samples.ingest.tracks import NOBODY, Tracked, Tracks
 from cion_jax.samples.stores.packed import write_shard
 
 _CROPS, _TRACKS, _ABOUT = "crops.parquet", "tracks.txt", "about.json"
-_NEWS = 100  # frames from one word about progress to the next
+_PROGRESS_FRAMES = 100  # frames from one word about progress to the next
 Change = Callable[[np.ndarray], np.ndarray]  # what is done to a crop before it is written
 
 
@@ -49,11 +49,11 @@ def ingest_video(
     *,
     about: dict,
     change: Change | None,
-    tell: Callable[[int], None],
+    on_progress: Callable[[int], None],
 ) -> dict:
     """Writes the folder `part`, whole or not at all, and returns what its about.json says: `about` and counts.
 
-    `tell` is called now and then with the number of frames since it was called before.
+    `on_progress` is called now and then with the number of frames since it was called before.
 
     shard-00000.*    the crops' JPEGs in the order of frames, as in a packed store
     crops.parquet    file_path, video, tracklet, frame and box of every crop that counts, and its record
@@ -68,7 +68,7 @@ def ingest_video(
     started = time.perf_counter()
     with atomic_path(part) as folder:
         folder.mkdir()
-        write_shard(folder, 0, collector.jpegs(_told(read_frames(path), tell)))
+        write_shard(folder, 0, collector.jpegs(_reported(read_frames(path), on_progress)))
         table = collector.table()
         with atomic_path(folder / _CROPS) as temporary:  # on disk before the part is
             pyarrow.parquet.write_table(table, temporary, compression="zstd")
@@ -162,13 +162,13 @@ def tracks_of(part: Path) -> Path:
     return part / _TRACKS
 
 
-def _told(frames: Iterator[Frame], tell: Callable[[int], None]) -> Iterator[Frame]:
+def _reported(frames: Iterator[Frame], on_progress: Callable[[int], None]) -> Iterator[Frame]:
     number = 0
     for number, image in frames:
-        if number % _NEWS == 0:
-            tell(_NEWS)
+        if number % _PROGRESS_FRAMES == 0:
+            on_progress(_PROGRESS_FRAMES)
         yield Frame(number, image)
-    tell(number % _NEWS)
+    on_progress(number % _PROGRESS_FRAMES)
 
 
 def _once(image: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
