@@ -1,1 +1,1 @@
-"""The report of a run as one HTML file: sections of text, tables and pictures, each from files that stages wrote."""
+"""HTML report of a run as a single file: sections of text, tables and figures, each made from the stages' outputs."""

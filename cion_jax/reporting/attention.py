@@ -1,4 +1,4 @@
-"""The section on where a vision transformer looks: attention of the last block's class token over patches."""
+"""Report section "Attention": attention of a vision transformer's class token over patches in the last block."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -19,12 +19,12 @@ from cion_jax.samples import IMAGENET_MEAN, IMAGENET_STD, UndecodableImage, resi
 from cion_jax.samples.stores.sources import Images
 
 IMAGES = 6
-_HEIGHT = 128  # pixels that maps are drawn with
-_VEIL = 0.55  # opacity of the map over the image
+_HEIGHT = 128  # of drawn maps, in pixels
+_OPACITY = 0.55  # opacity of the attention map over the image
 
 
 def attention_section(network: str, model: ViT, images: Images, paths: Sequence[str], size: Sequence[int]) -> Section:
-    """Maps of a few images, resized to `size` (height, width) as in training."""
+    """Shows attention maps of a few images, resized to `size` (height, width) as in training."""
     shown = [image for path in paths if (image := _loaded(images, path, size)) is not None]
     if not shown:
         raise ValueError(f"none of {len(paths)} images can be read")
@@ -34,27 +34,27 @@ def attention_section(network: str, model: ViT, images: Images, paths: Sequence[
     for number, (image, weights) in enumerate(zip(shown, maps), 1):
         peak = f"{weights.max() / weights.mean():.1f}"
         crops.append(Crop(jpeg(image), f"Image {number}", f"image {number}"))
-        seen = f"Attention over image {number}, at most {peak} times the mean"
-        crops.append(Crop(jpeg(_overlaid(image, weights)), seen, f"{peak} ×"))
+        alt = f"Attention over image {number}, at most {peak} times the mean"
+        crops.append(Crop(jpeg(_overlaid(image, weights)), alt, f"{peak} ×"))
     text = (
-        f"What the class token of the last block attends to, mean over heads; bright is much. Network: {network}. One "
-        f"that knows people looks at body, clothes and bags and not at the background. Under a map is how many times "
-        f"the mean its brightest patch has: at 1 it looks everywhere alike."
+        f"Attention of the last block's class token over patches, averaged over heads; brighter is more. Network: "
+        f"{network}. A good network attends to the body, clothes and bags, not to the background. The number below a "
+        f"map is the ratio of the largest to the mean attention: 1 means uniform attention."
     )
-    return Section("Attention", [Text(text), Strips("", [Strip("Images, each with its map", crops)])])
+    return Section("Attention", [Text(text), Strips("", [Strip("Images and their attention maps", crops)])])
 
 
 def class_attention(model: ViT, images: jax.Array) -> jax.Array:
-    """Attention of the last block's class token, mean over heads: `[b, h, w, 3] -> [b, h / 16, w / 16]`.
+    """Attention of the last block's class token, averaged over heads: `[b, h, w, 3] -> [b, h / 16, w / 16]`.
 
-    a_hp = softmax_p(q_h,class . k_hp / sqrt(d))   over all tokens p; that of the class token itself is left out
+    a_hp = softmax_p(q_h,class . k_hp / sqrt(d))   over all tokens p; the class token's own is dropped
     """
-    before = cast(ViT, nnx.merge(*nnx.split(model)))
-    before.eval()
-    *others, last = cast(list[Block], list(before.blocks))
+    truncated = cast(ViT, nnx.merge(*nnx.split(model)))
+    truncated.eval()
+    *others, last = cast(list[Block], list(truncated.blocks))
     attention = cast(Attention, last.attn)
-    before.blocks, before.norm = nnx.List(others), last.norm1  # its features are now what the last attention is given
-    inputs = before.features(images)
+    truncated.blocks, truncated.norm = nnx.List(others), last.norm1  # now its features are the last attention's input
+    inputs = truncated.features(images)
     b, n, c = inputs.shape
     q, k, _ = jnp.unstack(attention.qkv(inputs).reshape(b, n, 3, attention.heads, c // attention.heads), axis=2)
     scores = jnp.einsum("bhd,bnhd->bhn", q[:, 0], k) / np.sqrt(c // attention.heads)
@@ -65,15 +65,15 @@ def class_attention(model: ViT, images: jax.Array) -> jax.Array:
 def _loaded(images: Images, path: str, size: Sequence[int]) -> np.ndarray | None:
     try:
         return resize(images.load(path), size)
-    except UndecodableImage:  # the section on what went in counts and names these
+    except UndecodableImage:  # counted and named in the section on input data
         return None
 
 
 def _overlaid(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The image under its map, from the least weight (dark) to the largest (bright)."""
+    """Overlays the map on the image, from the smallest weight (dark) to the largest (bright)."""
     height, width = _HEIGHT, round(_HEIGHT * image.shape[1] / image.shape[0])
-    spread = (weights - weights.min()) / max(np.ptp(weights), 1e-12)
-    smooth = Image.fromarray(spread.astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC)
+    scaled = (weights - weights.min()) / max(np.ptp(weights), 1e-12)
+    smooth = Image.fromarray(scaled.astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC)
     colours = matplotlib.colormaps["inferno"](np.clip(np.asarray(smooth), 0, 1))[..., :3] * 255
-    blended = _VEIL * colours + (1 - _VEIL) * resize(image, (height, width))
+    blended = _OPACITY * colours + (1 - _OPACITY) * resize(image, (height, width))
     return blended.astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Reports of correlation and calibration: tables for the terminal, and figures."""
+"""Reports of correlation and calibration: terminal tables, histograms and a contact sheet."""
 
 import os
 import sys
@@ -23,10 +23,10 @@ _SCORES = {"precision": "P", "recall": "R", "f1": "F1", "purity": "purity"}
 
 
 def print_summary(report: dict) -> None:
-    """Prints a report of `correlate_to`: what each level left, and where frames or persons are known, how right it is.
+    """Prints a report of `correlate_to`: counts and noise per level, and accuracy where frames or persons are known.
 
-    False links join tracklets that one frame shows both of, and so do identities in conflict. P, R and F1 are
-    precision, recall and F1 over pairs of images, and purity is the share of images that show the most frequent
+    False links join tracklets that appear in the same frame; identities in conflict contain such tracklets. P, R and
+    F1 are precision, recall and F1 over pairs of images; purity is the share of images that show the most frequent
     person of their identity.
     """
     console = _console()
@@ -44,7 +44,7 @@ def print_summary(report: dict) -> None:
 
 
 def _quality(levels: list[dict], framed: bool, scored: bool) -> Table:
-    """Quality of the levels, by co-visibility and by true persons."""
+    """Accuracy of each level, by tracklets that share a frame and by true persons."""
     frames, scores = _FRAMES if framed else {}, _SCORES if scored else {}
     table = _table("How right it is", "level", *frames.values(), *scores.values())
     for entry in levels:
@@ -54,7 +54,7 @@ def _quality(levels: list[dict], framed: bool, scored: bool) -> Table:
 
 
 def print_calibration(report: dict) -> None:
-    """Prints a report of `calibrate_to`: a table for each threshold, the proposal marked."""
+    """Prints a report of `calibrate_to`: a table per threshold, with the proposed value marked."""
     console = _console()
     for name in ("sigma_cst", "sigma_drm"):
         title = f"{name}: {report[name]['proposed']} at a false-link rate of {report['false_link_rate']:g}"
@@ -72,25 +72,32 @@ def print_calibration(report: dict) -> None:
     console.print(f"From {sample}. A group that is compared with N others meets N times the rate.", highlight=False)
 
 
-def calibration_figure(found: Calibration, report: dict, out: str | os.PathLike) -> None:
-    """Writes a PNG of the distances on both sides of each threshold."""
+def calibration_figure(calibration: Calibration, report: dict, out: str | os.PathLike) -> None:
+    """Writes a PNG with histograms of same-person and different-person distances for each threshold."""
     panels, marks = {}, {}
     for name, same, different in (
         ("sigma_cst", "image to its own tracklet", "image to another in its frame"),
         ("sigma_drm", "halves of a tracklet", "tracklets that share a frame"),
     ):
-        evidence, sigma = getattr(found, name), report[name]["proposed"]
+        evidence, sigma = getattr(calibration, name), report[name]["proposed"]
         label = f"distance, and {name} = {sigma}"
         panels[label], marks[label] = {same: evidence.same, different: evidence.different}, sigma
     histograms(panels, out, marks=marks, bins=_BINS)
 
 
 def identities_sheet(table: SampleTable, images: str | os.PathLike, out: str | os.PathLike) -> int | None:
-    """Writes a PNG of identities found in several videos: the largest, where false links show, and some others.
+    """Writes a contact sheet of identities in several videos: the largest, where false links show, and some others.
 
-    `images` is a folder of files or a store, as `open_images` takes it. A row each, with crops from as many of its
-    videos as there is room for. Files that cannot be decoded are left out and counted: returns how many. None, and no
-    file, where no identity is in several videos.
+    Each row shows crops of one identity, from as many of its videos as fit.
+
+    Args:
+        table: samples with identities.
+        images: folder of files or store, as for `open_images`.
+        out: PNG file.
+
+    Returns:
+        The number of images skipped because they cannot be decoded, or None (and no file is written) if no identity is
+        in several videos.
     """
     rows, captions, unreadable = [], [], 0
     videos, source = table.videos, open_images(images)
@@ -108,14 +115,14 @@ def identities_sheet(table: SampleTable, images: str | os.PathLike, out: str | o
 
 
 def sheet_rows(identities: np.ndarray, videos: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Identities in several videos that a sheet has room for: (identity, its rows of the table, those to show)."""
+    """Yields (identity, its table rows, rows to show) for the identities in several videos that fit on a sheet."""
     for identity in _across_videos(identities, videos).tolist():
         members = np.flatnonzero(identities == identity)
         yield identity, members, _from_all_videos(members, videos[members])
 
 
 def _across_videos(identities: np.ndarray, videos: np.ndarray) -> np.ndarray:
-    """Identities in several videos that a sheet has room for: the largest, then others from first to last."""
+    """Identities in several videos that fit on a sheet: the largest, then others spread evenly."""
     kept = identities >= 0
     sizes = np.bincount(identities[kept])
     pairs = np.unique(identities[kept] * (np.int64(videos.max()) + 1) + videos[kept]) // (videos.max() + 1)
@@ -126,17 +133,17 @@ def _across_videos(identities: np.ndarray, videos: np.ndarray) -> np.ndarray:
 
 
 def _from_all_videos(members: np.ndarray, videos: np.ndarray) -> np.ndarray:
-    """Rows of an identity that a sheet has room for, by video: one from each before a second from any."""
+    """Rows of an identity that fit on a sheet, ordered by video: one from each video before a second from any."""
     order = np.argsort(videos, kind="stable")
     members, videos = members[order], videos[order]
-    turn = np.arange(len(videos)) - np.searchsorted(videos, videos)  # how many of the same video come before
+    turn = np.arange(len(videos)) - np.searchsorted(videos, videos)  # index within the video
     if np.count_nonzero(turn == 0) > _SHEET_COLUMNS:  # more videos than columns
         return _spread(members[turn == 0], _SHEET_COLUMNS)
     return members[np.sort(np.lexsort((videos, turn))[:_SHEET_COLUMNS])]
 
 
 def _spread(values: np.ndarray, count: int) -> np.ndarray:
-    """Up to `count` of the values, evenly from first to last."""
+    """Returns up to `count` evenly spaced values."""
     return values[np.linspace(0, len(values) - 1, min(count, len(values))).astype(int)]
 
 
@@ -156,4 +163,4 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 120)  # a file or pipe has no width
+    return Console(width=None if sys.stdout.isatty() else 120)  # files and pipes have no width

@@ -1,4 +1,4 @@
-"""The section on what went in: counts, and what the doctor found."""
+"""Report section on the input data: counts, and problems that `cion_jax.samples.doctor` found."""
 
 from typing import Any
 
@@ -6,44 +6,46 @@ from cion_jax.reporting.page import Block, Column, Section, Table, Text, Warning
 from cion_jax.samples.table import EXAMPLES
 
 _COUNTS = {
-    "images": "person crops (the more, the better)",
-    "videos": "videos, or camera recordings, that crops were cut out of (good: many)",
+    "images": "person crops (more is better)",
+    "videos": "videos or camera recordings that the crops come from (good: many)",
     "cameras": "cameras",
-    "tracklets": "tracklets: runs of crops that the tracker took for one person (good: long and few)",
-    "identities": "identities that training groups by",
-    "persons": "true persons, where these are known; only ever used to score",
-    "discarded": "crops without identity (-1), not trained on (good: few)",
+    "tracklets": "tracklets: sequences of crops that the tracker assigned to one person (good: few and long)",
+    "identities": "identities used for training",
+    "persons": "true persons, if known; used for scoring only",
+    "discarded": "crops without identity (-1), not used for training (good: few)",
 }
 _SPREADS = {"images_per_tracklet": "crops per tracklet", "images_per_identity": "crops per identity"}
 _PIXELS = {
-    "height": "height of crops in pixels (good: 128 and more; under 32, hardly anybody is recognised)",
-    "width": "width of crops in pixels (good: 64 and more)",
+    "height": "height of crops in pixels (good: 128 or more; below 32, people are hardly recognisable)",
+    "width": "width of crops in pixels (good: 64 or more)",
 }
 _TOO_MANY = (
-    "The images were not looked at one by one: there are too many to do so unasked. "
-    "`python -m cion_jax.samples.doctor` does it, and with --out=doctor.json in this run's folder it "
-    "is told here what was found."
+    "The images were not checked one by one: there are too many to do so by default. "
+    "`python -m cion_jax.samples.doctor` checks them; with --out=doctor.json in this run's folder, "
+    "its findings are shown here."
 )
 
 
-def data_section(found: dict[str, Any], ingested: dict[str, Any] | None) -> Section:
-    """The findings of `samples.examination.examine`; without image statistics if there were too many to decode.
+def data_section(examined: dict[str, Any], ingested: dict[str, Any] | None) -> Section:
+    """Summarises the input data.
 
-    `ingested` is the report of `cion_jax.samples.ingest`, where crops were cut out of videos in this run.
+    Args:
+        examined: report of `cion_jax.samples.doctor.examine`, without "images" if there were too many to check.
+        ingested: report of `cion_jax.samples.ingest`, if this run cut the crops out of videos.
     """
-    counts = found["contents"]
+    counts = examined["contents"]
     blocks = [] if ingested is None else _videos(ingested)
-    rows = [[what, f"{counts[name]:,}"] for name, what in _COUNTS.items() if name in counts]
-    columns = Column("What"), Column("How many")
-    blocks.append(Table("What the sample table holds.", columns, rows))
-    if sizes := _sizes(found):
+    rows = [[label, f"{counts[name]:,}"] for name, label in _COUNTS.items() if name in counts]
+    columns = Column("Item"), Column("Count")
+    blocks.append(Table("Contents of the sample table", columns, rows))
+    if sizes := _sizes(examined):
         blocks.append(sizes)
-    if "images" not in found:
+    if "images" not in examined:
         blocks.append(Text(_TOO_MANY))
-    problems, remarks = found.get("problems", []), found.get("remarks", [])
+    problems, remarks = examined.get("problems", []), examined.get("remarks", [])
     if problems:
         blocks.append(Warnings([f"Wrong: {_finding(problem)}" for problem in problems]))
-    elif "images" in found:
+    elif "images" in examined:
         blocks.append(Text("Every image was decoded, and nothing is wrong with the data."))
     blocks += [Text(f"Note: {_finding(remark)}") for remark in remarks]
     return Section("What went in", blocks)
@@ -64,12 +66,16 @@ def _videos(ingested: dict[str, Any]) -> list[Block]:
     return blocks
 
 
-def _sizes(found: dict[str, Any]) -> Table | None:
-    counts, images = found["contents"], found.get("images", {})
-    rows = [[what, *(f"{value:,.0f}" for value in counts[name])] for name, what in _SPREADS.items() if counts.get(name)]
-    rows += [[what, *(f"{value:,.0f}" for value in images[name])] for name, what in _PIXELS.items() if images.get(name)]
-    columns = [Column("What"), Column("smallest"), Column("median", good="the usual one"), Column("largest")]
-    return Table("Sizes, from the smallest to the largest.", columns, rows) if rows else None
+def _sizes(examined: dict[str, Any]) -> Table | None:
+    counts, images = examined["contents"], examined.get("images", {})
+    rows = [
+        [label, *(f"{value:,.0f}" for value in counts[name])] for name, label in _SPREADS.items() if counts.get(name)
+    ]
+    rows += [
+        [label, *(f"{value:,.0f}" for value in images[name])] for name, label in _PIXELS.items() if images.get(name)
+    ]
+    columns = [Column("Item"), Column("smallest"), Column("median"), Column("largest")]
+    return Table("Sizes: smallest, median and largest", columns, rows) if rows else None
 
 
 def _finding(finding: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Images inside the page: crops as JPEG, charts as SVG, both as data URIs."""
+"""Images embedded in the page as data URIs: crops as JPEG, charts as SVG."""
 
 import base64
 import io
@@ -16,15 +16,15 @@ from cion_jax.reporting.page import Crop
 from cion_jax.samples import UndecodableImage
 from cion_jax.samples.stores.sources import Images
 
-CROP_HEIGHT = 128  # pixels: what a page shows, with some to spare for dense screens
-# Okabe and Ito's colours, told apart with any colour vision; dashes tell lines apart in print.
+CROP_HEIGHT = 128  # pixels; larger than displayed, for high-resolution screens
+# Okabe and Ito's colour-blind-safe palette; dash patterns distinguish lines in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _DASHES = ("-", "--", "-.", ":", "-", "--", "-.")
-_SIZE = 4.3, 3.0  # inches: text of 9 pt stays legible on a phone
+_SIZE = 4.3, 3.0  # inches: 9 pt text stays legible on a phone
 
 
 def chart(x_label: str, y_label: str, title: str) -> tuple[Figure, Axes]:
-    """An empty chart of the size that pages show."""
+    """Returns an empty chart of the page's standard size."""
     figure = new_figure(*_SIZE)
     axes = figure.add_subplot()
     axes.set_prop_cycle(cycler(color=COLOURS) + cycler(linestyle=_DASHES))
@@ -45,7 +45,7 @@ def lines(
     title: str,
     marks: Mapping[str, float],
 ) -> str:
-    """A chart of named lines, each x and y `[points]`, and of `marks`, level lines with what they mean."""
+    """Draws named lines, each x and y `[points]`, and labelled horizontal reference lines `marks`, as SVG."""
     figure, axes = chart(x_label, y_label, title)
     for name, (x, y) in named.items():
         axes.plot(x, y, label=name, linewidth=1.5)
@@ -58,12 +58,12 @@ def lines(
 
 
 def legend_below(figure: Figure) -> None:
-    """Says under the chart, where nothing is drawn, which line is which."""
+    """Places the legend below the chart, where it covers no data."""
     figure.legend(loc="outside lower left", frameon=False, fontsize=8)
 
 
 def svg(figure: Figure) -> str:
-    """A figure as data URI, the same for the same figure."""
+    """Encodes a figure as an SVG data URI, deterministically."""
     written = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "cion_jax"}):
         figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
@@ -71,7 +71,7 @@ def svg(figure: Figure) -> str:
 
 
 def jpeg(image: np.ndarray) -> str:
-    """`[h, w, 3]` uint8 as data URI, no higher than a page shows it."""
+    """Encodes an image `[h, w, 3]` uint8 as a JPEG data URI, at most `CROP_HEIGHT` pixels high."""
     shown = Image.fromarray(image)
     if shown.height > CROP_HEIGHT:
         width = max(1, round(shown.width * CROP_HEIGHT / shown.height))
@@ -82,15 +82,15 @@ def jpeg(image: np.ndarray) -> str:
 
 
 def crops(images: Images, paths: Sequence[str], alt: str) -> list[Crop]:
-    """Crops of the images that can be decoded."""
-    found = []
+    """Loads crops, skipping images that cannot be decoded."""
+    loaded = []
     for number, path in enumerate(paths, 1):
         try:
             image = images.load(path)
-        except UndecodableImage:  # the section on what went in counts and names these
+        except UndecodableImage:  # counted and named in the section on input data
             continue
-        found.append(Crop(jpeg(image), f"{alt}, crop {number}"))
-    return found
+        loaded.append(Crop(jpeg(image), f"{alt}, crop {number}"))
+    return loaded
 
 
 def _uri(data: bytes, media: str) -> str:

@@ -48,10 +48,15 @@ def contact_sheet(
     borders: Sequence[Sequence[str | None]] | None = None,
     load: Callable[[Any], np.ndarray] = load_image,
 ) -> None:
-    """Writes a PNG with one row of images per entry of `rows` (the crops of one identity, a ranked list).
+    """Writes a PNG with one row of images per entry of `rows` (e.g. crops of one identity, or a ranked list).
 
-    `tile` is the height and width of an image; rows may differ in length. `captions` are lines of text, one
-    above each row; `borders` are colour names per image, None for no border. `load` decodes an image by its entry.
+    Args:
+        rows: images, as `load` takes them; rows may differ in length.
+        out: PNG file.
+        tile: height and width of an image, in pixels.
+        captions: a line of text above each row.
+        borders: colour name per image, or None for no border.
+        load: decodes an image.
     """
     if not any(len(row) for row in rows):
         raise ValueError("a contact sheet needs at least one image")
@@ -103,10 +108,15 @@ def histograms(
     marks: Mapping[str, float],
     bins: np.ndarray,
 ) -> None:
-    """Writes a PNG of panels side by side, each with the histograms of some named samples.
+    """Writes a PNG of panels side by side, each with overlaid histograms of named samples.
 
-    Bars are shares of their sample, on a logarithmic scale that shows rare values. `panels` are called by their x
-    label, and `marks` has for each where a line is drawn across.
+    Bars are fractions of their sample, on a logarithmic scale that shows rare values.
+
+    Args:
+        panels: samples by name, by the x label of their panel.
+        out: PNG file.
+        marks: x of the vertical line in each panel, by the same labels.
+        bins: edges of the bins.
     """
     figure = new_figure(5 * len(panels), 3.6)
     for axes, (label, samples) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
