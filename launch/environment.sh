@@ -1,6 +1,6 @@
-# Makes or reuses .venv in the repository's root with the requirements given, and activates it.
-# Source it: . launch/environment.sh requirements.txt [more requirement files]
-# What was installed is remembered by content, so that a second run installs nothing.
+# Creates or reuses .venv in the repository's root, installs the given requirement files and activates it.
+# Usage: . launch/environment.sh requirements.txt [more requirement files]
+# The hash of each installed file is recorded, so that a second run installs nothing.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-python3}

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Runs a command in N processes of this machine; one that fails ends all in a minute. On GPUs, process i takes GPU i.
+# Runs a command in N processes on this machine; if one fails, all end within a minute. Process i uses GPU i.
 #   bash launch/local.sh 8 python -m cion_jax.pretrain --config=configs/vit_b.py --workdir=runs/vit_b
-# Exits with the code of the first process that failed, or of one within 0.2 s of it. SIGTERM and Ctrl-C stop all of
-# them, of which a training run saves first; a second Ctrl-C ends them at once.
+# Exits with the code of the first process that failed, or of one that failed within 0.2 s of it. SIGTERM and Ctrl-C
+# stop all processes (training saves a checkpoint first); a second Ctrl-C kills them immediately.
 set -uo pipefail
 if [[ $# -lt 2 || ! $1 =~ ^[1-9][0-9]*$ ]]; then
   echo "usage: bash launch/local.sh NUMBER_OF_PROCESSES COMMAND..." >&2
@@ -17,7 +17,7 @@ export CION_NUM_PROCESSES=$count
 
 processes=()
 trap 'kill -TERM "${processes[@]}" 2>/dev/null' TERM
-# Processes in the background do not hear Ctrl-C. TERM lets training save; who presses again does not wait for that.
+# Background processes do not receive Ctrl-C. TERM lets training save first; a second Ctrl-C does not wait for that.
 stop=TERM
 trap 'kill -"$stop" "${processes[@]}" 2>/dev/null; stop=KILL' INT
 for ((index = 0; index < count; index++)); do
@@ -32,7 +32,7 @@ while [[ ${#processes[@]} -gt 0 ]]; do
     kill -KILL "${processes[@]}" 2> /dev/null # TERM would wait for a training step that never comes
   fi
   sleep 0.2 &> /dev/null &
-  wait $! # a signal is heard at once; `wait -n` forgets processes that end while one is passed on
+  wait $! # signals interrupt this at once; `wait -n` loses processes that end while a signal is forwarded
   for place in "${!processes[@]}"; do
     kill -0 "${processes[place]}" 2> /dev/null && continue
     wait "${processes[place]}"
@@ -40,7 +40,7 @@ while [[ ${#processes[@]} -gt 0 ]]; do
     unset "processes[place]"
     if [[ $code -ne 0 && $failed -eq 0 ]]; then
       failed=$code
-      end=$((SECONDS + 45)) # until then the others mostly notice by themselves, and say so
+      end=$((SECONDS + 45)) # by then the others have usually noticed and reported the failure themselves
     fi
   done
 done

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set-up, checks and the whole test suite. Arguments go to pytest: bash launch/test.sh -m 'not slow'
+# Runs set-up, checks and the whole test suite. Arguments are passed to pytest: bash launch/test.sh -m 'not slow'
 set -euo pipefail
 . "$(dirname "$0")/environment.sh" requirements.txt requirements-ingest.txt tests/requirements.txt
 ruff check .

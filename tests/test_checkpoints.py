@@ -1,4 +1,4 @@
-"""Checkpoints that stay, checkpoints that are damaged, disks that are full."""
+"""Checkpoints: retention, damaged checkpoints, full disks."""
 
 import contextlib
 import resource
@@ -44,7 +44,7 @@ def test_a_damaged_checkpoint_is_an_error_that_names_the_way_out(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         with pytest.raises(ValueError, match=r"/2 cannot be read .*remove that folder to continue from step 1"):
             checkpoints.restore(state(0))
-        assert checkpoints.latest_step == 2  # nothing was done about it
+        assert checkpoints.latest_step == 2  # the damaged checkpoint was not removed
 
 
 def test_settings_that_changed_the_state_are_named_as_a_reason(tmp_path):
@@ -55,7 +55,7 @@ def test_settings_that_changed_the_state_are_named_as_a_reason(tmp_path):
 
 @contextlib.contextmanager
 def no_file_larger_than(size):
-    """What a full disk does, to this process only."""
+    """Simulates a full disk for this process only, by limiting the file size."""
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -72,7 +72,7 @@ def test_reading_leaves_what_is_being_saved_alone(tmp_path):
     tree, meta = read_checkpoint(tmp_path)
     assert unfinished.exists() and int(tree["step"]) == 1 and meta == {"about": "step 1"}
     save(tmp_path, [3])
-    assert not unfinished.exists()  # of a run that was killed
+    assert not unfinished.exists()  # it is left over from a killed run
 
 
 def test_no_memory_is_not_taken_for_a_damaged_checkpoint(tmp_path, monkeypatch):

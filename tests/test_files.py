@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and errors that are told apart."""
+"""Atomic file writes, and the distinction between system errors and broken images."""
 
 import errno
 from pathlib import Path
@@ -10,7 +10,7 @@ from cion_jax.samples.formats import read_samples
 from cion_jax.samples.images import UndecodableImage, read_file
 
 
-def test_leftovers_are_those_of_the_same_name_whatever_is_in_it(tmp_path):
+def test_leftovers_are_matched_by_their_literal_name(tmp_path):
     mine, others = tmp_path / ".a[1].npy.0123abcd.tmp", tmp_path / ".a1.npy.0123abcd.tmp"
     longer = tmp_path / ".a[1].npy.more.0123abcd.tmp"
     for path in (mine, others, longer):
@@ -23,7 +23,7 @@ def test_leftovers_are_those_of_the_same_name_whatever_is_in_it(tmp_path):
 @pytest.mark.parametrize(
     ("code", "kind"), [(errno.ENOENT, UndecodableImage), (errno.EMFILE, OSError), (errno.ENOMEM, OSError)]
 )
-def test_trouble_of_the_system_is_no_broken_image(code, kind, monkeypatch):
+def test_system_errors_are_not_reported_as_broken_images(code, kind, monkeypatch):
     def read_bytes(path):
         raise OSError(code, "made up", str(path))
 
@@ -33,7 +33,7 @@ def test_trouble_of_the_system_is_no_broken_image(code, kind, monkeypatch):
     assert isinstance(caught.value, UndecodableImage) == (kind is UndecodableImage)
 
 
-def test_other_keys_of_annotations_cost_nothing_and_change_nothing(tmp_path):
+def test_other_keys_of_annotations_are_ignored(tmp_path):
     path = tmp_path / "annotations.json"
     first = '{"id": 3, "file_path": "a.jpg", "captions": [{"file_path": "x"}]}'
     path.write_text(f'[{first}, {{"file_path": "b.jpg", "id": 4}}]')

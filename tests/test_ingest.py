@@ -1,4 +1,4 @@
-"""From videos and tracks to a packed store and a sample table: what is cut out, resumed, shared, and left out."""
+"""Ingestion of videos and tracks into a packed store and a sample table: crops, resuming, shards, broken videos."""
 
 import errno
 import os
@@ -32,7 +32,7 @@ VIDEOS = ("alley", "market/north", "market/south")
 
 @pytest.fixture(scope="module")
 def footage(tmp_path_factory) -> Path:
-    """videos/ and tracks/ of three videos, of 18, 17 and 16 frames."""
+    """Folder with videos/ and tracks/ of three videos of 18, 17 and 16 frames."""
     root = tmp_path_factory.mktemp("footage")
     for shorter, name in enumerate(VIDEOS):
         write_video(root / "videos" / f"{name}.mkv", scene(FRAMES - shorter))
@@ -47,20 +47,20 @@ def settings(footage: Path, **crops: int) -> IngestSettings:
 
 
 def ingest(footage: Path, out: Path, **crops: int) -> dict:
-    """What the command does with all videos."""
+    """Ingests all videos as the command does."""
     videos, chosen = find_videos(footage / "videos"), settings(footage, **crops)
     broken = ingest_videos(videos, out, chosen, workers=2)
     return gather(list(videos), out, chosen, broken)
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    """What users read."""
+    """Returns the contents of the output files that users read."""
     files = [out / "samples.parquet", *sorted((out / "crops").iterdir())]
     return {file.name: file.read_bytes() for file in files}
 
 
 def ages(out):
-    """The parts of videos, and when they were made; folders that vanish meanwhile are none."""
+    """Returns the modification time of each video's part; tolerates folders that vanish during the walk."""
     parts = [Path(folder, name) for folder, names, _ in os.walk(out / "videos") for name in names]
     parts = [part for part in parts if part.suffix == ".part"]
     return {str(part.relative_to(out)): part.stat().st_mtime_ns for part in parts}
@@ -159,7 +159,7 @@ def test_tracks_that_are_written_make_the_same_crops(footage, ingested, tmp_path
     assert contents(tmp_path) == contents(ingested)
 
 
-# Continued, shared, changed
+# Resumed, sharded and changed inputs
 
 
 def test_what_is_done_is_kept_and_the_result_is_the_same(footage, ingested, tmp_path):
@@ -197,7 +197,7 @@ def test_a_changed_video_and_changed_tracks_are_ingested_again(footage, tmp_path
     changed = {name for name, age in ages(out).items() if age != before[name]}
     assert changed == {"videos/alley.part", "videos/market/north.part"}
     crop = open_images(out / "crops").load("alley/000001/0000001.jpg")
-    assert abs(int(crop[60, 2, 1]) - 90) <= 2  # there the reversed video shows the street
+    assert abs(int(crop[60, 2, 1]) - 90) <= 2  # the reversed video shows the street there
 
 
 def test_other_settings_are_refused(footage, ingested):
@@ -205,7 +205,7 @@ def test_other_settings_are_refused(footage, ingested):
         ingest(footage, ingested, every=4)
 
 
-# What is wrong with videos
+# Broken videos
 
 
 def test_broken_videos_are_named_counted_and_left_out(footage, ingested, tmp_path):
@@ -221,7 +221,7 @@ def test_broken_videos_are_named_counted_and_left_out(footage, ingested, tmp_pat
     for name in ("cut", "text", "short"):
         (copy / "tracks" / f"{name}.txt").write_text(tracks(20))
     write_video(copy / "videos" / "void.mkv", scene(3))
-    (copy / "tracks" / "void.txt").write_text("")  # nobody there: not a broken video
+    (copy / "tracks" / "void.txt").write_text("")  # a video without people is not broken
     ingest(copy, out)
     broken = read_json(out / "report.json")["broken"]
     assert list(broken) == ["cut", "short", "text", "untracked"] and "4 values in line 1" in broken["untracked"]
@@ -232,7 +232,7 @@ def test_broken_videos_are_named_counted_and_left_out(footage, ingested, tmp_pat
 
 
 class _Failing(IngestSettings):
-    """Raises what it is given for tracks."""
+    """Settings whose `tracks` is an exception to raise."""
 
     def open_tracks(self, name, path):
         raise self.tracks
@@ -251,7 +251,7 @@ def test_errors_of_libraries_are_named_with_their_kind():
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "no space"), MemoryError(), KeyboardInterrupt()])
-def test_what_would_befall_all_videos_ends_all(error):
+def test_errors_that_affect_all_videos_stop_ingestion(error):
     with pytest.raises(type(error)):
         ingest_failing(error)
 
@@ -293,17 +293,17 @@ def test_frames_smaller_than_a_window_do_not_end_the_process():
 
 
 def test_people_in_small_frames_are_found_where_they_are():
-    image = np.full((300, 300, 3), 200, np.uint8)  # a person, dark before a light wall
+    image = np.full((300, 300, 3), 200, np.uint8)  # a dark person in front of a light wall
     cv2.circle(image, (150, 96), 6, (30, 30, 30), -1)
     cv2.ellipse(image, (150, 126), (17, 26), 0, 0, 360, (30, 30, 30), -1)
     for side in (-1, 1):
         cv2.line(image, (150 + 4 * side, 142), (150 + 8 * side, 188), (30, 30, 30), 9)
     image = cv2.GaussianBlur(image, (0, 0), 1)
     for top, bottom, left, right in ((0, 300, 0, 300), (82, 196, 122, 178), (70, 200, 110, 300)):
-        found = PeopleDetector().detect(image[top:bottom, left:right])
-        assert len(found.boxes) == 1 and found.scores[0] > 0.9
+        detections = PeopleDetector().detect(image[top:bottom, left:right])
+        assert len(detections.boxes) == 1 and detections.scores[0] > 0.9
         person = np.array([[128 - left, 90 - top, 172 - left, 190 - top]])
-        assert overlap(person, found.boxes).item() > 0.6  # of whole frames, too: windows are wider than people
+        assert overlap(person, detections.boxes).item() > 0.6  # loose, because windows are wider than people
 
 
 # The command

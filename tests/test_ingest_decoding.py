@@ -1,4 +1,4 @@
-"""Videos as they come: found, decoded to their end as another decoder does, or named as broken."""
+"""Finding and decoding videos: agreement with another decoder, truncated files, linked folders."""
 
 import av
 import cv2
@@ -94,16 +94,16 @@ def test_linked_folders_are_followed_and_every_folder_has_one_name(tmp_path):
         (folder / ".b.mp4").touch()
     links = {
         root / "camera": disk / "north",
-        root / "again": root / "market",  # has a name of its own
-        root / "zoo": disk / "north",  # "camera" comes before
-        root / "market" / "up": root,  # a circle
-        disk / "north" / "deep" / "back": disk,  # another: it leads to all that "camera" leads to
+        root / "again": root / "market",  # also reachable without the link
+        root / "zoo": disk / "north",  # "camera" sorts first
+        root / "market" / "up": root,  # a cycle
+        disk / "north" / "deep" / "back": disk,  # another cycle: it leads to everything that "camera" leads to
         root / "gone": tmp_path / "nothing",
     }
     for link, target in links.items():
         link.symlink_to(target)
     (root / "linked.mp4").symlink_to(disk / "north" / "deep" / "a.mp4")
-    found = find_videos(root)
-    assert list(found) == ["camera/deep/a", "linked", "market/a"]
-    assert found["camera/deep/a"] == root / "camera" / "deep" / "a.mp4"
+    videos = find_videos(root)
+    assert list(videos) == ["camera/deep/a", "linked", "market/a"]
+    assert videos["camera/deep/a"] == root / "camera" / "deep" / "a.mp4"
     assert list(find_videos(root / "zoo")) == ["deep/a"]  # the folder itself may be a link

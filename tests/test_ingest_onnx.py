@@ -1,4 +1,4 @@
-"""Detectors that users bring: small ONNX models whose answers are known."""
+"""User-supplied ONNX detectors: small models with known outputs."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ ROWS, COLUMNS = 64, 96
 
 
 def save(path: Path, nodes: list, constants: dict[str, np.ndarray], shape: list[int], size=(ROWS, COLUMNS)) -> Path:
-    """A model from "image" to "found"."""
+    """Saves a model with input "image" and output "found"."""
     graph = helper.make_graph(
         nodes,
         "detector",
@@ -32,7 +32,7 @@ def save(path: Path, nodes: list, constants: dict[str, np.ndarray], shape: list[
 
 
 def selecting(path: Path) -> Path:
-    """`[1, 3, 6]`: a person with the brightness of the upper left pixel for a score, a car, an unsure person."""
+    """Output `[1, 3, 6]`: a person whose score is the upper left pixel's brightness, a car, a low-score person."""
     boxes = np.array([[[8, 16, 24, 48, 0, 0], [40, 16, 60, 48, 0.9, 2], [70, 0, 90, 60, 0.05, 0]]], np.float32)
     place = np.zeros((1, 3, 6), np.float32)
     place[0, 0, 4] = 1
@@ -47,8 +47,8 @@ def selecting(path: Path) -> Path:
 
 
 def yolo(path: Path) -> Path:
-    """`[1, 4 + 2, 8]`: two boxes of a person, another person, a car, nothing; middle, size, scores of two classes."""
-    found = np.array(
+    """Output `[1, 4 + 2, 8]` (centre, size, two class scores): a person with two boxes, another person, a car."""
+    candidates = np.array(
         [
             [20, 40, 16, 32, 0.7, 0.1],
             [21, 40, 16, 32, 0.8, 0.1],
@@ -63,7 +63,7 @@ def yolo(path: Path) -> Path:
         helper.make_node("Mul", ["mean", "nothing"], ["zero"]),
         helper.make_node("Add", ["zero", "boxes"], ["found"]),
     ]
-    return save(path, nodes, {"boxes": found.T[None].copy(), "nothing": np.float32(0)}, [1, 6, 8])
+    return save(path, nodes, {"boxes": candidates.T[None].copy(), "nothing": np.float32(0)}, [1, 6, 8])
 
 
 def answering(path: Path, shape: list[int], **more) -> Path:
@@ -74,14 +74,14 @@ def answering(path: Path, shape: list[int], **more) -> Path:
 def test_detections_are_scaled_back_to_the_frame(tmp_path):
     detector = OnnxDetector(selecting(tmp_path / "detector.onnx"))
     frame = np.full((2 * ROWS, 2 * COLUMNS, 3), (204, 0, 0), np.uint8)
-    found = detector.detect(frame)
-    np.testing.assert_allclose(found.boxes, [[16, 32, 48, 96]])
-    np.testing.assert_allclose(found.scores, [204 / 255], atol=1e-6)  # RGB, divided by 255
+    detections = detector.detect(frame)
+    np.testing.assert_allclose(detections.boxes, [[16, 32, 48, 96]])
+    np.testing.assert_allclose(detections.scores, [204 / 255], atol=1e-6)  # RGB, divided by 255
 
 
 def test_frames_of_other_proportions_are_padded(tmp_path):
     detector = OnnxDetector(selecting(tmp_path / "detector.onnx"))
-    frame = np.full((4 * ROWS, COLUMNS, 3), (102, 0, 0), np.uint8)  # high: scaled to a fourth, grey to the right
+    frame = np.full((4 * ROWS, COLUMNS, 3), (102, 0, 0), np.uint8)  # tall: scaled to 1/4, padded on the right
     pixels, scale = detector._fitted(frame)
     assert pixels.shape == (1, 3, ROWS, COLUMNS) and scale == 0.25
     np.testing.assert_allclose(pixels[0, 0, :, : COLUMNS // 4], 0.4, atol=1e-6)
@@ -91,9 +91,9 @@ def test_frames_of_other_proportions_are_padded(tmp_path):
 
 def test_raw_boxes_are_thinned_out_by_overlap(tmp_path):
     detector = OnnxDetector(yolo(tmp_path / "yolo.onnx"))
-    found = detector.detect(np.zeros((ROWS, COLUMNS, 3), np.uint8))
-    np.testing.assert_allclose(found.boxes, [[13, 24, 29, 56], [50, 5, 70, 55]])
-    np.testing.assert_allclose(found.scores, [0.8, 0.6])
+    detections = detector.detect(np.zeros((ROWS, COLUMNS, 3), np.uint8))
+    np.testing.assert_allclose(detections.boxes, [[13, 24, 29, 56], [50, 5, 70, 55]])
+    np.testing.assert_allclose(detections.scores, [0.8, 0.6])
     cars = OnnxDetector(yolo(tmp_path / "yolo.onnx"), person_class=1).detect(np.zeros((ROWS, COLUMNS, 3), np.uint8))
     np.testing.assert_allclose(cars.scores, [0.9, 0.2])
 
@@ -135,7 +135,7 @@ def test_what_is_no_such_detector_is_named(tmp_path):
 
 @pytest.mark.slow
 def test_a_video_at_which_onnxruntime_fails_is_named_and_the_others_are_done(tmp_path):
-    """The detector takes a row as far down as frames are bright: for white ones there is none."""
+    """The model gathers a row whose index is the frame's brightness, which is out of range for white frames."""
     nodes = [
         helper.make_node("ReduceMean", ["image"], ["mean"], keepdims=0),
         helper.make_node("Mul", ["mean", "ten"], ["bright"]),

@@ -1,4 +1,4 @@
-"""From the pixels of a filmed street to people and identities, against the truth: detectors, tracker, faces."""
+"""Detectors, tracker, identities and face blurring on rendered street videos, against ground truth."""
 
 import dataclasses
 from pathlib import Path
@@ -24,7 +24,7 @@ from cion_jax.street.film import film_street, render_video
 from cion_jax.street.passages import FilmConfig
 from cion_jax.street.truth import overlap, with_people
 
-# Six people, who all walk before both cameras.
+# Six people, all of whom walk past both cameras.
 CONFIG = street_config(crawl_people=6, crawl_videos=2, people_per_video=6, co_visible=1.5)
 FILM = FilmConfig(height=200, width=320, far=0.6, near=0.75, rate=8, seconds=24.0)
 
@@ -41,14 +41,14 @@ def test_from_pixels_to_identities(tmp_path):
 
 
 def check_tracks(truth: Path, tracks: Path) -> None:
-    """As `trackers` scores them, which agrees with TrackEval: boxes that overlap by half."""
+    """Scores tracks with `trackers`, which agrees with TrackEval: boxes match from an IoU of 0.5."""
     scores = evaluate_mot_sequence(truth, tracks, ["CLEAR", "Identity"])
     assert scores.CLEAR.CLR_Re > 0.7 and scores.CLEAR.CLR_Pr > 0.85
     assert scores.Identity.IDF1 > 0.6
 
 
 def check_identities(table: SampleTable, crops: Path) -> None:
-    """Colours of a few stripes are enough to tell six people apart; who is who comes from the truth."""
+    """Correlation improves on raw tracklets; colours of a few stripes are enough to distinguish six people."""
     images, persons = open_images(crops), table["person"]
     assert (persons >= 0).mean() > 0.7 and len(np.unique(persons[persons >= 0])) == 6
     stripes = np.stack([resize(images.load(path), (16, 8))[:, 2:6] for path in table["file_path"]]).astype(float)
@@ -61,7 +61,7 @@ def check_identities(table: SampleTable, crops: Path) -> None:
 
 @pytest.mark.slow
 def test_the_people_detector_finds_drawn_people():
-    """It was trained on photographs, and sees about half of the people that are drawn here."""
+    """The detector was trained on photographs and detects about half of the drawn people."""
     film, detector, hits, wanted = dataclasses.replace(FILM, rate=1), PeopleDetector(), 0, 0
     for video in (0, 1):
         for image, truth in render_video(CONFIG, film, video):
@@ -73,11 +73,11 @@ def test_the_people_detector_finds_drawn_people():
     assert wanted > 20 and hits > 0.4 * wanted, (hits, wanted)
 
 
-# Parts
+# Components
 
 
 def moving(frame: int) -> np.ndarray:
-    """A dark upright shape that walks over noise, and a car below it that is no person, from frame 0 on."""
+    """Renders noise, and from frame 0 on also a dark upright walking shape and a car below it."""
     image = np.random.default_rng(frame + 50).integers(100, 116, (200, 300, 3), np.uint8)
     if frame < 0:
         return image
@@ -89,15 +89,15 @@ def moving(frame: int) -> np.ndarray:
 def test_motion_finds_what_moves_and_is_upright():
     detector = MotionDetector()
     for frame in range(-40, 30):
-        found = detector.detect(moving(frame))
+        detections = detector.detect(moving(frame))
         if frame < 0:
-            assert not len(found.boxes)
+            assert not len(detections.boxes)
         else:
             expected = np.array([[10 + 5 * frame, 40, 40 + 5 * frame, 120]], float)
-            assert len(found.boxes) == 1 and overlap(found.boxes, expected)[0, 0] > 0.8
+            assert len(detections.boxes) == 1 and overlap(detections.boxes, expected)[0, 0] > 0.8
 
 
-def test_byte_track_keeps_a_number_through_a_gap_and_tells_two_apart():
+def test_byte_track_keeps_ids_through_a_gap_and_separates_two_people():
     tracker = ByteTrack(rate=10)
     numbers = []
     for frame in range(20):
@@ -112,7 +112,7 @@ def test_byte_track_keeps_a_number_through_a_gap_and_tells_two_apart():
     assert not len(tracker.update(Detections.of([], [])).tracklets)
 
 
-def test_people_are_looked_for_in_every_nth_frame():
+def test_detection_runs_on_every_nth_frame():
     class Everywhere:
         def __init__(self):
             self.seen = []
@@ -123,11 +123,11 @@ def test_people_are_looked_for_in_every_nth_frame():
 
     detector = Everywhere()
     tracks = DetectedTracks(detector, ByteTrack(rate=5), every=3)
-    found = [
+    counts = [
         len(tracks.at(number, lambda n=number: np.full((1, 1, 3), n, np.uint8)).tracklets) for number in range(1, 12)
     ]
     assert detector.seen == [1, 4, 7, 10]
-    assert found == [0, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0]  # the tracker is sure from the second time on
+    assert counts == [0, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0]  # the tracker confirms a track at its second detection
     with pytest.raises(ValueError, match="a crop every 5 frames, of people looked for every 3; expected a multiple"):
         IngestSettings(detect_every=3)
 

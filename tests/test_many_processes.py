@@ -1,4 +1,4 @@
-"""Training by two processes of four devices: one that dies ends the other, one of eight goes on where they were."""
+"""Training in two processes of four devices: one that dies ends the other, and one process of eight can resume."""
 
 import signal
 import time
@@ -12,7 +12,7 @@ from tests import processes, tiny
 
 pytestmark = pytest.mark.slow
 STEPS = 12
-# One stage, so that one program is compiled; restarts take it from the cache.
+# One stage, so that only one program is compiled; restarts load it from the cache.
 SETTINGS = {
     "epochs": 4,
     "curriculum__stage_epochs": "(0,)",
@@ -35,7 +35,7 @@ def command(folder, name, module=PATIENT):
 
 
 def result(folder, name):
-    """Losses by step, and the last checkpoint."""
+    """Returns the losses by step and the last checkpoint."""
     losses = [line["loss"] for line in read_metrics(folder / name / "identity/metrics.jsonl")]
     return np.asarray(losses), read_checkpoint(folder / name / "identity/checkpoints")[0]
 
@@ -50,14 +50,14 @@ def flat(tree, prefix=""):
 
 @pytest.fixture(scope="module")
 def together(folder):
-    """Two processes of four devices, undisturbed."""
+    """Result of an uninterrupted run in two processes of four devices."""
     logs = processes.run(2, folder / "logs", *command(folder, "together"), devices=4)
     assert "Pre-training" in logs[0] and "Pre-training" not in logs[1]
     return result(folder, "together")
 
 
 def same_to_rounding(run, other):
-    """Whatever adds up in another order differs by rounding, which every step of AdamW then magnifies."""
+    """Compares two runs: a different summation order causes rounding errors, which every AdamW step amplifies."""
     (losses, state), (other_losses, other_state) = run, other
     assert len(losses) == len(other_losses) == STEPS
     np.testing.assert_allclose(losses[:3], other_losses[:3], rtol=1e-5)

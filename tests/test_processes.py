@@ -1,4 +1,4 @@
-"""Commands that several processes run together: how they find each other, and how they fail together."""
+"""Multi-process commands: start-up, failures and the launcher."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ import pytest
 from cion_jax.runtime.processes import check_shared, start_up
 from tests import processes
 
-# A command in a few lines: adds the ids of all devices up and says who wrote it; a `fault` comes from one process.
+# A minimal command: sums a batch over all devices and prints the result; with FAULT, process 1 fails.
 COMMAND = """
 import sys
 import jax, numpy as np
@@ -37,7 +37,7 @@ run(main, shares_work=True)
 
 
 @pytest.mark.slow
-def test_processes_compute_together_and_the_first_one_talks(tmp_path):
+def test_processes_compute_together_and_only_the_first_prints(tmp_path):
     logs = processes.run(2, tmp_path, "-c", COMMAND.replace('"FAULT"', "False"), devices=2)
     assert "4 devices, sum 6" in logs[0]
     assert "sum" not in logs[1]
@@ -66,7 +66,7 @@ run(main, shares_work=True)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
-def test_who_survives_another_one_says_so(tmp_path, killed):
+def test_a_surviving_process_reports_the_death_of_another(tmp_path, killed):
     started = processes.start(2, tmp_path, "-c", TOGETHER)
     while "[1.]]" not in (tmp_path / f"{1 - killed}.log").read_text():
         assert all(process.poll() is None for process in started)
@@ -74,10 +74,10 @@ def test_who_survives_another_one_says_so(tmp_path, killed):
     started[killed].kill()
     codes, logs = processes.finish(started, tmp_path, timeout=60)
     code, log = codes[1 - killed], logs[1 - killed]
-    said = code == 2 and "because another one died" in log and "The same command in all of them continues" in log
-    if killed == 0:  # JAX, which listens to process 0, may be faster
-        said = said or "another task died" in log
-    assert said and code, log
+    reported = code == 2 and "because another one died" in log and "The same command in all of them continues" in log
+    if killed == 0:  # JAX, which monitors process 0, may report it first
+        reported = reported or "another task died" in log
+    assert reported and code, log
 
 
 SHARED = """
@@ -123,7 +123,7 @@ def test_one_process_shares_its_folder_with_nobody(tmp_path):
         ({"CION_NUM_PROCESSES": "two"}, "CION_NUM_PROCESSES='two' is not a number"),
     ],
 )
-def test_half_a_start_up_is_refused(given, message):
+def test_incomplete_start_up_settings_are_refused(given, message):
     with pytest.raises(ValueError, match=message):
         start_up(environment=given)
 
@@ -136,19 +136,19 @@ def test_a_process_by_itself_starts_nothing():
 
 
 def local(*command, folder=processes.ROOT / "launch"):
-    """`local.sh` of `folder` with two processes of a shell command, in a process group of its own, as in a terminal."""
+    """Starts `local.sh` of `folder` with two processes of a shell command, in its own process group as in a terminal."""
     launcher = ["env", "--default-signal=INT", "bash", folder / "local.sh", "2", *command]
     return subprocess.Popen(launcher, stdout=subprocess.PIPE, text=True, process_group=0)
 
 
-def test_the_launcher_tells_processes_who_they_are_and_reports_a_failure():
+def test_the_launcher_sets_process_ids_and_reports_a_failure():
     launcher = local("bash", "-c", "echo $CION_PROCESS_ID of $CION_NUM_PROCESSES; exit $((3 * CION_PROCESS_ID))")
     printed, _ = launcher.communicate(timeout=30)
     assert sorted(printed.splitlines()) == ["0 of 2", "1 of 2"]
     assert launcher.returncode == 3
 
 
-def test_the_launcher_ends_who_outlasts_a_failed_one(tmp_path):
+def test_the_launcher_kills_processes_that_outlive_a_failed_one(tmp_path):
     for name in ("local.sh", "gpu.sh"):
         shutil.copy(processes.ROOT / "launch" / name, tmp_path)
     script = (tmp_path / "local.sh").read_text()
@@ -168,7 +168,7 @@ def test_the_launcher_stops_its_processes_and_waits(end):
     launcher = local("bash", "-c", SAVES)
     assert [launcher.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
     if end == signal.SIGINT:
-        os.killpg(launcher.pid, end)  # Ctrl-C reaches all of a terminal's foreground
+        os.killpg(launcher.pid, end)  # Ctrl-C reaches the terminal's whole foreground group
     else:
         launcher.send_signal(end)
     printed, _ = launcher.communicate(timeout=30)

@@ -1,4 +1,4 @@
-"""The street: same config, same bytes; a tracker with the flaws it was given; formats that others read."""
+"""Synthetic street: determinism, output formats, the tracker's error rates, rendering and settings."""
 
 import collections
 import dataclasses
@@ -39,7 +39,7 @@ SMALL = street_config(
     benchmark_distractors=3,
     benchmark_junk=2,
 )
-# Everything that spoils a picture turned off.
+# All image degradations turned off.
 CLEAR = dataclasses.replace(SMALL, camera_strength=0.0, background=0.0, occlusion=0.0, box_jitter=0.0)
 
 
@@ -82,7 +82,7 @@ def test_growing_the_crawl_leaves_the_other_populations_as_they_are():
     assert np.array_equal(render_shot(grown, shots[3]), render_shot(SMALL, shots[3]))
 
 
-# What is on disk
+# Output files
 
 
 def test_tables_name_exactly_the_crops_that_are_there(street):
@@ -118,7 +118,7 @@ def test_benchmark_names_are_those_of_market1501(street):
     people = {f"{number:04d}" for number in range(1, SMALL.benchmark_people + 1)}
     assert {person for person, _ in queries} == people
     assert {person for person, _ in gallery} == people | {"0000", "-1"}
-    assert len(queries) == len(names["query"])  # one for each person in each camera
+    assert len(queries) == len(names["query"])  # one per person and camera
     for person, camera in queries:
         assert any(person == other and camera != seen_by for other, seen_by in gallery)
 
@@ -161,7 +161,7 @@ def test_workers_stop_when_their_builder_is_killed(tmp_path):
     finally:
         os.kill(builder.pid, signal.SIGKILL)
         builder.wait()
-    time.sleep(1)  # for the crops that were being written
+    time.sleep(1)  # lets crops that were being written finish
     written = sum(1 for _ in tmp_path.rglob("*.jpg"))
     time.sleep(1)
     assert sum(1 for _ in tmp_path.rglob("*.jpg")) == written
@@ -213,7 +213,7 @@ def test_flaws_appear_at_the_configured_rates(default_crawl):
     switched = [people for people in others if len(set(people) - {NOBODY}) == 2]
     slipped = sum(people.count(NOBODY) for people in others)
     assert max(len(set(people) - {NOBODY}) for people in others) == 2
-    # Four standard deviations of a binomial around the configured rates.
+    # Within four standard deviations of a binomial around the configured rates.
     assert len(switched) / len(others) == pytest.approx(config.switch_rate, abs=0.045)
     assert slipped / sum(map(len, others)) == pytest.approx(config.slip_rate, abs=0.006)
     assert len(ghosts) / len(others) == pytest.approx(config.ghost_rate, abs=0.012)
@@ -250,7 +250,7 @@ def test_people_share_frames_and_come_back_in_other_videos(default_crawl):
 
 
 def test_raw_tracklets_are_noisy_labels(default_crawl):
-    """Pairs of crops: what a tracklet puts together, against what belongs together."""
+    """Compares pairs of crops in the same tracklet with pairs of the same person."""
     people, tracklets = default_crawl["person"], default_crawl.tracklets
     same_person = (people[:, None] == people[None]) & (people != NOBODY)[:, None]
     same_tracklet = tracklets[:, None] == tracklets[None]
@@ -260,7 +260,7 @@ def test_raw_tracklets_are_noisy_labels(default_crawl):
     assert 0.75 < precision < 0.92 and 0.05 < recall < 0.25
 
 
-# The pictures
+# Rendering
 
 
 def test_a_clear_empty_street_is_one_grey(tmp_path):
@@ -269,8 +269,8 @@ def test_a_clear_empty_street_is_one_grey(tmp_path):
     assert np.ptp(crops.astype(int)) <= 1
 
 
-def test_the_person_fills_the_box_as_told():
-    """Against an empty street: the person is in the middle, and wider the more of the box they fill."""
+def test_the_person_fills_the_box_as_configured():
+    """Compared with an empty street, the person is in the centre, and wider for a larger `fill`."""
     shares = []
     for fill in (0.8, 1.4):
         config = dataclasses.replace(CLEAR, fill=fill)
@@ -286,7 +286,7 @@ def test_the_person_fills_the_box_as_told():
 
 
 def test_people_look_alike_only_to_themselves():
-    """With clear cameras, the mean colours of a person's upper and lower halves tell who it is."""
+    """With clear cameras, the mean colours of a crop's upper and lower halves identify the person."""
     shots = plan_labelled(dataclasses.replace(CLEAR, labelled_people=8))[0]
     looks = {(shot.person, shot.camera): halves(render_shot(CLEAR, shot)) for shot in shots}
     right = 0

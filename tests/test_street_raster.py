@@ -1,4 +1,4 @@
-"""Shapes against their areas, and the body against anatomy."""
+"""Rasterised shapes compared with their exact areas, and poses with anatomy."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def canvas() -> np.ndarray:
     return np.zeros((3, 3, 128, 64), np.float32)
 
 
-# Three crops, each with the shape somewhere else between the pixels.
+# Three crops, each with the shape at a different subpixel position.
 SPOTS = np.array([[30.0, 50.0], [31.3, 52.7], [28.5, 47.25]], np.float32)
 DOWN = np.array([4.0, 20.0], np.float32)
 
@@ -84,7 +84,7 @@ def test_one_foot_is_always_on_the_ground(walker):
 
 
 def test_limbs_keep_their_length(walker):
-    """Seen from all sides: the 3-D length, put together from the front and the side view."""
+    """The 3-D length of each limb, reconstructed from front and side views, is constant."""
     front, side = pose(walker, 0.0), pose(walker, np.pi / 2)
     for start, end, length in (("hip", "knee", 23), ("knee", "ankle", 23), ("shoulder", "elbow", None)):
         for which in ("left", "right"):

@@ -1,4 +1,4 @@
-"""Filmed streets: the truth is where people are drawn, videos show what was rendered, crops get their names."""
+"""Rendered street videos: encoded frames, ground-truth boxes, and matching crops to people."""
 
 import dataclasses
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_videos_show_what_was_rendered(street):
     assert len(frames) == len(rendered) == 12
     for ours, theirs in zip(frames, rendered, strict=True):
         assert ours.shape == (120, 200, 3)
-        assert np.abs(ours.astype(int) - theirs).mean() < 8  # half of the colours, and the noise, are lost
+        assert np.abs(ours.astype(int) - theirs).mean() < 8  # compression loses chroma detail and noise
 
 
 @pytest.mark.slow
@@ -60,7 +60,7 @@ def test_videos_differ_by_camera_and_by_seed():
 
 @pytest.mark.parametrize("video", range(4))
 def test_true_boxes_are_where_people_are_drawn(video):
-    """What differs from the empty street is the person, and the shadow."""
+    """The pixels that differ from the empty street are the person and the shadow."""
     film = dataclasses.replace(FILM, rate=2, seconds=6.0)
     frames = list(render_video(CLEAR, film, video))
     empty = np.median([image for image, _ in frames], axis=0)
@@ -75,14 +75,14 @@ def test_true_boxes_are_where_people_are_drawn(video):
 
 
 def test_truth_is_ground_truth_of_motchallenge(street):
-    found = read_mot(street / "truth" / "v00000.txt", "gt")
+    truth = read_mot(street / "truth" / "v00000.txt", "gt")
     walkers = {passage.number for passage in plan_video(CONFIG, FILM, 0)[1]}
-    assert set(found.ids.tolist()) <= walkers and found.frames.max() <= 12
+    assert set(truth.ids.tolist()) <= walkers and truth.frames.max() <= 12
     lines = np.loadtxt(street / "truth" / "v00000.txt", delimiter=",", ndmin=2)
     assert lines.shape[1] == 9 and (lines[:, 6] == (lines[:, 8] >= 0.3)).all() and (lines[:, 7] == 1).all()
 
 
-def test_what_is_seen_of_people_that_stand_before_each_other_and_in_the_picture():
+def test_visibility_of_people_who_occlude_each_other_or_leave_the_frame():
     behind, before, leaving = (10.0, 10.0, 30.0, 60.0), (20.0, 10.0, 40.0, 60.0), (190.0, 20.0, 230.0, 100.0)
     seen = _visible(FILM, [(1, behind), (2, before), (3, leaving)])
     assert [(true.number, round(true.visible, 6)) for true in seen] == [(1, 0.5), (2, 1.0), (3, 0.25)]
@@ -98,7 +98,7 @@ def test_people_walk_upright_across_the_picture():
         assert sorted(ends) == pytest.approx([-passage.height / 2, film.width + passage.height / 2])
 
 
-# Names for crops
+# Matching crops to people
 
 
 def test_crops_get_the_person_they_show(tmp_path):

@@ -1,4 +1,4 @@
-"""One command from the pixels of videos to identities and a report."""
+"""End-to-end run of one command, from videos to identities and a report."""
 
 import subprocess
 import sys
@@ -19,14 +19,14 @@ ROOT = Path(__file__).parent.parent
 
 
 def film(folder: Path) -> list[str]:
-    """Rendered people who walk past two fixed cameras."""
+    """Renders people walking past two fixed cameras; returns the command's arguments."""
     config = street_config(crawl_people=4, crawl_videos=2, people_per_video=4)
     film_street(config, folder, FilmConfig(height=200, width=320, far=0.6, near=0.75, rate=8, seconds=12.0), workers=2)
     return [f"--config.ingest.videos={folder / 'videos'}", "--config.ingest.detector=motion"]
 
 
 def tracked(folder: Path) -> list[str]:
-    """Two videos with tracks written by hand, and one that is broken."""
+    """Writes two videos with hand-written tracks and a broken one; returns the command's arguments."""
     for name in ("a", "b"):
         write_video(folder / "videos" / f"{name}.mkv", scene(30))
     (folder / "videos" / "cut.mkv").write_bytes((folder / "videos" / "a.mkv").read_bytes()[:3000])

@@ -1,4 +1,4 @@
-"""Films a street: whole videos of people who walk by, and the truth about who is where in them.
+"""Renders videos of a synthetic street with people walking by, and their ground truth.
 
 python -m cion_jax.street --out=DIR [--videos=4] [--people=30] [--people_per_video=10] [--seed=0]
 

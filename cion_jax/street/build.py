@@ -1,4 +1,4 @@
-"""Builds a street on disk."""
+"""Renders a street to disk."""
 
 import os
 from concurrent.futures import as_completed
@@ -16,19 +16,19 @@ from cion_jax.street.plan import Shot, plan_benchmark, plan_crawl, plan_labelled
 from cion_jax.street.render import render_shot
 
 _SHOTS_PER_JOB = 64
-_CROPS_WORTH_A_PROCESS = 2000  # fewer are rendered before another process has started
+_CROPS_WORTH_A_PROCESS = 2000  # fewer crops render faster than another process starts
 
 
 def build_street(config: StreetConfig, out: str | os.PathLike, workers: int | None = None) -> None:
-    """Renders a street into the folder `out`, which appears when it is complete.
+    """Renders a street into the folder `out`, which is written atomically.
 
     out/labelled/   crops and labelled.parquet (identity, person, video, tracklet, frame)
-    out/crawl/      crops and crawl.parquet (video, tracklet, frame; person, or -1 where there is none)
+    out/crawl/      crops and crawl.parquet (video, tracklet, frame; person, or -1 for crops without one)
     out/benchmark/  query/, bounding_box_test/ and an empty bounding_box_train/, named as in Market-1501
     out/contact_sheet.png
 
-    `workers` processes render (by default one per core, if there is enough to do); what they write does not
-    depend on their number. With more than one, call this under `if __name__ == "__main__":`.
+    `workers` processes render (by default one per core if there is enough work); the output does not depend on their
+    number. With more than one, call this under `if __name__ == "__main__":`.
     """
     labelled, labelled_table = plan_labelled(config)
     crawl, crawl_table = plan_crawl(config)
@@ -46,7 +46,7 @@ def build_street(config: StreetConfig, out: str | os.PathLike, workers: int | No
 def _render_all(config: StreetConfig, folder: Path, shots: list[Shot], workers: int | None) -> None:
     crops = sum(len(shot.files) for shot in shots)
     workers = workers or max(1, min(os.cpu_count() or 1, crops // _CROPS_WORTH_A_PROCESS))
-    # By camera: a worker then needs few of the cameras' pictures at a time.
+    # Sorted by camera, so that each worker needs only a few of the cameras' backgrounds at a time.
     shots = sorted(shots, key=lambda shot: (shot.population, shot.camera, shot.key))
     jobs = [shots[start : start + _SHOTS_PER_JOB] for start in range(0, len(shots), _SHOTS_PER_JOB)]
     with progress("street", total=crops) as advance:

@@ -1,4 +1,4 @@
-"""Cameras: where they look from, what stands in their view, and what they do to colours."""
+"""Cameras: viewpoint, background, occluders and colour response."""
 
 import colorsys
 import dataclasses
@@ -10,39 +10,39 @@ from cion_jax.street import raster
 from cion_jax.street.config import StreetConfig
 from cion_jax.street.randomness import Stream, generator
 
-PLATE_LENGTH = 6  # of the street that a camera sees, in crop heights; then it begins again
+PLATE_LENGTH = 6  # length of the street that a camera sees, in crop heights; it repeats beyond that
 
 
 @dataclasses.dataclass(frozen=True)
 class Occluder:
-    """Something between the people and the camera. Lengths are in crop heights."""
+    """An object between the people and the camera. Lengths are in crop heights."""
 
-    x: float  # of its middle, along the plate
-    top: float  # of its upper edge, down from the top of the crop
+    x: float  # centre, along the plate
+    top: float  # upper edge, measured down from the top of the crop
     half_width: float
     colour: np.ndarray  # [3]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Camera:
-    """A fixed camera, the street it looks at, and how it renders colours."""
+    """A fixed camera, its view of the street and its colour response."""
 
-    view: float  # radians between the street and the line of sight
-    pitch: float  # radians by which it looks down
-    light: float  # side that the light falls from, in [-1, 1]
+    view: float  # angle between the street and the line of sight, in radians
+    pitch: float  # downward tilt, in radians
+    light: float  # direction of the light, in [-1, 1]: negative from the left
     gain: np.ndarray  # [3]: colour cast times exposure
     contrast: float
-    tone: float  # brightens (positive) or darkens the middle tones
+    tone: float  # brightens (positive) or darkens the midtones
     blur: float  # in [0, 1]
     noise: float  # standard deviation
-    plate: np.ndarray  # [3, rows, around + columns of a crop]: the empty street, its beginning repeated at the end
-    around: int  # columns after which the plate repeats
+    plate: np.ndarray  # [3, rows, around + crop width]: the empty street, with its first columns repeated at the end
+    around: int  # period of the plate, in columns
     occluders: tuple[Occluder, ...]
 
 
 @functools.lru_cache(maxsize=8)
 def make_camera(config: StreetConfig, population: int, index: int) -> Camera:
-    """The camera `index` of a population; the same one in every process."""
+    """Returns camera `index` of a population; identical in every process."""
     rng = generator(config, population, Stream.CAMERA, index)
     strength = config.camera_strength
     cast = np.exp(strength * rng.normal(0, 0.16, 3))
@@ -64,16 +64,16 @@ def make_camera(config: StreetConfig, population: int, index: int) -> Camera:
 
 
 def develop(canvas: np.ndarray, camera: Camera, light: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Renders a scene as this camera records it: `[3, crops, h, w]` in [0, 1] -> uint8 `[crops, h, w, 3]`.
+    """Applies the camera's colours, blur and noise: `[3, crops, h, w]` in [0, 1] -> uint8 `[crops, h, w, 3]`.
 
-    `light` [crops] multiplies the exposure. The canvas is used up.
+    `light` [crops] multiplies the exposure. The canvas is modified in place.
     """
     canvas *= camera.gain.reshape(3, 1, 1, 1) * light.astype(np.float32).reshape(1, -1, 1, 1)
     _cut(canvas, 1)
     if camera.tone:
         canvas += np.float32(camera.tone) * canvas * (1 - canvas)
     canvas *= np.float32(255 * camera.contrast)
-    canvas += np.float32(255 * 0.5 * (1 - camera.contrast) + 0.5)  # contrast leaves middle grey where it is
+    canvas += np.float32(255 * 0.5 * (1 - camera.contrast) + 0.5)  # contrast leaves middle grey unchanged
     _blur(canvas, camera.blur)
     if camera.noise:
         _add_noise(canvas, 255 * camera.noise, rng)
@@ -89,7 +89,7 @@ def _cut(canvas: np.ndarray, high: float) -> np.ndarray:
 
 
 def _blur(canvas: np.ndarray, amount: float) -> None:
-    """Evens out neighbours, down and across, in place; 1 lets a pixel keep half of its own light."""
+    """Averages neighbouring pixels vertically and horizontally, in place; at 1 a pixel keeps half its own light."""
     for one, other in (
         (canvas[:, :, :-1], canvas[:, :, 1:]),
         (canvas[..., :-1], canvas[..., 1:]),
@@ -101,7 +101,7 @@ def _blur(canvas: np.ndarray, amount: float) -> None:
 
 
 def _add_noise(canvas: np.ndarray, deviation: float, rng: np.random.Generator) -> None:
-    """Sensor noise, cut from a bank at random places: drawing it anew would take longer than the people."""
+    """Adds sensor noise, sliced at random from a bank: drawing it anew would take longer than drawing the people."""
     channels, crops, height, width = canvas.shape
     size = channels * height * width
     bank = _noise_bank(8 * size)
@@ -116,7 +116,7 @@ def _noise_bank(size: int) -> np.ndarray:
 
 
 def _empty_street(rng: np.random.Generator, config: StreetConfig) -> np.ndarray:
-    """A wall with doors and windows over a pavement, both worn: `[3, rows, columns]`."""
+    """Draws a stained wall with doors and windows above a pavement: `[3, rows, columns]`."""
     height = config.height
     rows, columns = height, PLATE_LENGTH * height
     wall, ground, trim = (_matt(rng) for _ in range(3))
@@ -142,7 +142,7 @@ def _patch(canvas: np.ndarray, x: float, top: float, bottom: float, half: float,
 
 
 def _wear(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
-    """Smooth stains of several sizes, `[rows, columns]`; the same ones at every resolution."""
+    """Returns smooth stains at several scales, `[rows, columns]`; the same pattern at every resolution."""
     stains = np.zeros((rows, columns), np.float32)
     for across in (32, 8, 3):  # stains per crop height
         coarse = rng.standard_normal((across + 2, PLATE_LENGTH * across + 2))
@@ -155,16 +155,16 @@ def _wear(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
 
 
 def _occluders(rng: np.random.Generator, config: StreetConfig) -> tuple[Occluder, ...]:
-    """Poles from top to bottom, and things as high as a bin or a parked car."""
-    found = []
+    """Draws full-height poles, and objects as high as a bin or a parked car."""
+    occluders = []
     for _ in range(int(rng.poisson(2 * config.occlusion))):
         pole = rng.random() < 0.4
         top = -0.1 if pole else rng.uniform(0.6, 0.85)
         half_width = rng.uniform(0.015, 0.04) if pole else rng.uniform(0.08, 0.25)
-        found.append(Occluder(float(rng.uniform(0, PLATE_LENGTH)), float(top), float(half_width), _matt(rng)))
-    return tuple(found)
+        occluders.append(Occluder(float(rng.uniform(0, PLATE_LENGTH)), float(top), float(half_width), _matt(rng)))
+    return tuple(occluders)
 
 
 def _matt(rng: np.random.Generator) -> np.ndarray:
-    """A colour of buildings and street furniture."""
+    """Draws a random colour for buildings and street furniture."""
     return np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(0, 0.5), rng.uniform(0.2, 0.9)), np.float32)

@@ -1,29 +1,29 @@
-"""The size of a street, and the difficulty of recognising people on it."""
+"""Configuration of a street: its content and its difficulty for re-identification."""
 
 import dataclasses
 import difflib
 
-# A Market-1501 file name gives the camera one digit and the person four, of which 0000 is taken.
+# A Market-1501 file name has one digit for the camera and four for the person, of which 0000 is reserved.
 MARKET_CAMERAS = 9
 MARKET_PEOPLE = 9999
 
 
 @dataclasses.dataclass(frozen=True)
 class StreetConfig:
-    """Everything that determines a street, its seed included. Same config, same bytes.
+    """All settings that determine a street, including the seed. The same config gives the same bytes.
 
-    Three populations that share neither people nor cameras:
+    There are three populations, which share neither people nor cameras:
 
     labelled   people with known identities, each seen by some of the cameras for a few frames
-    crawl      videos (one camera each) of people who recur across videos, cut out by a flawed tracker
+    crawl      videos (one camera each) of people who recur across videos, cropped by an imperfect tracker
     benchmark  query and gallery in Market-1501 layout
 
-    Rates are probabilities, strengths are multiples (0 turns an effect off).
+    Rates are probabilities; strengths are multipliers (0 turns an effect off).
     """
 
     seed: int = 0
 
-    # Crops, as they are stored.
+    # Stored crops.
     height: int = 128
     width: int = 64
     jpeg_quality: int = 92
@@ -32,19 +32,19 @@ class StreetConfig:
     labelled_people: int = 150
     labelled_cameras: int = 12
     labelled_cameras_per_person: int = 4
-    labelled_frames: int = 5  # of each person in each camera
+    labelled_frames: int = 5  # per person and camera
 
     # Crawl.
     crawl_people: int = 300
     crawl_videos: int = 40
     people_per_video: int = 20
-    fragments: tuple[int, int] = (1, 3)  # fewest and most tracklets of one person in one video
-    fragment_frames: tuple[int, int] = (5, 15)  # fewest and most crops in one tracklet
-    co_visible: float = 6.0  # people in view at the same time, on average; sets how long a video is
+    fragments: tuple[int, int] = (1, 3)  # fewest and most tracklets per person and video
+    fragment_frames: tuple[int, int] = (5, 15)  # fewest and most crops per tracklet
+    co_visible: float = 6.0  # people in view at the same time, on average; determines the length of a video
     frame_stride: int = 5  # video frames between two crops of a tracklet
 
-    # The tracker's flaws.
-    switch_rate: float = 0.18  # tracklets that continue on another person
+    # Tracker errors.
+    switch_rate: float = 0.18  # tracklets that switch to another person
     slip_rate: float = 0.02  # crops of a tracklet that show no person
     ghost_rate: float = 0.01  # tracklets that show no person at all
     box_jitter: float = 0.04  # standard deviation of a box's centre and size, in box heights
@@ -53,18 +53,18 @@ class StreetConfig:
     benchmark_people: int = 100
     benchmark_cameras: int = 6
     benchmark_cameras_per_person: tuple[int, int] = (3, 6)
-    benchmark_frames: tuple[int, int] = (2, 5)  # gallery crops of each person in each camera
-    benchmark_distractors: int = 100  # gallery crops of people no query asks for (0000)
-    benchmark_junk: int = 50  # gallery crops that no score counts (-1)
+    benchmark_frames: tuple[int, int] = (2, 5)  # gallery crops per person and camera
+    benchmark_distractors: int = 100  # gallery crops of people without a query (0000)
+    benchmark_junk: int = 50  # gallery crops that are ignored in scoring (-1)
 
-    # What makes it hard.
+    # Difficulty.
     camera_strength: float = 0.6  # colour cast, exposure, contrast, blur and noise
-    background: float = 0.35  # saturation and contrast of what is behind the people
-    fill: float = 1.35  # how much wider than life a person stands in the box (tight boxes do this)
-    occlusion: float = 1.0  # how many things stand between people and cameras
-    turn: float = 0.2  # how far a person's heading wanders along a walk, in radians
-    drift: float = 5.0  # how far the background moves from crop to crop, in pixels of a 128-pixel crop
-    flicker: float = 0.0  # how far the exposure wanders along a walk
+    background: float = 0.35  # saturation and contrast of the background
+    fill: float = 1.35  # horizontal stretch of a person in the box (an effect of tight boxes)
+    occlusion: float = 1.0  # number of occluders, as a multiplier
+    turn: float = 0.2  # variation of a person's heading along a walk, in radians
+    drift: float = 5.0  # background motion from crop to crop, in pixels of a 128-pixel crop
+    flicker: float = 0.0  # variation of the log exposure along a walk
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -78,7 +78,7 @@ class StreetConfig:
 
 
 def street_config(**overrides) -> StreetConfig:
-    """The default street, about 17,000 crops, with `overrides`; an unknown name is a `ValueError`."""
+    """Returns the default street, about 17,000 crops, with `overrides`; raises `ValueError` for an unknown name."""
     known = [field.name for field in dataclasses.fields(StreetConfig)]
     for name in overrides:
         if name not in known:

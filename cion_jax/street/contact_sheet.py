@@ -1,4 +1,4 @@
-"""A picture of a street: who is in it, and what the tracker got wrong."""
+"""Contact sheet of a street: sample crops of its people and of the tracker's errors."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,14 +12,14 @@ from cion_jax.street.tracker import NOBODY
 
 _COLUMNS, _CROP_HEIGHT, _TITLE_HEIGHT, _GAP = 20, 96, 22, 4
 _PLAIN, _OTHER_PERSON, _NOBODY = "", "#ff2020", "#ffd000"
-Cell = tuple[Path, str]  # a crop and the colour of its frame
+Cell = tuple[Path, str]  # a crop and the colour of its border
 Section = tuple[str, list[list[Cell]]]
 
 
 def write_contact_sheet(
     path: Path, folder: Path, labelled: SampleTable, crawl: SampleTable, benchmark: list[Shot]
 ) -> None:
-    """Writes the contact sheet of the street in `folder` as PNG: some people of every population."""
+    """Writes a PNG with sample people of every population of the street in `folder`."""
     sections = [
         ("Labelled people, each in several cameras", _labelled_rows(folder / "labelled", labelled)),
         (
@@ -44,7 +44,7 @@ def _labelled_rows(root: Path, table: SampleTable, rows: int = 5) -> list[list[C
 
 
 def _tracklet_rows(folder: Path, table: SampleTable) -> list[list[Cell]]:
-    """A few tracklets of each kind: with a switch, with a slip, of nobody, clean."""
+    """Selects a few tracklets of each kind: with an identity switch, with a slipped box, ghosts, clean."""
     people, tracklets = table["person"], table.tracklets
     kinds: dict[str, list[np.ndarray]] = {"switched": [], "slipped": [], "ghost": [], "clean": []}
     for rows in np.split(np.arange(len(table)), np.flatnonzero(np.diff(tracklets)) + 1):
@@ -65,12 +65,12 @@ def _sighting_rows(root: Path, table: SampleTable, rows: int = 5) -> list[list[C
 
 
 def _benchmark_rows(folder: Path, shots: list[Shot], rows: int = 4) -> list[list[Cell]]:
-    root, found = folder / "benchmark", []
+    root, cells = folder / "benchmark", []
     for person in _first([shot.person for shot in shots], rows):
         first, *others = [shot for shot in shots if shot.person == person]
         matches = [file for shot in others for file in shot.files if not file.startswith("query")]
-        found.append(_plain(root, [first.files[0], *matches]))
-    return found
+        cells.append(_plain(root, [first.files[0], *matches]))
+    return cells
 
 
 def _first(values: Iterable, count: int) -> list:

@@ -1,4 +1,4 @@
-"""Draws a posed person: limbs, garments, hair and bag, from the far side of the body to the near one."""
+"""Draws a posed person, from back to front: limbs, garments, hair and bag."""
 
 import numpy as np
 
@@ -9,9 +9,9 @@ from cion_jax.street.pose import Box, Pose
 
 
 def draw_person(canvas: np.ndarray, person: Person, pose: Pose, box: Box, light: float) -> None:
-    """Draws a person into all pictures of a canvas `[3, crops, height, width]`.
+    """Draws a person into all images of a canvas `[3, crops, height, width]`.
 
-    `light` in [-1, 1] is the side the light falls from (negative: the left).
+    `light` in [-1, 1] is the direction of the light (negative: from the left).
     """
     _Figure(canvas, person, pose, box, light).draw()
 
@@ -43,10 +43,10 @@ class _Figure:
             draw_part()
         self._carried_bag()
 
-    # Colour and geometry that every part uses.
+    # Colour and geometry helpers shared by all parts.
 
     def _paint(self, shape: raster.Shape, colour, roundness: float = 0.22) -> None:
-        """Paints a shape darker where a round body turns away from the light."""
+        """Paints a shape, shaded darker where a round body turns away from the light."""
         shade = shape.across + self.light
         shade *= shape.across
         shade *= -np.float32(roundness)
@@ -64,18 +64,18 @@ class _Figure:
         return raster.ellipse(self.canvas, centre, half_width, half_height)
 
     def _body_half(self, half_width: float, half_depth: float) -> np.ndarray:
-        """Half of what an elliptic body measures across from where the camera stands, in pixels."""
+        """Returns half the apparent width of an elliptic body as seen from the camera, in pixels."""
         return np.hypot(half_width * self.front, half_depth * self.side) * self.wide
 
     def _beside(self, point: np.ndarray, right, down) -> np.ndarray:
-        """A point so many pixels to the right of another and below it."""
+        """Returns a point offset to the right and downwards, in pixels."""
         return point + np.stack(np.broadcast_arrays(right, down), -1).astype(np.float32)
 
     def _below(self, joint: str, share: float) -> np.ndarray:
-        """A point `share` heights below a joint."""
+        """Returns the point below a joint by `share` of the person's height."""
         return self._beside(self.joints[joint], 0, share * self.tall)
 
-    # The body and what it wears, from the ground up.
+    # Body and clothes, from the ground up.
 
     def _shadow(self) -> None:
         middle = np.stack([self.box.foot_x, self.box.foot_y - 0.01 * self.tall], 1)
@@ -119,7 +119,7 @@ class _Figure:
             self._straps()
 
     def _opening(self, trunk: raster.Shape) -> None:
-        """The strip at the front where an open jacket shows what is under it."""
+        """Draws the strip at the front where an open jacket shows the inner garment."""
         around = np.arcsin(trunk.across) - self.pose.azimuth.astype(np.float32).reshape(-1, 1, 1)
         strip = np.clip((np.cos(around) - 0.93) * 20 + 0.5, 0, 1) * trunk.coverage
         self._paint(raster.Shape(trunk.window, strip, trunk.across, trunk.along), self.person.inner)
@@ -154,7 +154,7 @@ class _Figure:
             self._paint(shape, 0.8 * np.array(person.hair_colour))
 
     def _face(self, head: np.ndarray, width: np.ndarray, height: np.ndarray) -> None:
-        shown = np.clip(self.front + 0.45, 0, 1)  # from behind, nothing of the face shows
+        shown = np.clip(self.front + 0.45, 0, 1)  # 0 from behind, where the face is hidden
         if not shown.any():
             return
         middle = self._beside(head, (0.3 + 0.25 * (1 - shown)) * self.side * width, 0.2 * height)
@@ -183,7 +183,7 @@ class _Figure:
         self._paint(shape, self.person.bag_colour)
 
     def _straps(self) -> None:
-        """Seen from the front, a backpack is two straps."""
+        """Draws a backpack's two straps, which are what is visible from the front."""
         for side in ("left", "right"):
             start = 0.45 * self.joints[f"{side} shoulder"] + 0.55 * self._below("shoulders", -0.03)
             self._strap(start, self._beside(start, 0, 0.15 * self.tall))
@@ -193,7 +193,7 @@ class _Figure:
         self._paint(shape, self.person.bag_colour, roundness=0.0)
 
     def _carried_bag(self) -> None:
-        """In the hand, or at the hip with a strap across to the other shoulder."""
+        """Draws a bag in the hand, or at the hip with a strap to the opposite shoulder."""
         side, other = ("left", "right") if self.person.bag_side > 0 else ("right", "left")
         if self.person.bag == "handbag":
             top = self.joints[f"{side} hand"]

@@ -1,9 +1,9 @@
-"""Whole videos of the crawl's cameras, and the truth about who is where in them.
+"""Full-frame videos from the crawl's cameras, with ground truth.
 
     out/videos/v00000.mp4   H.264
-    out/truth/v00000.txt    MOTChallenge ground truth: frame (from 1), person, box, flag, class, visible share
+    out/truth/v00000.txt    MOTChallenge ground truth: frame (from 1), person, box, flag, class, visibility
 
-Cameras and people are those of the crawl; a person's number is that of the crawl's table.
+Cameras, people and person ids are those of the crawl.
 """
 
 import dataclasses
@@ -27,13 +27,13 @@ from cion_jax.street.pose import Pose
 from cion_jax.street.randomness import Population, Stream, generator
 from cion_jax.street.render import draw_occluders
 
-_QUALITY = {"crf": "18", "preset": "veryfast", "threads": "1"}  # more threads would not change a thing but the time
-_COUNTED = 0.3  # visible share below which nobody is asked to see a person
-_LIMB = 0.055  # how far the body reaches beyond its joints, in heights of the person
+_QUALITY = {"crf": "18", "preset": "veryfast", "threads": "1"}  # more threads would only change the encoding time
+_COUNTED = 0.3  # visibility below which a person is not scored
+_LIMB = 0.055  # extent of the body beyond its joints, in body heights
 
 
 class TrueBox(NamedTuple):
-    """Where a person is in a frame: left, top, right and bottom in pixels, and how much of that can be seen."""
+    """Ground-truth box of a person: left, top, right and bottom in pixels, and the visible fraction in [0, 1]."""
 
     number: int
     box: tuple[float, float, float, float]
@@ -41,12 +41,12 @@ class TrueBox(NamedTuple):
 
 
 def film_street(config: StreetConfig, out: str | os.PathLike, film: FilmConfig, workers: int | None = None) -> None:
-    """Films all of the crawl's videos into the folder `out`, which appears when it is complete.
+    """Renders all of the crawl's videos into the folder `out`, which is written atomically.
 
     With more than one of `workers` (by default one per core), call this under `if __name__ == "__main__":`.
 
     Raises:
-      ValueError: the package `av`, which writes videos, is not installed.
+        ValueError: The package `av`, which writes videos, is not installed.
     """
     needed("av")
     workers = min(workers or os.cpu_count() or 1, config.crawl_videos)
@@ -69,7 +69,7 @@ def film_street(config: StreetConfig, out: str | os.PathLike, film: FilmConfig, 
 
 
 def film_video(config: StreetConfig, film: FilmConfig, video: int, folder: Path) -> None:
-    """Writes one video and its truth."""
+    """Writes one video and its ground truth."""
     av: Any = needed("av")
     lines = []
     with av.open(str(folder / "videos" / f"v{video:05d}.mp4"), "w") as container:
@@ -83,7 +83,7 @@ def film_video(config: StreetConfig, film: FilmConfig, video: int, folder: Path)
 
 
 def render_video(config: StreetConfig, film: FilmConfig, video: int) -> Iterator[tuple[np.ndarray, list[TrueBox]]]:
-    """Every frame, uint8 `[height, width, 3]`, with everybody in it, those at the back first."""
+    """Yields every frame, uint8 `[height, width, 3]`, with the boxes of the people in it, farthest first."""
     sized = dataclasses.replace(config, height=film.height, width=film.width)
     camera = make_camera(sized, Population.CRAWL, video)
     seconds, passages = plan_video(config, film, video)
@@ -119,7 +119,7 @@ def _around(pose: Pose, passage: Passage) -> tuple[float, float, float, float]:
 
 
 def _visible(film: FilmConfig, seen: list[tuple[int, tuple[float, float, float, float]]]) -> list[TrueBox]:
-    """Visible share of each box: inside the frame and not occluded by a nearer box."""
+    """Adds to each box the fraction that is inside the frame and not covered by the box of somebody nearer."""
     covered = np.zeros((film.height, film.width), bool)
     boxes = []
     for number, box in reversed(seen):

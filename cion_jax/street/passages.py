@@ -1,4 +1,4 @@
-"""Who walks through a whole video, and where they are in every frame."""
+"""Paths of the people who walk through a full-frame video."""
 
 import dataclasses
 
@@ -10,18 +10,19 @@ from cion_jax.street.people import Person, make_person
 from cion_jax.street.pose import Box, Pose, walk_pose
 from cion_jax.street.randomness import Population, Stream, generator
 
-_HEIGHTS_PER_SECOND = 0.8  # how far people walk, in their own heights
-_TICKS_PER_SECOND = 5  # of a person's cadence
+_HEIGHTS_PER_SECOND = 0.8  # walking speed, in body heights per second
+_TICKS_PER_SECOND = 5  # time base of `Person.cadence`
 
 
 @dataclasses.dataclass(frozen=True)
 class FilmConfig:
-    """Settings of the videos filmed on a street.
+    """Settings of the full-frame videos of a street.
 
-    height, width: of a frame, in pixels.
-    rate: frames per second.
-    seconds: of a video; 0 for as long as it takes everybody to pass, `StreetConfig.co_visible` of them at a time.
-    far, near: height of people at the far and at the near side of the pavement, in heights of the frame.
+    Attributes:
+        height, width: Frame size, in pixels.
+        rate: Frames per second.
+        seconds: Length of a video; 0 for as long as everybody takes to pass, `StreetConfig.co_visible` at a time.
+        far, near: Height of people at the far and the near edge of the pavement, in frame heights.
     """
 
     height: int = 360
@@ -47,30 +48,30 @@ class FilmConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Passage:
-    """One person's way across the picture, at constant speed."""
+    """One person's walk across the frame, at constant speed."""
 
-    number: int  # of the person on the street
+    number: int  # person id on the street
     person: Person
     enters: float  # seconds
-    direction: int  # 1: to the right
+    direction: int  # 1: to the right, -1: to the left
     foot_y: float  # pixels
     height: float  # pixels
-    heading: float  # radians, as in a pose
-    wander: np.ndarray  # [3] phases: of steps, and of two slow turns
+    heading: float  # azimuth in radians, as in `Pose`
+    wander: np.ndarray  # [3] phases: of the steps and of two slow turns
 
     def foot_x(self, film: FilmConfig, seconds: float) -> float:
         way = _HEIGHTS_PER_SECOND * self.height * (seconds - self.enters) - self.height / 2
         return way if self.direction > 0 else film.width - way
 
     def crossing(self, film: FilmConfig) -> float:
-        """Seconds from edge to edge."""
+        """Returns the time to cross the frame from edge to edge, in seconds."""
         return (film.width + self.height) / (_HEIGHTS_PER_SECOND * self.height)
 
     def is_seen(self, film: FilmConfig, seconds: float) -> bool:
         return self.enters <= seconds <= self.enters + self.crossing(film)
 
     def pose(self, config: StreetConfig, film: FilmConfig, camera: Camera, seconds: float) -> tuple[Pose, Box]:
-        """The person's pose in the frame at a given time."""
+        """Returns the person's pose and position in the frame at time `seconds`."""
         tick = np.array([_TICKS_PER_SECOND * seconds])
         turned = 0.7 * np.sin(0.15 * tick + self.wander[1]) + 0.3 * np.sin(0.47 * tick + self.wander[2])
         feet = np.array([[self.foot_x(film, seconds)], [self.foot_y], [self.height]])
@@ -80,17 +81,14 @@ class Passage:
 
 
 def plan_video(config: StreetConfig, film: FilmConfig, video: int) -> tuple[float, list[Passage]]:
-    """Seconds of the crawl's video `video`, and everybody in it, each once.
-
-    The farthest come first, which is the order of drawing.
-    """
+    """Returns a crawl video's length in seconds and one passage per person, farthest first (the drawing order)."""
     rng = generator(config, Population.CRAWL, Stream.FILM, video)
     people = rng.choice(config.crawl_people, config.people_per_video, replace=False).tolist()
-    askew = float(rng.uniform(-0.5, 0.5))  # the street is not quite parallel to the picture
+    askew = float(rng.uniform(-0.5, 0.5))  # radians: the street is not quite parallel to the image plane
     passages = [_passage(config, film, rng, person, askew) for person in people]
     crossings = np.array([passage.crossing(film) for passage in passages])
     seconds = film.seconds or float(crossings.sum()) / config.co_visible
-    # Some are there when the video begins, some are still there when it ends.
+    # Some people are already in view when the video begins, and some still are when it ends.
     starts = rng.uniform(-crossings / 2, seconds - crossings / 2).tolist()
     passages = [dataclasses.replace(passage, enters=start) for passage, start in zip(passages, starts)]
     return seconds, sorted(passages, key=lambda passage: passage.foot_y)

@@ -1,4 +1,4 @@
-"""Patterns of garments, wrapped around the wearer so that they turn with them."""
+"""Garment patterns, wrapped around the wearer so that they turn with the body."""
 
 import numpy as np
 
@@ -7,14 +7,14 @@ from cion_jax.street.raster import Shape
 
 
 def cloth(garment: Garment, shape: Shape, azimuth: np.ndarray) -> np.ndarray:
-    """The colour of a garment in a shape: [3], or [3, crops, h, w] where it has a pattern.
+    """Returns the colour of a garment in a shape: [3] if plain, else [3, crops, h, w].
 
-    `azimuth` [crops] is where the wearer faces (0: the camera).
+    `azimuth` [crops] is the direction the wearer faces, in radians (0: the camera).
     """
     colour = np.array(garment.colour, np.float32)
     if garment.pattern == "plain":
         return colour
-    # The angle around the body at which a pixel lies: a garment is a cylinder, its front at 0.
+    # Angle of a pixel around the body: a garment is modelled as a cylinder with its front at 0.
     around = np.arcsin(shape.across) - _column(azimuth)
     share = _PATTERNS[garment.pattern](around, shape.along, garment.scale)
     second = np.array(garment.second, np.float32)
@@ -26,7 +26,7 @@ def _column(values: np.ndarray) -> np.ndarray:
 
 
 def _edge(wave: np.ndarray, sharpness: float = 4.0) -> np.ndarray:
-    """A wave in [-1, 1] turned into two tones, 0 and 1, with a soft edge between them."""
+    """Converts a wave in [-1, 1] into two tones, 0 and 1, with a soft edge between them."""
     return np.clip(wave * sharpness + 0.5, 0, 1)
 
 
@@ -56,7 +56,7 @@ def _camouflage(around, along, scale):
 
 
 def _print(around, along, scale):
-    """A badge on the front: `around` runs over more than one turn, its cosine does not."""
+    """Badge on the front; uses the cosine because `around` may exceed one turn."""
     return _edge(np.cos(around) - 0.75 - 7 * (along - 0.38) ** 2, 6.0)
 
 

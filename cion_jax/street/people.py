@@ -1,4 +1,4 @@
-"""People: what stays the same about a person wherever and whenever a camera sees them."""
+"""People: their appearance, which is the same in all cameras and at all times."""
 
 import colorsys
 import dataclasses
@@ -15,7 +15,7 @@ Colour = tuple[float, float, float]
 
 @dataclasses.dataclass(frozen=True)
 class Garment:
-    """Two colours and the pattern they make. `scale` is the repeats of the pattern over the garment."""
+    """Two colours and their pattern. `scale` is the number of pattern repeats over the garment."""
 
     colour: Colour
     second: Colour
@@ -25,29 +25,29 @@ class Garment:
 
 @dataclasses.dataclass(frozen=True)
 class Person:
-    """Lengths are fractions of the person's height; colours are RGB in [0, 1]."""
+    """Appearance and gait. Lengths are fractions of the person's height; colours are RGB in [0, 1]."""
 
     build: float  # width relative to the average
     legs: float  # length of the legs relative to the average
     skin: Colour
     hair: str  # one of HAIR
-    hair_colour: Colour  # of the cap or the hood where there is one
+    hair_colour: Colour  # or the colour of the cap or hood
     upper: Garment
     sleeves: str  # one of SLEEVES
-    hem: float  # how far the upper garment reaches below the hip
-    inner: Colour | None  # what shows through an open jacket
+    hem: float  # length of the upper garment below the hip
+    inner: Colour | None  # garment visible under an open jacket
     lower: Garment
     lower_kind: str  # one of LOWERS
     bag: str  # one of BAGS
     bag_colour: Colour
     bag_side: int  # +1 left, -1 right
     shoes: Colour
-    swing: float  # of the legs, in radians
-    cadence: float  # steps' phase per crop, in radians
+    swing: float  # amplitude of the legs, in radians
+    cadence: float  # gait phase per crop, in radians
 
 
 def make_person(rng: np.random.Generator) -> Person:
-    """Draws a person. Attributes are independent, so people may look alike in any one of them."""
+    """Samples a random person. Attributes are independent, so two people may share any one of them."""
     skin = _pick(rng, _SKIN)
     hair = str(rng.choice(HAIR, p=(0.07, 0.28, 0.14, 0.2, 0.11, 0.12, 0.08)))
     upper = _garment(rng, plain=0.4)
@@ -85,13 +85,13 @@ _HAIR = (
 
 
 def _pick(rng: np.random.Generator, palette: tuple[Colour, ...]) -> Colour:
-    """One of the palette, a little lighter or darker."""
+    """Samples a colour from the palette, made slightly lighter or darker."""
     red, green, blue = np.clip(np.array(palette[rng.integers(len(palette))]) * rng.uniform(0.88, 1.1), 0, 1)
     return float(red), float(green), float(blue)
 
 
 def _cloth(rng: np.random.Generator) -> Colour:
-    """Streets wear black, white, grey and denim at least as often as colours."""
+    """Samples a clothing colour: black, grey, white, denim and earth tones are nearly as common as bright colours."""
     kind = rng.random()
     if kind < 0.3:  # black, grey, white
         return colorsys.hsv_to_rgb(rng.random(), rng.uniform(0, 0.08), float(rng.choice((0.1, 0.35, 0.6, 0.93))))
@@ -103,7 +103,7 @@ def _cloth(rng: np.random.Generator) -> Colour:
 
 def _garment(rng: np.random.Generator, plain: float) -> Garment:
     colour, second = _cloth(rng), _cloth(rng)
-    while np.abs(np.subtract(colour, second)).sum() < 0.6:  # a pattern in one colour is none
+    while np.abs(np.subtract(colour, second)).sum() < 0.6:  # similar colours would hide the pattern
         second = _cloth(rng)
     pattern = "plain" if rng.random() < plain else str(rng.choice(PATTERNS[1:]))
     return Garment(colour, second, pattern, float(rng.choice((3.0, 4.5, 6.0))))

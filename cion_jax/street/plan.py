@@ -1,4 +1,4 @@
-"""Decides who is seen where and when, before a pixel is drawn."""
+"""Plans the shots of each population: person, camera and frames, before rendering."""
 
 import dataclasses
 
@@ -12,18 +12,18 @@ from cion_jax.street.tracker import NOBODY, track_video
 
 @dataclasses.dataclass(frozen=True)
 class Shot:
-    """Crops of one person (or of `NOBODY`) in front of one camera, which are drawn together."""
+    """Crops of one person (or of `NOBODY`) in one camera, rendered together."""
 
     population: Population
-    key: int  # tells the shots of a population apart
+    key: int  # unique within the population
     camera: int
-    person: int  # within the population
+    person: int  # index within the population
     frames: tuple[int, ...]
     files: tuple[str, ...]  # relative to the population's folder
 
 
 def plan_labelled(config: StreetConfig) -> tuple[list[Shot], SampleTable]:
-    """Everybody in a few cameras. The table has `identity`; a camera is a video, a shot a tracklet."""
+    """Plans each labelled person in a few cameras. The table has `identity`; camera = video, shot = tracklet."""
     rng = generator(config, Population.LABELLED, Stream.PLAN)
     shots, rows = [], []
     for person in range(config.labelled_people):
@@ -38,7 +38,7 @@ def plan_labelled(config: StreetConfig) -> tuple[list[Shot], SampleTable]:
 
 
 def plan_crawl(config: StreetConfig) -> tuple[list[Shot], SampleTable]:
-    """The tracker's output for every video. The table has no identities; `person` is kept to score them."""
+    """Plans the tracker's output for every video. The table has no identities; `person` is for scoring only."""
     shots, rows = [], []
     for video in range(config.crawl_videos):
         seen: dict[tuple[int, int], list[tuple[int, str]]] = {}
@@ -46,7 +46,7 @@ def plan_crawl(config: StreetConfig) -> tuple[list[Shot], SampleTable]:
             for frame, person in zip(tracklet.frames.tolist(), tracklet.people.tolist()):
                 file = f"v{video:05d}/t{number:04d}_f{frame:06d}.jpg"
                 rows.append((file, f"v{video:05d}", number, frame, _street_number(config, person)))
-                # People walk on from tracklet to tracklet; boxes around nobody stay in a place of their own.
+                # A person keeps walking across tracklets; each tracklet's boxes without a person have one fixed place.
                 walker = (person, number if person == NOBODY else 0)
                 seen.setdefault(walker, []).append((frame, file))
         for (person, _), crops in seen.items():
@@ -56,13 +56,13 @@ def plan_crawl(config: StreetConfig) -> tuple[list[Shot], SampleTable]:
 
 
 def plan_benchmark(config: StreetConfig) -> list[Shot]:
-    """Query and gallery. The first crop of a person in a camera is a query, the others are gallery."""
+    """Plans query and gallery. A person's first crop in a camera is a query, the others are gallery."""
     rng = generator(config, Population.BENCHMARK, Stream.PLAN)
     shots: list[Shot] = []
 
     def add(name: str, camera: int, person: int, folders: list[str]) -> None:
         frames = _consecutive(config, rng, len(folders))
-        # The number at the end keeps the names of distractors apart, which share the rest.
+        # The last number makes the names of distractors unique, whose other parts may coincide.
         files = tuple(
             f"{folder}/{name}_c{camera + 1}s1_{frame:06d}_{len(shots):02d}.jpg"
             for folder, frame in zip(folders, frames)
@@ -81,13 +81,13 @@ def plan_benchmark(config: StreetConfig) -> list[Shot]:
 
 
 def _consecutive(config: StreetConfig, rng: np.random.Generator, count: int) -> tuple[int, ...]:
-    """Frames of one walk past a camera."""
+    """Returns the frame numbers of one walk past a camera."""
     start = int(rng.integers(1, 100_000))
     return tuple(start + config.frame_stride * index for index in range(count))
 
 
 def _street_number(config: StreetConfig, person: int) -> int:
-    """Numbers the crawl's people after the labelled ones, so that a number means one person on the street."""
+    """Numbers the crawl's people after the labelled ones, so that ids are unique across both populations."""
     return NOBODY if person == NOBODY else config.labelled_people + person
 
 

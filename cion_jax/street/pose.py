@@ -1,4 +1,4 @@
-"""Where the joints of a walking person are, as a camera sees them."""
+"""Joint positions of a walking person, projected into the image."""
 
 import dataclasses
 
@@ -6,42 +6,42 @@ import numpy as np
 
 from cion_jax.street.people import Person
 
-# Heights above the ground and lengths, in heights of the person.
+# Heights above the ground and lengths, in body heights.
 HIP, SHOULDER, NECK, HEAD = 0.50, 0.80, 0.85, 0.925
 THIGH, SHIN, FOOT = 0.23, 0.23, 0.075
 UPPER_ARM, FOREARM = 0.17, 0.16
 HIP_SPREAD, SHOULDER_SPREAD = 0.052, 0.118
-SOLE = 0.03  # of the ankle of the standing leg
+SOLE = 0.03  # height of the standing leg's ankle above the ground
 
 
 @dataclasses.dataclass(frozen=True)
 class Box:
-    """Where a person stands in the pictures: the feet and the person's height, in pixels, each [crops].
+    """Position of a person in the images: feet and height, in pixels, each [crops].
 
-    It does not say what the pictures are: people are placed in whole video frames just as they are in crops.
+    The images may be crops or full video frames.
     """
 
     foot_x: np.ndarray
     foot_y: np.ndarray
     height: np.ndarray
-    stretch: float  # how much wider than life the pictures show a person
+    stretch: float  # horizontal stretch of the person
 
 
 @dataclasses.dataclass(frozen=True)
 class Pose:
     joints: dict[str, np.ndarray]  # [crops, 2]: (x, y) in pixels
-    near: dict[str, float]  # mean nearness of each joint to the camera, in heights of the person
+    near: dict[str, float]  # mean offset of each joint towards the camera, in body heights
     azimuth: np.ndarray  # [crops], radians: 0 faces the camera, pi/2 faces right, pi shows the back
 
 
 def walk_pose(person: Person, azimuth: np.ndarray, phase: np.ndarray, pitch: float, box: Box) -> Pose:
-    """Poses a person in mid-step.
+    """Returns the pose of a walking person.
 
-    `azimuth` [crops] is where the person faces; `phase` [crops] goes round once in two steps; `pitch` is the
-    angle by which the camera looks down; all in radians.
+    `azimuth` [crops] is the direction the person faces; `phase` [crops] advances by 2 pi every two steps; `pitch` is
+    the camera's downward tilt; all in radians.
     """
     body = _point(0, 0, np.array([HIP * person.legs, SHOULDER, NECK, HEAD])[:, None], phase)
-    body[2:, :, 1] += 0.015  # people hold their heads a little forward
+    body[2:, :, 1] += 0.015  # neck and head lean slightly forward
     names = ["hip", "shoulders", "neck", "head"]
     points = [*body]
     for side, sign, step in (("left", 1.0, phase), ("right", -1.0, phase + np.pi)):
@@ -74,12 +74,12 @@ def _arm(side: float, swing: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _point(left, forward, up, like: np.ndarray) -> np.ndarray:
-    """[..., crops, 3]: to the person's left, forward and up, for as many crops as there are in `like`."""
+    """Returns [..., crops, 3]: (left, forward, up) from the person's viewpoint, broadcast to the crops of `like`."""
     return np.stack(np.broadcast_arrays(left, forward, up + 0 * like), -1)
 
 
 def _project(points: np.ndarray, azimuth: np.ndarray, pitch: float, box: Box) -> tuple[np.ndarray, np.ndarray]:
-    """[joints, crops, 3] -> [joints, crops, 2] in pixels, and nearness [joints, crops]."""
+    """Projects [joints, crops, 3] to [joints, crops, 2] in pixels, and offsets towards the camera [joints, crops]."""
     left, forward, up = points[..., 0], points[..., 1], points[..., 2]
     right = left * np.cos(azimuth) + forward * np.sin(azimuth)
     near = forward * np.cos(azimuth) - left * np.sin(azimuth)

@@ -1,4 +1,4 @@
-"""Random numbers that depend on what they are for, not on when or in which process they are drawn."""
+"""Random numbers that depend only on their purpose, not on the order or process in which they are drawn."""
 
 import enum
 
@@ -14,7 +14,7 @@ class Population(enum.IntEnum):
 
 
 class Stream(enum.IntEnum):
-    """The purpose of a random number, used as its stream."""
+    """Purpose of a random number stream."""
 
     PERSON = 0
     CAMERA = 1
@@ -25,5 +25,5 @@ class Stream(enum.IntEnum):
 
 
 def generator(config: StreetConfig, population: int, stream: Stream, *key: int) -> np.random.Generator:
-    """A generator of its own for each purpose: growing one population leaves the others as they were."""
+    """Returns a separate generator for each purpose, so that enlarging one population leaves the others unchanged."""
     return np.random.default_rng((config.seed, int(population), int(stream), *key))

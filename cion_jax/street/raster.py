@@ -1,9 +1,9 @@
 """Anti-aliased shapes on a batch of crops.
 
-A canvas is `[3, crops, height, width]` float32, colour first, so that a coverage `[crops, height, width]`
-blends with it as it is. Shapes are drawn from their signed distance in pixels, which tells how much of each
-pixel they cover: that looks like rendering large and filtering down, and costs far less. All crops of a batch
-are drawn at once, in the window that holds the shape in every one of them.
+A canvas is `[3, crops, height, width]` float32, channels first, so that a coverage `[crops, height, width]`
+broadcasts to it. The coverage of a pixel is computed from its signed distance to the shape: this looks like
+supersampling at far less cost. All crops of a batch are drawn at once, in the window that contains the shape in
+every one of them.
 
 Positions are `[crops, 2]`, (x, y) in pixels; sizes are `[crops]` or one number, in pixels.
 """
@@ -19,9 +19,11 @@ Sizes = np.ndarray | float
 class Shape:
     """A shape in its window of the canvas.
 
-    coverage: [crops, h, w] in [0, 1].
-    across:   [crops, h, w], -1 at the left edge of the shape and 1 at the right one.
-    along:    [crops, h, w], 0 at the first end of the shape and 1 at the other.
+    Attributes:
+        window: Rows and columns of the canvas.
+        coverage: [crops, h, w] in [0, 1].
+        across: [crops, h, w], -1 at the left edge of the shape and 1 at the right edge.
+        along: [crops, h, w], 0 at the first end of the shape and 1 at the other.
     """
 
     window: tuple[slice, slice]
@@ -31,7 +33,7 @@ class Shape:
 
 
 def capsule(canvas: np.ndarray, start: np.ndarray, end: np.ndarray, start_radius: Sizes, end_radius: Sizes) -> Shape:
-    """A limb: a segment from `start` to `end`, round at both ends, as thick as its radii say."""
+    """Rounded segment from `start` to `end` with a radius at each end, for limbs."""
     start_radius, end_radius = _column(start_radius), _column(end_radius)
     window, x, y = _grid(canvas, start, end, float(np.maximum(start_radius, end_radius).max()))
     axis = end - start
@@ -49,7 +51,7 @@ def capsule(canvas: np.ndarray, start: np.ndarray, end: np.ndarray, start_radius
 
 
 def ellipse(canvas: np.ndarray, centre: np.ndarray, half_width: Sizes, half_height: Sizes) -> Shape:
-    """A head, a face, a shadow."""
+    """Axis-aligned ellipse, for heads, faces and shadows."""
     half_width, half_height = _column(half_width), _column(half_height)
     window, x, y = _grid(canvas, centre, centre, float(np.maximum(half_width, half_height).max()))
     across = (x - _column(centre[:, 0])) / half_width
@@ -67,9 +69,9 @@ def trapezoid(
     bottom_half: Sizes,
     corner: float = 1.0,
 ) -> Shape:
-    """A trunk, a skirt, a box: from the middle of its upper to the middle of its lower, level edge.
+    """Trapezoid with horizontal edges, centred at `top` and `bottom`, for trunks, skirts and boxes.
 
-    `top_half` and `bottom_half` are half of the edges' widths, `corner` is the radius of the rounded corners.
+    `top_half` and `bottom_half` are half the edges' widths; `corner` is the corner radius, in pixels.
     """
     top_half, bottom_half = _column(top_half), _column(bottom_half)
     window, x, y = _grid(canvas, top, bottom, float(np.maximum(top_half, bottom_half).max()))
@@ -91,25 +93,25 @@ def paint(canvas: np.ndarray, shape: Shape, colour: np.ndarray, shade: np.ndarra
     """Blends `colour`, [3] or [3, crops, h, w], times `shade`, [crops, h, w], into the canvas."""
     window = (slice(None), slice(None), *shape.window)
     colour = colour.reshape(3, 1, 1, 1) if colour.ndim == 1 else colour
-    region = canvas[window].copy()  # arithmetic on whole memory pays for the copies there and back
+    region = canvas[window].copy()  # arithmetic on contiguous memory outweighs the cost of copying
     region *= 1 - shape.coverage
     region += colour * (shape.coverage if shade is None else shape.coverage * shade)
     canvas[window] = region
 
 
 def _column(values: Sizes) -> np.ndarray:
-    """[crops] or a scalar, to broadcast with [crops, h, w]."""
+    """Reshapes [crops] or a scalar to broadcast with [crops, h, w]."""
     return np.asarray(values, np.float32).reshape(-1, 1, 1)
 
 
 def _clamp(values: np.ndarray, low: float) -> np.ndarray:
-    """Cuts to [low, 1], in place; several times faster than `np.clip` on windows this small."""
+    """Clips to [low, 1], in place; several times faster than `np.clip` on windows this small."""
     np.maximum(values, low, out=values)
     return np.minimum(values, 1, out=values)
 
 
 def _coverage(distance: np.ndarray) -> np.ndarray:
-    """The share of each pixel inside a shape, given how far outside of it the middle lies; in place."""
+    """Converts signed distances of pixel centres (positive outside) to coverage in [0, 1], in place."""
     return _clamp(np.subtract(np.float32(0.5), distance, out=distance), 0)
 
 
@@ -121,7 +123,7 @@ def _norm(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _grid(
     canvas: np.ndarray, start: np.ndarray, end: np.ndarray, margin: float
 ) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
-    """The window around two points and the coordinates of its pixels' middles; empty when out of sight."""
+    """Returns the window around two points (empty if outside the canvas) and its pixel centres' x and y."""
     left, top = np.minimum(start, end).min(0).tolist()
     right, bottom = np.maximum(start, end).max(0).tolist()
     rows = _span(top - margin, bottom + margin, canvas.shape[2])

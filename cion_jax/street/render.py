@@ -18,7 +18,7 @@ from cion_jax.street.tracker import NOBODY
 
 @dataclasses.dataclass(frozen=True)
 class Walk:
-    """A person's passage by a camera as a function of the frame, so that its fragments fit together."""
+    """One person's walk past a camera, as a function of the frame, so that its fragments are consistent."""
 
     heading: float
     direction: int
@@ -37,7 +37,7 @@ class Walk:
 
 
 def render_shot(config: StreetConfig, shot: Shot) -> np.ndarray:
-    """uint8 `[crops, height, width, 3]`."""
+    """Renders the crops of a shot, uint8 `[crops, height, width, 3]`."""
     camera = make_camera(config, shot.population, shot.camera)
     rng = generator(config, shot.population, Stream.SHOT, shot.key)
     tick = np.array(shot.frames) / config.frame_stride
@@ -70,19 +70,19 @@ def _walk(config: StreetConfig, camera: Camera, shot: Shot) -> Walk:
 def _place(
     config: StreetConfig, camera: Camera, shot: Shot, walk: Walk, tick: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Where the crops' left edges lie along the plate, [crops] pixels. Ghosts stay where they are."""
+    """Returns the crops' left edges along the plate, [crops], in pixels. Ghosts do not move."""
     scale = config.height
     if shot.person != NOBODY:
         moved = walk.direction * config.drift / 128 * tick
         return (walk.start + moved + rng.normal(0, config.box_jitter / 2, len(tick))) * scale
     at = walk.start
-    if camera.occluders and rng.random() < 0.5:  # a post or a bin is easily taken for somebody
+    if camera.occluders and rng.random() < 0.5:  # a pole or a bin is a plausible false detection
         at = camera.occluders[int(rng.integers(len(camera.occluders)))].x
     return (at + rng.normal(0, config.box_jitter, len(tick))) * scale - config.width / 2
 
 
 def _background(config: StreetConfig, camera: Camera, place: np.ndarray) -> np.ndarray:
-    """The empty street behind each crop: a canvas `[3, crops, height, width]`."""
+    """Returns the empty street behind each crop: a canvas `[3, crops, height, width]`."""
     top = (camera.plate.shape[1] - config.height) // 2
     rows = camera.plate[:, top : top + config.height]
     canvas = np.empty((3, len(place), config.height, config.width), np.float32)
@@ -92,7 +92,7 @@ def _background(config: StreetConfig, camera: Camera, place: np.ndarray) -> np.n
 
 
 def _box(config: StreetConfig, crops: int, rng: np.random.Generator) -> Box:
-    """The person in the tracker's boxes, which are never quite right."""
+    """Returns the person's position in the crops, with the tracker's box jitter."""
     jitter = rng.normal(0, config.box_jitter, (3, crops))
     height = config.height * 0.88 * (1 + jitter[2])
     foot_y = config.height * (0.955 + 0.5 * jitter[1])
@@ -100,7 +100,7 @@ def _box(config: StreetConfig, crops: int, rng: np.random.Generator) -> Box:
 
 
 def draw_occluders(canvas: np.ndarray, config: StreetConfig, camera: Camera, place: np.ndarray) -> None:
-    """Draws what stands between the street and the camera; `place` [crops] is where pictures begin on the plate."""
+    """Draws the occluders in front of the street; `place` [crops] are the images' left edges on the plate (pixels)."""
     around = camera.around
     for occluder in camera.occluders:
         x = (occluder.x * config.height - place + around / 2) % around - around / 2

@@ -1,7 +1,7 @@
-"""A flawed tracker: what it makes of the people who walk through a video.
+"""Simulated imperfect tracker: its tracklets of the people who walk through a video.
 
-It loses people and finds them again under a new number (fragments), carries on with somebody else (identity
-switches), lets its box slip off for a moment, and follows things that are nobody (ghosts).
+It loses people and picks them up again under a new id (fragments), switches to another person (identity switches),
+lets its box slip off a person for single crops, and tracks objects that are not people (ghosts).
 """
 
 import dataclasses
@@ -16,16 +16,16 @@ NOBODY = -1
 
 @dataclasses.dataclass
 class Tracklet:
-    """One row per crop: the video's frame, and the person in it or `NOBODY`."""
+    """Tracklet with one entry per crop: the frame number, and the person or `NOBODY`."""
 
     frames: np.ndarray
     people: np.ndarray
 
 
 def track_video(config: StreetConfig, video: int) -> list[Tracklet]:
-    """The tracklets of a video, in the order in which they start.
+    """Returns the tracklets of a video, ordered by start frame.
 
-    The truth behind them is consistent: a person has at most one crop in a frame.
+    The ground truth is consistent: a person has at most one crop per frame.
     """
     rng = generator(config, Population.CRAWL, Stream.PLAN, video)
     tracklets = _fragments(config, rng)
@@ -37,7 +37,7 @@ def track_video(config: StreetConfig, video: int) -> list[Tracklet]:
 
 
 def _fragments(config: StreetConfig, rng: np.random.Generator) -> list[Tracklet]:
-    """Everybody in the video, cut into fragments with gaps between them."""
+    """Returns one tracklet per fragment of each person in the video, with gaps in between."""
     people = rng.choice(config.crawl_people, config.people_per_video, replace=False)
     ticks = [_visible_ticks(config, rng) for _ in people]
     spans = [pieces[-1][-1] + 1 for pieces in ticks]
@@ -50,7 +50,7 @@ def _fragments(config: StreetConfig, rng: np.random.Generator) -> list[Tracklet]
 
 
 def _visible_ticks(config: StreetConfig, rng: np.random.Generator) -> list[np.ndarray]:
-    """When one person is tracked, counted in crops from when they enter. More fragments are rarer."""
+    """Samples one person's fragments, in ticks since entering. Each additional fragment halves the probability."""
     counts = np.arange(config.fragments[0], config.fragments[1] + 1)
     chance = 0.5 ** (counts - counts[0])
     pieces, start = [], 0
@@ -62,9 +62,9 @@ def _visible_ticks(config: StreetConfig, rng: np.random.Generator) -> list[np.nd
 
 
 def _switch(tracklets: list[Tracklet], config: StreetConfig, rng: np.random.Generator) -> list[Tracklet]:
-    """Lets tracklets carry on with somebody who is in view: these crops are taken from the other's tracklet.
+    """Makes tracklets switch to another person in view, taking over the rest of that person's tracklet.
 
-    What came after the switch of the person who was left is lost, as it is when two people cross.
+    The first person's crops after the switch are lost, as happens when two people cross.
     """
     wanted = int(rng.binomial(len(tracklets), config.switch_rate))
     touched: set[int] = set()
@@ -88,7 +88,7 @@ def _switch(tracklets: list[Tracklet], config: StreetConfig, rng: np.random.Gene
 
 
 def _chances(tracklets: list[Tracklet], first: int, touched: set[int]) -> list[tuple[int, int]]:
-    """Where the tracklet `first` can switch: (tracklet, frame). No part is left with a single crop."""
+    """Returns possible switches of tracklet `first` as (tracklet, frame) that leave no part with a single crop."""
     one = tracklets[first]
     chances = []
     for second, other in enumerate(tracklets):

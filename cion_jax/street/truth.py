@@ -1,4 +1,4 @@
-"""Who is who in what was found in a filmed street."""
+"""Matching of detected crops to the ground truth of a rendered street."""
 
 import os
 from pathlib import Path
@@ -9,17 +9,17 @@ from cion_jax.samples import SampleTable
 from cion_jax.samples.motchallenge import read_mot
 from cion_jax.street.tracker import NOBODY
 
-_SAME = 0.5  # overlap (IoU) from which a box shows a person
+_SAME = 0.5  # IoU from which a box counts as showing a person
 
 
 def with_people(table: SampleTable, truth: str | os.PathLike) -> SampleTable:
-    """The table of `cion_jax.samples.ingest` with `person`: whom each crop shows, or -1.
+    """Adds `person`, the true person in each crop or -1, to a table from `cion_jax.samples.ingest`.
 
-    `truth` is the folder that `film_street` writes. A crop shows the person whose box overlaps its own most, by 0.5 of
-    what both cover at least (IoU).
+    `truth` is the ground-truth folder that `film_street` writes. A crop shows the person whose box has the highest
+    IoU with its own, if that is at least 0.5.
 
     Raises:
-      ValueError: the table has no boxes, or there is no truth about one of its videos.
+        ValueError: The table has no boxes, or one of its videos has no ground truth.
     """
     boxes = np.stack([table[side] for side in ("left", "top", "width", "height")], axis=1).astype(float)
     boxes[:, 2:] += boxes[:, :2]
@@ -47,7 +47,7 @@ def _people(truth: Path, frames: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def overlap(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes (left, top, right, bottom), `[n, 4]` and `[m, 4]`: `[n, m]`."""
+    """Returns the IoU `[n, m]` of boxes `[n, 4]` and `[m, 4]`, each (left, top, right, bottom)."""
     low = np.maximum(ours[:, None, :2], theirs[None, :, :2])
     high = np.minimum(ours[:, None, 2:], theirs[None, :, 2:])
     both = np.prod(np.maximum(high - low, 0), axis=2)

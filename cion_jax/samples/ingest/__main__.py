@@ -1,14 +1,14 @@
-"""Person crops from videos: a packed store of images, and a sample table with video, tracklet and frame.
+"""Extracts person crops from videos into a packed image store and a sample table (video, tracklet, frame).
 
     python -m cion_jax.samples.ingest --videos=DIR --out=OUT                     OpenCV's people detector, ByteTrack
     python -m cion_jax.samples.ingest --videos=DIR --out=OUT --detector=motion   better for fixed cameras
-    python -m cion_jax.samples.ingest --videos=DIR --out=OUT --detector=F.onnx   a detector of yours: better for all
+    python -m cion_jax.samples.ingest --videos=DIR --out=OUT --detector=F.onnx   your own detector: best for any video
     python -m cion_jax.samples.ingest --videos=DIR --out=OUT --tracks=DIR        tracklets from MOTChallenge files
-    python -m cion_jax.samples.ingest --videos=DIR --out=OUT --shard=3/16        one of 16 calls that share the work
+    python -m cion_jax.samples.ingest --videos=DIR --out=OUT --shard=3/16        one of 16 calls that split the work
 
 The next step is `python -m cion_jax.main ... --config.data.samples=OUT/samples.parquet --config.data.images=OUT/crops`.
-The same command continues what was interrupted, video by video. Broken videos are named and left out. After calls
-with --shard, one without it puts their work together.
+The same command resumes an interrupted run, video by video. Broken videos are reported and skipped. After all calls
+with --shard, one call without it merges their results.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Detections linked to tracklets."""
+"""ByteTrack: links detections into tracklets."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from cion_jax.samples.ingest.tracks import NOBODY, Detections, Tracked
 
 
 class ByteTrack:
-    """ByteTrack (Zhang et al., ECCV 2022) as the package `trackers` has it, with its defaults, for one video.
+    """ByteTrack (Zhang et al., ECCV 2022) for one video, as implemented in the package `trackers`, with its defaults.
 
-    `rate` is the number of frames per second that it is given. It forgets who was not seen for a second.
+    `rate` is the number of frames per second passed to `update`. A track is dropped after one second without a match.
     """
 
     def __init__(self, rate: float):
@@ -19,10 +19,10 @@ class ByteTrack:
         self._tracker: Any = needed("trackers").ByteTrackTracker(frame_rate=rate)
 
     def update(self, detections: Detections) -> Tracked:
-        found = self._detections(xyxy=detections.boxes, confidence=detections.scores)
-        tracked = self._tracker.update(found)
+        tracked = self._tracker.update(self._detections(xyxy=detections.boxes, confidence=detections.scores))
         if not len(tracked):
             return NOBODY
-        sure = tracked.tracker_id >= 0
-        numbers = tracked.tracker_id[sure].astype(np.int64)
-        return Tracked(numbers, tracked.xyxy[sure].astype(np.float32), tracked.confidence[sure].astype(np.float32))
+        confirmed = tracked.tracker_id >= 0
+        ids = tracked.tracker_id[confirmed].astype(np.int64)
+        boxes, scores = tracked.xyxy[confirmed], tracked.confidence[confirmed]
+        return Tracked(ids, boxes.astype(np.float32), scores.astype(np.float32))

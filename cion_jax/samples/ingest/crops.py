@@ -1,19 +1,19 @@
-"""Cutting people out of frames."""
+"""Cropping people from frames and encoding the crops."""
 
 import math
 
 import numpy as np
 import simplejpeg
 
-QUALITY = 92  # of the JPEGs, without colour subsampling: crops are small, and are scaled and coded only once
-_NARROWEST = 4  # heights to a width: narrower ones are slivers at the edge of the frame
+QUALITY = 92  # JPEG quality, without chroma subsampling: crops are small, and are scaled and encoded only once
+_NARROWEST = 4  # height-to-width ratio beyond which a crop is a sliver at the edge of the frame
 
 
 def cut(image: np.ndarray, box: np.ndarray, min_height: int) -> np.ndarray | None:
-    """The part of `image` in a box (left, top, right, bottom), rounded outwards and clipped; None if too small.
+    """Crops `image` to a box (left, top, right, bottom), rounded outwards and clipped; None if too small.
 
     Raises:
-      ValueError: a coordinate is not finite.
+        ValueError: A coordinate is not finite.
     """
     if not np.isfinite(box).all():
         raise ValueError(f"box {box.tolist()} is not finite")
@@ -26,5 +26,5 @@ def cut(image: np.ndarray, box: np.ndarray, min_height: int) -> np.ndarray | Non
 
 
 def encode(crop: np.ndarray) -> bytes:
-    """`[height, width, 3]` uint8 RGB as a JPEG."""
+    """Encodes `[height, width, 3]` uint8 RGB as JPEG."""
     return simplejpeg.encode_jpeg(crop, quality=QUALITY, colorsubsampling="444")

@@ -1,4 +1,4 @@
-"""Frames of a video file, one after the other."""
+"""Finding video files and decoding their frames in order."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ import numpy as np
 
 from cion_jax.samples.ingest.optional import needed
 
-# What a file name ends in, in any case, to be taken for a video.
+# File name extensions of videos, compared case-insensitively.
 EXTENSIONS = (
     ".3gp",
     ".asf",
@@ -28,20 +28,21 @@ EXTENSIONS = (
     ".webm",
     ".wmv",
 )
-# Decoders conceal damage, and a header may count a few frames that are never shown: less than this share of what it
-# says means that the file was cut off.
+# Decoders conceal damage, and a header may count a few frames that are never shown: a file counts as truncated if
+# less than this fraction of what its header declares can be decoded.
 _ENOUGH = 0.9
 
 
 class BrokenVideo(ValueError):
-    """A video that cannot be decoded to its end."""
+    """Raised for a video that cannot be decoded to its end."""
 
 
 class Frame(NamedTuple):
-    """A decoded frame, not yet converted to RGB: many frames are only counted.
+    """A decoded frame, not yet converted to RGB, because many frames are only counted.
 
-    number: from 1 in the order of display, as MOTChallenge files count.
-    image: gives `[height, width, 3]` uint8 RGB, turned as players show it.
+    Attributes:
+        number: Frame number in display order, from 1 as in MOTChallenge files.
+        image: Returns `[height, width, 3]` uint8 RGB, rotated as players show it.
     """
 
     number: int
@@ -49,10 +50,10 @@ class Frame(NamedTuple):
 
 
 def read_frames(path: str | os.PathLike) -> Iterator[Frame]:
-    """Decodes the first video stream of a file, in one thread: videos are what is done in parallel.
+    """Decodes the first video stream of a file, in one thread: parallelism is across videos.
 
     Raises:
-      BrokenVideo: not a video, damaged, or fewer frames than it says.
+        BrokenVideo: Not a video, damaged, or fewer frames than its header declares.
     """
     av: Any = needed("av")
     number, frame = 0, None
@@ -72,7 +73,7 @@ def read_frames(path: str | os.PathLike) -> Iterator[Frame]:
 
 
 def frame_rate(path: str | os.PathLike) -> float:
-    """Frames per second, on average, as the file says; 25 where it does not."""
+    """Returns the average frames per second according to the file's header, or 25 if it has none."""
     av: Any = needed("av")
     try:
         with av.open(os.fspath(path)) as container:
@@ -83,12 +84,13 @@ def frame_rate(path: str | os.PathLike) -> float:
 
 
 def find_videos(folder: str | os.PathLike) -> dict[str, Path]:
-    """All videos in `folder` or below it by name: the path inside it without extension, sorted.
+    """Finds all videos in `folder`, recursively; keys are relative paths without extension, sorted.
 
-    Links to folders are followed. What can be reached in several ways has one name: its own, or else that of a link.
+    Links to folders are followed. A folder that can be reached by several paths is listed once: under its real path
+    if that is inside `folder`, otherwise under the path of a link.
 
     Raises:
-      ValueError: no such folder, no video in it, or two of the same name.
+        ValueError: No such folder, no video in it, or two videos of the same name.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -107,10 +109,10 @@ def find_videos(folder: str | os.PathLike) -> dict[str, Path]:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """All that is not hidden in `root` and below it. Every folder comes once, also where links make circles."""
+    """Yields all non-hidden files below `root`. Every folder is visited once, even if links form cycles."""
     seen: set[str] = set()
     waiting = [os.fspath(root)]
-    for start in waiting:  # links that are found come last: they name only what has no other name
+    for start in waiting:  # links come last, so that they only name folders without another path
         for folder, below, names in os.walk(start):
             below[:] = sorted(name for name in below if not name.startswith("."))
             if (real := os.path.realpath(folder)) in seen:
@@ -122,19 +124,19 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def _share_decoded(container: Any, stream: Any, frames: int, last: Any) -> float:
-    """Of what the header says, in frames or in time; 1 where it says neither."""
+    """Returns the decoded fraction of what the header declares, in frames or in time; 1 if it declares neither."""
     if last is None:
         return 0.0
     end = (last.time or 0.0) + float(last.duration * last.time_base or 1 / (stream.average_rate or 25))
     if stream.frames:
         share = frames / stream.frames
         if "mp4" in container.format.name and stream.duration:
-            # A video trimmed without encoding it again starts with frames that its edit list hides: they are counted
-            # in the header, but are no part of the duration.
+            # A video trimmed without re-encoding starts with frames that its edit list hides: they are included in
+            # the header's frame count, but not in the duration.
             start = float((stream.start_time or 0) * stream.time_base)
             share = max(share, (end - start) / float(stream.duration * stream.time_base))
         return share
-    if container.duration and len(container.streams) == 1:  # with sound, the duration may be the sound's
+    if container.duration and len(container.streams) == 1:  # with audio, the duration may be that of the audio stream
         return end / (container.duration / 1e6)  # in microseconds
     return 1.0
 
@@ -144,6 +146,6 @@ def _rgb(frame: Any) -> np.ndarray:
         image = frame.to_ndarray(format="rgb24")
     except (needed("av").FFmpegError, ValueError) as error:
         raise BrokenVideo(f"a frame cannot be converted to RGB ({error})") from error
-    if frame.rotation % 360:  # what phones write instead of turning the pixels
+    if frame.rotation % 360:  # phones write this instead of rotating the pixels
         image = np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
     return image

@@ -1,12 +1,12 @@
-"""Many videos: which are still to be done, processes that do them, and the store and table of all their crops.
+"""Ingestion of many videos: pending work, worker processes, and one store and table of all crops.
 
-    out/videos/<video>.part/   what `video.py` makes of a video, whole or not there
-    out/crops/                 the packed store of all crops
-    out/tracks/<video>.txt     all tracklets, as MOTChallenge results; `--tracks=out/tracks` cuts other crops out
-    out/samples.parquet        the sample table, with the box of every crop in its frame
-    out/report.json            what was done, and which videos are broken
+    out/videos/<video>.part/   output of `video.py` for one video, written atomically
+    out/crops/                 packed store of all crops
+    out/tracks/<video>.txt     all tracklets as MOTChallenge results; reuse with `--tracks=out/tracks` for other crops
+    out/samples.parquet        sample table, with the box of every crop in its frame
+    out/report.json            counts, settings and broken videos
 
-Parts are what is continued from. They are not needed for anything else: the store has all crops.
+Parts are needed only to resume an interrupted run: the store has all crops.
 """
 
 import functools
@@ -29,11 +29,11 @@ from cion_jax.samples.stores.packed import open_shard, pack
 from cion_jax.samples.table import SampleTable
 
 _COUNTS = ("frames", "tracklets", "crops", "seconds")
-_EXAMPLES = 10  # how many broken videos are named
+_EXAMPLES = 10  # number of broken videos listed by name
 
 
 class _Task(NamedTuple):
-    """One video to be done, for a worker process."""
+    """One video to ingest in a worker process."""
 
     name: str
     path: Path
@@ -50,14 +50,14 @@ def ingest_videos(
     workers: int,
     progress: Progress = silent,
 ) -> dict[str, str]:
-    """Makes the parts of `videos` (by name) that are not there yet; gives those that are broken, and why.
+    """Creates the missing parts of `videos` (by name); returns the broken videos with the reason for each.
 
-    A video that cannot be decoded, that has no tracks, at which a library fails or whose process dies is left out, and
-    tried again by the next call. Call it under `if __name__ == "__main__":`.
+    A video is skipped, and retried by the next call, if it cannot be decoded, has no tracks, makes a library fail or
+    makes its process die. Call it under `if __name__ == "__main__":`.
 
     Raises:
-      ValueError: parts in `out` were made with other settings.
-      OSError, MemoryError: what is wrong with the machine, a full disk for example, would befall all videos.
+        ValueError: Parts in `out` were made with other settings.
+        OSError, MemoryError: A fault of the machine, such as a full disk, that would affect all videos.
     """
     tasks = [
         _Task(name, path, _part(out, name), settings, settings.sources(name, path)) for name, path in videos.items()
@@ -84,7 +84,7 @@ def ingest_videos(
 
 
 def left_out(broken: Mapping[str, str], total: int) -> str:
-    """A few lines that list the `broken` of `total` videos with reasons; report.json has all of them."""
+    """Summarises in a few lines which of `total` videos are `broken` and why; report.json has the full list."""
     lines = [f"{len(broken)} of {total} videos are left out:"]
     lines += [f"{name}: {reason}" for name, reason in list(broken.items())[:_EXAMPLES]]
     if len(broken) > _EXAMPLES:
@@ -95,10 +95,10 @@ def left_out(broken: Mapping[str, str], total: int) -> str:
 def gather(
     names: Sequence[str], out: Path, settings: IngestSettings, broken: Mapping[str, str], *, progress: Progress = silent
 ) -> dict:
-    """Packs the crops of all parts into one store, writes tracks and table, and then the report, which it returns.
+    """Packs the crops of all parts into one store, writes tracks, table and report, and returns the report.
 
     Raises:
-      ValueError: there are no crops.
+        ValueError: There are no crops.
     """
     done = [name for name in names if name not in broken]
     counts = [about_part(_part(out, name)) or {} for name in done]
@@ -125,7 +125,7 @@ def gather(
 
 
 def _ingest(task: _Task, send: Callable[[int], None]) -> int | str:
-    """Runs in a worker: the number of crops, or what is wrong with the video."""
+    """Runs in a worker; returns the number of crops, or the reason why the video is broken."""
     about = {"settings": task.settings.described(), "sources": task.sources}
     try:
         tracks = task.settings.open_tracks(task.name, task.path)
@@ -133,17 +133,17 @@ def _ingest(task: _Task, send: Callable[[int], None]) -> int | str:
         made = ingest_video(
             task.path, task.name, tracks, task.settings.crops, task.part, about=about, change=change, on_progress=send
         )
-    except ValueError as error:  # the video or its tracks; what concerns all videos is checked before
+    except ValueError as error:  # the video or its tracks; settings common to all videos were checked before
         return str(error)
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # OpenCV's and onnxruntime's, at this video: their classes have no common base
+    except Exception as error:  # OpenCV and onnxruntime errors for this video have no common base class
         return " ".join("".join(traceback.format_exception_only(error)).split())
     return made["crops"]
 
 
 def _is_done(task: _Task) -> bool:
-    """Whether there is a part, made with these settings from this very video."""
+    """True if the part exists and was made from this version of the video; other settings are a `ValueError`."""
     about = about_part(task.part)
     if about is None:
         return False
@@ -160,7 +160,7 @@ def _part(out: Path, name: str) -> Path:
 
 
 def _start_store(out: Path, parts: Sequence[Path]) -> None:
-    """Removes a store and tracks that were made, or begun, of other parts than these."""
+    """Removes a store and tracks that were built, or partly built, from different parts."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update((part / "shard-00000.sha256").read_bytes())
@@ -176,9 +176,9 @@ def _start_store(out: Path, parts: Sequence[Path]) -> None:
 
 
 def _reader(out: Path) -> Callable[[str], bytes]:
-    """Reads crops by their file_path."""
+    """Returns a function that reads a crop by its file_path."""
 
-    @functools.lru_cache(maxsize=64)  # they are asked for video by video, from several threads
+    @functools.lru_cache(maxsize=64)  # crops are requested video by video, from several threads
     def opened(video: str) -> tuple[Any, dict[str, int]]:
         part = _part(out, video)
         table = crops_of(part)

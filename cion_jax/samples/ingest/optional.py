@@ -1,4 +1,4 @@
-"""Packages that only videos need."""
+"""Optional packages, needed only for video ingestion."""
 
 import importlib
 from types import ModuleType
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def needed(module: str) -> ModuleType:
-    """Imports `module`; where that fails, a `ValueError` says what to install."""
+    """Imports `module`; if that fails, raises a `ValueError` that says what to install."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -17,7 +17,11 @@ def needed(module: str) -> ModuleType:
 
 
 def opencv(*parts: str) -> Any:
-    """OpenCV, in one thread, because videos are what is done in parallel; a `ValueError` if it lacks one of `parts`."""
+    """Imports OpenCV, set to one thread because parallelism is across videos.
+
+    Raises:
+        ValueError: OpenCV is not installed or lacks one of `parts`.
+    """
     cv2: Any = needed("cv2")
     for part in parts:
         if not hasattr(cv2, part):

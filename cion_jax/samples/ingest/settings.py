@@ -1,4 +1,4 @@
-"""Settings that determine the crops of a video, and their implementation for one video."""
+"""Ingestion settings, and the detector, tracks and face blur that they configure."""
 
 import dataclasses
 import functools
@@ -20,17 +20,18 @@ _DETECTORS = {"people": PeopleDetector, "motion": MotionDetector}
 
 @dataclasses.dataclass(frozen=True)
 class IngestSettings:
-    """Settings of detection, tracking and cropping, the same for all videos of a folder.
+    """Settings for detecting and cropping people; the same for all videos of a folder.
 
-    detector: "people", "motion", or the path of an ONNX file.
-    person_class: the number of people among an ONNX detector's classes.
-    detect_every: frames from one detection to the next. Tracking needs people to overlap with where they were.
-    tracks: a folder of MOTChallenge files, `<video>.txt`, instead of detection and tracking.
-    crops: which boxes become crops.
-    blur_faces: whether faces are blurred in all of them.
+    Attributes:
+        detector: "people", "motion", or the path of an ONNX file.
+        person_class: Index of the person class in an ONNX detector.
+        detect_every: Interval between detections, in frames. Tracking needs a person's successive boxes to overlap.
+        tracks: Folder of MOTChallenge files, `<video>.txt`, used instead of detection and tracking.
+        crops: Selection of the boxes that become crops.
+        blur_faces: True to blur faces in all crops.
 
     Raises:
-      ValueError: crops are to be taken from frames in which nobody was looked for.
+        ValueError: Crops would be taken from frames without detection.
     """
 
     detector: str = "people"
@@ -48,7 +49,7 @@ class IngestSettings:
             )
 
     def check(self) -> None:
-        """Raises ValueError for what would be wrong with every video: files or packages that are not there."""
+        """Raises `ValueError` for problems that would affect every video: missing files or packages."""
         needed("av")
         self.change()
         if self.tracks is None:
@@ -58,7 +59,7 @@ class IngestSettings:
             raise ValueError(f"{self.tracks}: no such folder of tracks")
 
     def described(self) -> dict[str, Any]:
-        """The settings that determine the result, as JSON; file locations are not part of it."""
+        """Returns the settings that determine the result, JSON-serialisable and without file locations."""
         crops = {"crops": dataclasses.asdict(self.crops), "faces": "blurred" if self.blur_faces else "as they are"}
         if self.tracks is not None:
             return {"tracks": "from files", **crops}
@@ -72,18 +73,18 @@ class IngestSettings:
         }
 
     def sources(self, name: str, path: Path) -> dict[str, Any]:
-        """Identity of a video's source files, so that later files of the same name are recognised as different."""
-        found: dict[str, Any] = {"bytes": path.stat().st_size}
+        """Returns a fingerprint of a video's input files, to detect when one of them is replaced."""
+        fingerprint: dict[str, Any] = {"bytes": path.stat().st_size}
         if self.tracks is not None and (file := self._file(name)).is_file():
-            found["tracks_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
-        return found
+            fingerprint["tracks_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+        return fingerprint
 
     def open_tracks(self, name: str, path: Path) -> Tracks:
-        """The tracklets of one video.
+        """Returns the tracklets of one video.
 
         Raises:
-          BrokenVideo: the video cannot be opened.
-          ValueError: its file of tracks is missing or wrong.
+            BrokenVideo: The video cannot be opened.
+            ValueError: Its track file is missing or invalid.
         """
         if self.tracks is not None:
             return KnownTracks(self._file(name))
@@ -91,10 +92,10 @@ class IngestSettings:
         return DetectedTracks(self.make_detector(), tracker, self.detect_every)
 
     def make_detector(self) -> Detector:
-        """A new one: some remember the frames before.
+        """Returns a new detector for each video, because some detectors keep state from earlier frames.
 
         Raises:
-          ValueError: an unknown name, a file that is no ONNX model, or a package that is not installed.
+            ValueError: An unknown name, a file that is not an ONNX model, or a missing package.
         """
         if self.detector in _DETECTORS:
             return _DETECTORS[self.detector]()
@@ -105,7 +106,7 @@ class IngestSettings:
         return OnnxDetector(Path(self.detector), self.person_class)
 
     def change(self) -> Change | None:
-        """The function applied to every crop."""
+        """Returns the function applied to every crop, or None."""
         return FaceBlur() if self.blur_faces else None
 
     def _file(self, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Who is where in every frame: the one interface behind which detectors, trackers and track files are."""
+"""Tracklets per frame: the common interface of detectors, trackers and track files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +10,11 @@ from cion_jax.samples.motchallenge import read_mot
 
 
 class Detections(NamedTuple):
-    """People found in a frame.
+    """People detected in a frame.
 
-    boxes: `[n, 4]` float32: left, top, right and bottom in pixels, from 0 at the frame's upper left corner.
-    scores: `[n]` float32 in [0, 1], how sure the detector is.
+    Attributes:
+        boxes: `[n, 4]` float32: left, top, right and bottom in pixels, with 0 at the frame's upper left corner.
+        scores: `[n]` float32 in [0, 1], the detector's confidence.
     """
 
     boxes: np.ndarray
@@ -21,12 +22,12 @@ class Detections(NamedTuple):
 
     @classmethod
     def of(cls, boxes: np.ndarray | list, scores: np.ndarray | list) -> "Detections":
-        """From anything that NumPy takes for boxes and scores, none of them included."""
+        """Converts array-like boxes and scores, which may be empty."""
         return cls(np.asarray(boxes, np.float32).reshape(-1, 4), np.asarray(scores, np.float32).reshape(-1))
 
 
 class Tracked(NamedTuple):
-    """Detections that belong to tracklets, whose numbers are `tracklets`, `[n]` int64."""
+    """Detections assigned to tracklets; `tracklets`, `[n]` int64, are the tracklet ids."""
 
     tracklets: np.ndarray
     boxes: np.ndarray
@@ -38,13 +39,13 @@ NOBODY = Tracked(np.empty(0, np.int64), np.empty((0, 4), np.float32), np.empty(0
 
 class Detector(Protocol):
     def detect(self, image: np.ndarray) -> Detections:
-        """The people in `[height, width, 3]` uint8 RGB. Frames of a video come in order."""
+        """Detects people in `[height, width, 3]` uint8 RGB; called with the frames of a video in order."""
         ...
 
 
 class Tracker(Protocol):
     def update(self, detections: Detections) -> Tracked:
-        """Assigns a frame's detections to tracklets; unassigned detections are left out."""
+        """Assigns a frame's detections to tracklets; unassigned detections are dropped."""
         ...
 
 
@@ -52,16 +53,16 @@ class Tracks(Protocol):
     """The tracklets of one video."""
 
     def at(self, number: int, image: Callable[[], np.ndarray]) -> Tracked:
-        """Who is in frame `number`; asked for every frame once, in order. `image` decodes it where it is needed."""
+        """Returns the people in frame `number`; called once per frame, in order. `image` converts it on demand."""
         ...
 
     def end(self, frames: int) -> None:
-        """Told how many frames there were; raises ValueError if the tracklets cannot be this video's."""
+        """Called with the number of frames; raises `ValueError` if the tracklets cannot be of this video."""
         ...
 
 
 class DetectedTracks:
-    """Tracklets that a detector and a tracker find in every `every`-th frame, from the first on."""
+    """Tracklets from a detector and a tracker, run on every `every`-th frame, starting with the first."""
 
     def __init__(self, detector: Detector, tracker: Tracker, every: int):
         self._detector, self._tracker, self._every = detector, tracker, every
@@ -76,10 +77,10 @@ class DetectedTracks:
 
 
 class KnownTracks:
-    """Tracklets from elsewhere: a text file as trackers write them for MOTChallenge. An empty one says: nobody.
+    """Tracklets read from a MOTChallenge result file; an empty file means that nobody is in the video.
 
     Raises:
-      ValueError: the file is not there, or is not one of tracks.
+        ValueError: The file is missing, or is not a track file.
     """
 
     def __init__(self, path: Path):
@@ -87,13 +88,13 @@ class KnownTracks:
         if path.is_file() and not path.stat().st_size:
             self._frames, self._tracked = np.empty(0, np.int64), NOBODY
             return
-        found = read_mot(path, "tracks")
-        if found.ids is None:
+        known = read_mot(path, "tracks")
+        if known.ids is None:
             raise ValueError(f"{path}: boxes without tracklets (id -1); run a tracker on them first")
-        order = np.argsort(found.frames, kind="stable")
-        self._frames = found.frames[order]
+        order = np.argsort(known.frames, kind="stable")
+        self._frames = known.frames[order]
         scores = np.ones(len(order), np.float32)
-        self._tracked = Tracked(found.ids[order], found.boxes[order].astype(np.float32), scores)
+        self._tracked = Tracked(known.ids[order], known.boxes[order].astype(np.float32), scores)
 
     def at(self, number: int, image: Callable[[], np.ndarray]) -> Tracked:
         del image

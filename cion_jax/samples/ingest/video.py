@@ -1,4 +1,4 @@
-"""One video from pixels to a part: its crops, what is known about them, and its tracklets."""
+"""Ingestion of one video into a part: its crops, their table, and its tracklets."""
 
 import dataclasses
 import time
@@ -16,18 +16,19 @@ from cion_jax.samples.ingest.tracks import NOBODY, Tracked, Tracks
 from cion_jax.samples.stores.packed import write_shard
 
 _CROPS, _TRACKS, _ABOUT = "crops.parquet", "tracks.txt", "about.json"
-_PROGRESS_FRAMES = 100  # frames from one word about progress to the next
-Change = Callable[[np.ndarray], np.ndarray]  # what is done to a crop before it is written
+_PROGRESS_FRAMES = 100  # interval between progress reports, in frames
+Change = Callable[[np.ndarray], np.ndarray]  # applied to a crop before it is written
 
 
 @dataclasses.dataclass(frozen=True)
 class CropSettings:
-    """The choice of a tracklet's boxes that become crops.
+    """Selection of the boxes that become crops.
 
-    every: frames from one crop to the next. They are the same frames for all tracklets of a video: two that share
-      a frame are two people, which calibration and `correlate --forbid_covisible` use.
-    min_height: pixels; smaller people are left out.
-    min_crops: of a tracklet; shorter ones are left out.
+    Attributes:
+        every: Interval between crops, in frames. All tracklets of a video use the same frames: two tracklets that
+            share a frame are different people, which calibration and `correlate --forbid_covisible` use.
+        min_height: Minimum height of a person, in pixels.
+        min_crops: Minimum number of crops per tracklet; shorter tracklets are dropped.
     """
 
     every: int = 5
@@ -51,18 +52,18 @@ def ingest_video(
     change: Change | None,
     on_progress: Callable[[int], None],
 ) -> dict:
-    """Writes the folder `part`, whole or not at all, and returns what its about.json says: `about` and counts.
+    """Writes the folder `part` atomically and returns the contents of its about.json: `about` and counts.
 
-    `on_progress` is called now and then with the number of frames since it was called before.
+    `on_progress` is called periodically with the number of frames since the last call.
 
-    shard-00000.*    the crops' JPEGs in the order of frames, as in a packed store
-    crops.parquet    file_path, video, tracklet, frame and box of every crop that counts, and its record
-    tracks.txt       all boxes of all tracklets, as MOTChallenge results are written
-    about.json       how it was made, and of how many frames, tracklets and crops
+    shard-00000.*    the crops' JPEGs in frame order, as in a packed store
+    crops.parquet    file_path, video, tracklet, frame, box and record of every crop that is kept
+    tracks.txt       all boxes of all tracklets, in MOTChallenge result format
+    about.json       settings and sources, and the numbers of frames, tracklets and crops
 
     Raises:
-      BrokenVideo: the video cannot be decoded to its end.
-      ValueError: the tracks are of another video.
+        BrokenVideo: The video cannot be decoded to its end.
+        ValueError: The tracks belong to another video.
     """
     collector = _Collector(name, tracks, settings, change)
     started = time.perf_counter()
@@ -70,7 +71,7 @@ def ingest_video(
         folder.mkdir()
         write_shard(folder, 0, collector.jpegs(_reported(read_frames(path), on_progress)))
         table = collector.table()
-        with atomic_path(folder / _CROPS) as temporary:  # on disk before the part is
+        with atomic_path(folder / _CROPS) as temporary:  # flushed to disk before the part is renamed
             pyarrow.parquet.write_table(table, temporary, compression="zstd")
         with atomic_path(folder / _TRACKS) as temporary:
             temporary.write_text(collector.mot())
@@ -85,7 +86,7 @@ def ingest_video(
 
 
 class _Collector:
-    """Follows the tracklets through a video and remembers what was cut out."""
+    """Collects the boxes and crops of all tracklets of a video."""
 
     def __init__(self, name: str, tracks: Tracks, settings: CropSettings, change: Change | None):
         self._name, self._tracks, self._settings, self._change = name, tracks, settings, change
@@ -115,7 +116,7 @@ class _Collector:
         self._cut.append((number, Tracked(*(column[kept] for column in tracked))))
 
     def table(self) -> pa.Table:
-        """The crops of tracklets that are long enough, by tracklet and frame; `record`: the place in the shard."""
+        """Returns the crops of long enough tracklets, sorted by tracklet and frame; `record` indexes the shard."""
         frames, tracked = _joined(self._cut)
         numbers, counts = np.unique(tracked.tracklets, return_counts=True)
         long = np.isin(tracked.tracklets, numbers[counts >= self._settings.min_crops])
@@ -148,17 +149,17 @@ class _Collector:
 
 
 def about_part(part: Path) -> dict | None:
-    """The content of a part's about.json; None if there is no such part."""
+    """Returns the contents of a part's about.json, or None if the part does not exist."""
     return read_json(part / _ABOUT) if part.is_dir() else None
 
 
 def crops_of(part: Path) -> pa.Table:
-    """The table of a part's crops."""
+    """Returns the table of a part's crops."""
     return pyarrow.parquet.read_table(part / _CROPS)
 
 
 def tracks_of(part: Path) -> Path:
-    """The file of a part's tracklets."""
+    """Returns the path of a part's tracklet file."""
     return part / _TRACKS
 
 
@@ -172,7 +173,7 @@ def _reported(frames: Iterator[Frame], on_progress: Callable[[int], None]) -> It
 
 
 def _once(image: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
-    """`image` that is converted the first time it is asked for only."""
+    """Caches the result of `image`, so that the frame is converted at most once."""
     converted: list[np.ndarray] = []
 
     def get() -> np.ndarray:
@@ -184,8 +185,8 @@ def _once(image: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
 
 
 def _joined(parts: list[tuple[int, Tracked]]) -> tuple[np.ndarray, Tracked]:
-    """Frame numbers and tracked people of many frames, a row each."""
-    parts = [(0, NOBODY), *parts]  # so that there is something to join
+    """Concatenates the people of many frames; returns their frame numbers and rows."""
+    parts = [(0, NOBODY), *parts]  # so that there is always something to concatenate
     frames = np.repeat([number for number, _ in parts], [len(tracked.tracklets) for _, tracked in parts])
     columns = zip(*(tracked for _, tracked in parts))
     return frames.astype(np.int64), Tracked(*(np.concatenate(column) for column in columns))
