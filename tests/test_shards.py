@@ -47,7 +47,7 @@ def test_joined_shards_equal_one_call(crops, tmp_path, count):
     for index in reversed(range(count)):
         make(crops, tmp_path / "F.npy", Shard(index, count))
     report = join(tmp_path / "F.npy")
-    assert report["rows"] == 20 and whole["undecodable"] == 3
+    assert report["rows"] == 20 and report["undecodable"] == 3
     one, joined = files(tmp_path / "one.npy"), files(tmp_path / "F.npy")
     assert joined[0] == one[0] and joined[2] == one[2]
     assert read_samples(tmp_path / "F.samples.parquet").arrow.equals(
