@@ -136,7 +136,7 @@ def test_a_process_by_itself_starts_nothing():
 
 
 def local(*command, folder=processes.ROOT / "launch"):
-    """Starts `local.sh` of `folder` with two processes of a shell command, in its own process group as in a terminal."""
+    """Starts `local.sh` of `folder` with two processes of a command, in a process group of its own as in a terminal."""
     launcher = ["env", "--default-signal=INT", "bash", folder / "local.sh", "2", *command]
     return subprocess.Popen(launcher, stdout=subprocess.PIPE, text=True, process_group=0)
 
