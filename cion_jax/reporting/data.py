@@ -30,7 +30,7 @@ def data_section(examined: dict[str, Any], ingested: dict[str, Any] | None) -> S
     """Summarises the input data.
 
     Args:
-        examined: report of `cion_jax.samples.doctor.examine`, without "images" if there were too many to check.
+        examined: report of `cion_jax.samples.examination.examine`, without "images" if there were too many to check.
         ingested: report of `cion_jax.samples.ingest`, if this run cut the crops out of videos.
     """
     counts = examined["contents"]

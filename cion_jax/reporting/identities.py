@@ -1,4 +1,4 @@
-"""The sections that show people: identities that were found, and the links most likely to be wrong."""
+"""Report sections with crops: identities found, and the links most likely to be wrong."""
 
 from typing import Any
 
@@ -17,24 +17,24 @@ _LINKS = 8
 
 
 def identities_section(table: SampleTable, images: Images) -> Section:
-    """Identities found in several videos, as rows of crops from as many of these as there is room for."""
+    """Shows identities in several videos, as rows of crops from as many of these videos as fit."""
     videos = table.videos
     strips = []
     for identity, members, shown in sheet_rows(table["identity"], videos):
-        about = f"identity {identity}: {len(members):,} crops in {len(np.unique(videos[members])):,} videos"
-        strips.append(Strip(about, crops(images, table.select(shown)["file_path"].tolist(), f"Identity {identity}")))
+        title = f"identity {identity}: {len(members):,} crops in {len(np.unique(videos[members])):,} videos"
+        strips.append(Strip(title, crops(images, table.select(shown)["file_path"].tolist(), f"Identity {identity}")))
     if not any(strip.crops for strip in strips):
         raise ValueError("no identity was found in more than one video, or none of its images can be read")
     text = (
-        "A row is one identity, that is, crops that correlation takes for one person, out of as many videos as there "
-        "is room for. A good row shows one person throughout. The first rows are the largest identities, where wrong "
-        "links show; the others are spread evenly over all."
+        "Each row is one identity, i.e. crops that correlation assigned to one person, from as many videos as fit. A "
+        "good row shows one person throughout. The first rows are the largest identities, where wrong links show; the "
+        "others are spread evenly over all identities."
     )
     return Section("Identities found", [Text(text), Strips("", strips)])
 
 
 def links_section(report: dict[str, Any], table: SampleTable, images: Images) -> Section:
-    """The longest links that hold the largest identities together, from correlation's `report.json`."""
+    """Shows the longest links that hold the largest identities together, from correlation's `report.json`."""
     weakest = [
         (link["distance"], entry["level"], link)
         for entry in report["levels"]
@@ -50,8 +50,8 @@ def links_section(report: dict[str, Any], table: SampleTable, images: Images) ->
     persons = _persons(table, [path for _, _, link in shown for side in link["images"] for path in side])
     strips = [_link(link, level, persons, images) for _, level, link in shown]
     text = (
-        f"Without these links the largest identities would fall apart, and among such links they are the longest: if "
-        f"some links are wrong, these are. Both sides were taken for one person at a cosine distance up to sigma_drm = "
+        f"Without these links, the largest identities would split; of all such links, these are the longest and the "
+        f"most likely to be wrong. Groups are linked if their cosine distance is at most sigma_drm = "
         f"{report['settings']['sigma_drm']:g} (0: equal features). A good link shows "
         f"one person in both groups of crops."
     )
@@ -59,11 +59,11 @@ def links_section(report: dict[str, Any], table: SampleTable, images: Images) ->
 
 
 def _persons(table: SampleTable, paths: list[str]) -> dict[str, int] | None:
-    """Whom these images show, where that is known."""
+    """True persons by image path, or None if unknown."""
     if "person" not in table.columns:
         return None
-    found = table.select(pc.is_in(table.arrow["file_path"], value_set=pa.array(paths)).to_numpy())
-    return dict(zip(found["file_path"].tolist(), found["person"].tolist()))
+    rows = table.select(pc.is_in(table.arrow["file_path"], value_set=pa.array(paths)).to_numpy())
+    return dict(zip(rows["file_path"].tolist(), rows["person"].tolist()))
 
 
 def _link(link: dict[str, Any], level: int, persons: dict[str, int] | None, images: Images) -> Strip:
@@ -71,15 +71,15 @@ def _link(link: dict[str, Any], level: int, persons: dict[str, int] | None, imag
     title = f"groups {a} and {b} of level {level - 1}, {LEVELS[level]}, distance {link['distance']:.3f}"
     mark = ""
     if persons is not None:
-        sides = [_usual([persons[path] for path in side]) for side in (left, right)]
+        sides = [_most_frequent([persons[path] for path in side]) for side in (left, right)]
         mark = "right" if sides[0] == sides[1] >= 0 else "wrong"
-        title += ": one person" if mark == "right" else ": two persons" if min(sides) >= 0 else ": nobody is shown"
+        title += ": one person" if mark == "right" else ": two persons" if min(sides) >= 0 else ": no person shown"
     shown = crops(images, left, f"Identity {a}")
     other = crops(images, right, f"Identity {b}")
     return Strip(title, shown, mark, other)
 
 
-def _usual(values: list[int]) -> int:
-    """The most frequent value, the lowest among equals."""
-    found, counts = np.unique(values, return_counts=True)
-    return int(found[counts.argmax()])
+def _most_frequent(values: list[int]) -> int:
+    """Most frequent value; ties go to the lowest."""
+    distinct, counts = np.unique(values, return_counts=True)
+    return int(distinct[counts.argmax()])

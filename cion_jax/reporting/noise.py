@@ -1,4 +1,4 @@
-"""The section on identity correlation in numbers: noise, correctness and sizes, level by level."""
+"""Report section on identity correlation: noise and accuracy per level, and identity sizes."""
 
 from typing import Any
 
@@ -12,12 +12,21 @@ _PER_IDENTITY = "per identity"
 
 
 def noise_section(report: dict[str, Any], identities: np.ndarray, persons: np.ndarray | None) -> Section:
-    """From correlation's `report.json`, the identities `[rows]` (-1: discarded) and, where known, true persons."""
+    """Summarises correlation.
+
+    Args:
+        report: correlation's `report.json`.
+        identities: `[rows]`, -1 for discarded images.
+        persons: `[rows]` true persons, or None if unknown.
+
+    Raises:
+        ValueError: Every image was discarded.
+    """
     levels = report["levels"]
     blocks: list[Block] = [
         Text(
-            "Identity correlation starts from tracklets and finds out which show the same person, level by level. The "
-            "noise n_S (Eq. 3 of the paper) counts what still contradicts the features: images that stray from their "
+            "Identity correlation starts from tracklets and groups those of the same person, level by level. The noise "
+            "n_S (Eq. 3 of the paper) counts contradictions between identities and features: images far from their own "
             "identity (consistency), and other identities so near that they are likely the same person "
             "(discrimination). It needs no labels."
         )
@@ -60,7 +69,7 @@ def _noise_table(levels: list[dict[str, Any]]) -> Table:
         ]
         for entry in levels
     ]
-    return Table("What each level left, and its noise", columns, rows)
+    return Table("Result and noise of each level", columns, rows)
 
 
 def _quality_table(levels: list[dict[str, Any]]) -> Table:
@@ -75,13 +84,13 @@ def _quality_table(levels: list[dict[str, Any]]) -> Table:
         cells = [f"{entry[name]:,}" for name in ("covisible_links", "covisible_identities")] if framed else []
         cells += [f"{100 * entry['pairwise'][name]:.1f}" for name in _SCORES] if scored else []
         rows.append([level_name(entry), *cells])
-    seen = "False links join two people whom one frame shows both; identities in conflict hold such people. "
+    seen = "False links join two people who appear in the same frame; identities in conflict contain such people. "
     known = (
-        "Of two crops of one identity, precision is how often they show one person; of two crops of one person, recall "
-        "is how often they share an identity; F1 is their harmonic mean. Purity is the share of crops that show the "
-        "most frequent person of their identity."
+        "Precision is the share of pairs of crops within an identity that show one person, recall the share of pairs "
+        "of crops of one person that share an identity, and F1 their harmonic mean. Purity is the share of crops that "
+        "show the most frequent person of their identity."
     )
-    caption = f"How right it is. {seen if framed else ''}{known if scored else ''}"
+    caption = f"Accuracy of each level. {seen if framed else ''}{known if scored else ''}"
     return Table(caption.strip(), columns, rows)
 
 
@@ -105,7 +114,7 @@ def _noise_chart(levels: list[dict[str, Any]]) -> Picture:
 
 
 def _sizes_chart(sizes: np.ndarray, true: np.ndarray | None) -> Picture:
-    figure, axes = chart("crops of one identity", "identities", "How many crops identities have")
+    figure, axes = chart("crops of an identity", "identities", "Crops per identity")
     largest = max(sizes.max(), 2 if true is None else true.max())
     bins = np.unique(np.geomspace(1, largest + 1, 25).round()).tolist()
     axes.hist(sizes, bins, color=COLOURS[0], alpha=0.75, label=f"found ({len(sizes):,})")
@@ -114,6 +123,6 @@ def _sizes_chart(sizes: np.ndarray, true: np.ndarray | None) -> Picture:
         legend_below(figure)
     axes.set_xscale("log")
     low, middle, high = np.quantile(sizes, (0, 0.5, 1))
-    what = f"identities have {low:,.0f} to {high:,.0f} crops, half of them at most {middle:,.0f}"
-    caption = f"{what[0].upper()}{what[1:]}. A single one far right of all others is a chain of wrong links."
-    return Picture(svg(figure), f"Histogram of identity sizes: {what}.", caption)
+    summary = f"identities have {low:,.0f} to {high:,.0f} crops, half of them at most {middle:,.0f}"
+    caption = f"{summary[0].upper()}{summary[1:]}. A single one far to the right is a chain of wrong links."
+    return Picture(svg(figure), f"Histogram of identity sizes: {summary}.", caption)

@@ -25,7 +25,7 @@ class Warnings:
 
 @dataclass(frozen=True)
 class Number:
-    """A headline number with its unit, what it is of and which values are good."""
+    """A headline number with its unit, its label and the values that are good."""
 
     value: str
     label: str
@@ -42,7 +42,7 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Column:
-    """Head of a column: name, unit of its numbers, and which values are good."""
+    """Header of a column: name, unit, and the values that are good."""
 
     name: str
     unit: str = ""
@@ -51,7 +51,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text, the first of each row its name. `folded` tables open on demand."""
+    """Rows of text; the first cell of a row is its header. `folded` tables are collapsed at first."""
 
     kind: ClassVar = "table"
     caption: str
@@ -62,7 +62,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Share:
-    """A bar: what it is of, how long (0 to 1), and the number in words."""
+    """A bar: its name, length (0 to 1), and value as text."""
 
     name: str
     share: float
@@ -71,7 +71,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Bars:
-    """Bars below each other."""
+    """A vertical list of bars."""
 
     kind: ClassVar = "bars"
     caption: str
@@ -80,7 +80,7 @@ class Bars:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image as data URI; `alt` says what it shows to those who do not see it."""
+    """An image as data URI, with alternative text for screen readers."""
 
     source: str
     alt: str
@@ -89,7 +89,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Charts, as many side by side as the screen is wide."""
+    """Charts, as many side by side as fit the screen."""
 
     kind: ClassVar = "pictures"
     pictures: Sequence[Picture]
@@ -97,14 +97,14 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Crop(Picture):
-    """A picture of a person; `mark` is "right", "wrong", "query" or none."""
+    """A picture of a person; `mark` is "right", "wrong", "query" or empty."""
 
     mark: str = ""
 
 
 @dataclass(frozen=True)
 class Strip:
-    """Crops that belong together, and others that they are held against; the title may be marked as crops are."""
+    """A row of related crops, and others to compare with; `mark` applies to the title, as for crops."""
 
     title: str
     crops: Sequence[Crop]
@@ -114,7 +114,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Strips:
-    """Strips below each other."""
+    """A vertical list of strips."""
 
     kind: ClassVar = "strips"
     caption: str
@@ -139,7 +139,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A report. `left_out`: (title, reason) of the sections that could not be made."""
+    """A report; `left_out` has (title, reason) of each section that could not be made."""
 
     title: str
     made: str
@@ -148,7 +148,7 @@ class Page:
 
 
 def render(page: Page) -> str:
-    """The page as HTML. Whatever text holds is shown as text: file names and labels are the user's."""
+    """Renders the page as HTML. All text is escaped, since file names and labels come from the user."""
     loader = PackageLoader("cion_jax.reporting", "templates")
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

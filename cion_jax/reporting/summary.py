@@ -1,4 +1,4 @@
-"""The first section: what came out, in words and headline numbers, and how long it took."""
+"""Report section "Summary": results in words and headline numbers, and the time of each stage."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -25,11 +25,11 @@ class Outcome(NamedTuple):
 
 
 def summary_section(outcome: Outcome) -> Section:
-    """Words first, then numbers; what is missing is not mentioned, the page says what is left out."""
+    """Summarises in words, then in numbers; missing results are omitted, since the page lists them separately."""
     sentences, numbers = [], []
-    for said, counted in (_of_correlation(outcome), _of_retrieval(outcome)):
-        sentences += said
-        numbers += counted
+    for words, counts in (_of_correlation(outcome), _of_retrieval(outcome)):
+        sentences += words
+        numbers += counts
     if not sentences:
         sentences.append(f"This run of {outcome.model} has neither correlated identities nor been evaluated.")
     blocks: list[Block] = [Text(sentence) for sentence in sentences]
@@ -43,14 +43,14 @@ def summary_section(outcome: Outcome) -> Section:
 
 
 def settings_table(settings: Mapping[str, str]) -> Table:
-    """Every setting of the run, folded."""
+    """Tabulates every setting of the run, folded."""
     columns = Column("Setting"), Column("Value")
     return Table(f"All {len(settings)} settings", columns, [[*item] for item in sorted(settings.items())], folded=True)
 
 
 def facts_table(facts: Mapping[str, str]) -> Table:
-    """Versions, fingerprint of the data and the like, folded."""
-    columns = Column("What"), Column("Which")
+    """Tabulates versions, fingerprint of the data and the like, folded."""
+    columns = Column("Item"), Column("Value")
     return Table("Versions, data and weights", columns, [[*item] for item in facts.items()], folded=True)
 
 
@@ -63,7 +63,7 @@ def _of_correlation(outcome: Outcome) -> tuple[list[str], list[Number]]:
     sentences = [
         f"{outcome.correlation['images']:,} person crops came in {first['identities']:,} tracklets. Correlation found "
         f"that they show {last['identities']:,} identities, and discarded {discarded:.1%} of the crops. The noise n_S, "
-        f"which needs no labels to be measured, went from {first['noise']:.2f} to {last['noise']:.2f} per identity."
+        f"which is measured without labels, went from {first['noise']:.2f} to {last['noise']:.2f} per identity."
     ]
     numbers = [
         Number(f"{last['identities']:,}", "identities found", "good: near the number of people filmed"),
@@ -72,8 +72,8 @@ def _of_correlation(outcome: Outcome) -> tuple[list[str], list[Number]]:
     if "pairwise" in last:
         quality = last["pairwise"]
         sentences.append(
-            f"Who is who is known here and only used to score: of the pairs of crops that share an identity "
-            f"{quality['precision']:.1%} show one person, and of all pairs that show one person "
+            f"True persons are known here and used for scoring only: of the pairs of crops that share an identity, "
+            f"{quality['precision']:.1%} show one person, and of all pairs that show one person, "
             f"{quality['recall']:.1%} were found (tracklets alone: {first['pairwise']['recall']:.1%})."
         )
         was = f"tracklets: {first['pairwise']['f1']:.1%}"
@@ -85,17 +85,19 @@ def _of_retrieval(outcome: Outcome) -> tuple[list[str], list[Number]]:
     if outcome.scores is None or outcome.after not in outcome.scores:
         return [], []
     after = outcome.scores[outcome.after]
-    said = f"On the benchmark, {outcome.model} reaches mAP {after['mAP']:.1%} and Rank-1 {after['rank1']:.1%} as "
-    said += f"{outcome.after}"
-    others = {name: found for name, found in outcome.scores.items() if name != outcome.after}
+    sentence = f"On the benchmark, {outcome.model} reaches mAP {after['mAP']:.1%} and Rank-1 {after['rank1']:.1%} "
+    sentence += f"when {outcome.after}"
+    others = {name: scores for name, scores in outcome.scores.items() if name != outcome.after}
     if others:
-        said += "; mAP of others: " + ", ".join(f"{name} {found['mAP']:.1%}" for name, found in others.items())
+        sentence += "; other networks' mAP: " + ", ".join(
+            f"{name} {scores['mAP']:.1%}" for name, scores in others.items()
+        )
     numbers = []
     for score, name in (("mAP", "mAP"), ("rank1", "Rank-1")):
         before = outcome.scores.get(outcome.before)
         was = f" ({outcome.before}: {before[score]:.1%})" if before else ""
         numbers.append(Number(f"{after[score]:.1%}", f"{name} on the benchmark", f"good: near 100%{was}"))
-    return [f"{said}."], numbers
+    return [f"{sentence}."], numbers
 
 
 def _warned(correlation: Mapping[str, Any] | None) -> list[str]:
@@ -106,11 +108,11 @@ def _warned(correlation: Mapping[str, Any] | None) -> list[str]:
 def _time(seconds: Mapping[str, float]) -> Bars:
     longest, total = max(seconds.values()), sum(seconds.values())
     bars = [Share(name, value / max(longest, 1e-9), in_time(value)) for name, value in seconds.items()]
-    return Bars(f"Time of each stage, {in_time(total)} in all", bars)
+    return Bars(f"Time of each stage, {in_time(total)} in total", bars)
 
 
 def in_time(seconds: float) -> str:
-    """Seconds as people say them."""
+    """Formats a duration in readable units."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

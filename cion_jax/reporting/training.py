@@ -1,4 +1,4 @@
-"""The section on self-distillation: loss, and the curves by which collapse is told from learning."""
+"""Report section on self-distillation: the loss, and curves that distinguish learning from collapse."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,25 +22,36 @@ class _Curve(NamedTuple):
 
 
 _CURVES = {
-    "loss": _Curve("Loss (Eq. 9)", "nats", "Falls below chance and levels off; a jump up is divergence."),
-    "kl": _Curve(
-        "KL of student from teacher", "nats", "Above 0 while there is something to learn; near 0, nothing is left."
-    ),
+    "loss": _Curve("Loss (Eq. 9)", "nats", "Good: falls below chance and levels off. A jump up is divergence."),
+    "kl": _Curve("KL of student from teacher", "nats", "Good: above 0. Near 0, there is nothing left to learn."),
     "teacher_entropy": _Curve(
-        "Entropy of the teacher", "nats", "Between 0 and uniform: at uniform the teacher prefers nothing (collapse)."
+        "Entropy of the teacher", "nats", "Good: between 0 and uniform. A uniform teacher has no preference (collapse)."
     ),
     "mean_entropy": _Curve(
-        "Entropy of the teacher's mean", "nats", "High: many prototypes are in use. Near 0, all images share one."
+        "Entropy of the teacher's mean",
+        "nats",
+        "Good: high, many prototypes in use. Near 0, all images share one.",
     ),
     "feature_std": _Curve(
-        "Spread of embeddings", "standard deviation", "Near 'even', embeddings use all directions; near 0 is collapse."
+        "Spread of embeddings",
+        "standard deviation",
+        "Good: near 'even', all directions in use. Near 0 is collapse.",
     ),
-    "images_per_second": _Curve("Speed", "images/s", "Steady: dips are saving, or input that is late."),
+    "images_per_second": _Curve("Speed", "images/s", "Good: steady. Dips are saving or waiting for input."),
 }
 
 
 def training_section(logs: Mapping[str, Log], *, prototypes: int, embed_dim: int) -> Section:
-    """From the metrics of named runs, with the size of the head's output and of the embeddings."""
+    """Charts the metrics of named runs.
+
+    Args:
+        logs: lines of metrics by name of the run.
+        prototypes: number of prototypes, the head's output size.
+        embed_dim: size of the embeddings.
+
+    Raises:
+        ValueError: All logs are empty.
+    """
     logs = {name: log for name, log in logs.items() if log}
     if not logs:
         raise ValueError("no metrics of a pre-training run are there")
@@ -51,24 +62,24 @@ def training_section(logs: Mapping[str, Log], *, prototypes: int, embed_dim: int
         if drawn:
             pictures.append(_picture(drawn, curve, levels.get(metric, {})))
     blocks: list[Block] = [Text(_in_words(logs))]
-    if found := training_concerns(logs, prototypes=prototypes, embed_dim=embed_dim):
-        blocks.append(Warnings(found))
+    if signs := training_concerns(logs, prototypes=prototypes, embed_dim=embed_dim):
+        blocks.append(Warnings(signs))
     return Section("Self-distillation", [*blocks, Pictures(pictures)])
 
 
 def training_concerns(logs: Mapping[str, Log], *, prototypes: int, embed_dim: int) -> list[str]:
-    """Signs of collapse at the end of each run, in words."""
+    """Describes signs of collapse at the end of each run."""
     needed = {"loss", "kl", "teacher_entropy", "mean_entropy", "feature_std"}
-    found = []
+    messages = []
     for name, log in logs.items():
         if log and needed <= log[-1].keys():
             signs = concerns(log[-1], prototypes=prototypes, embed_dim=embed_dim)
-            found += [f"{name}, {sign}: {advice}." for sign, advice in signs.items()]
-    return found
+            messages += [f"{name}, {sign}: {advice}." for sign, advice in signs.items()]
+    return messages
 
 
 def _levels(prototypes: int, embed_dim: int) -> dict[str, dict[str, float]]:
-    """Values that curves are held against."""
+    """Reference values of each metric, by their labels."""
     uniform = math.log(prototypes)
     return {
         "loss": {f"chance: ln({prototypes:,})": uniform},
@@ -79,8 +90,8 @@ def _levels(prototypes: int, embed_dim: int) -> dict[str, dict[str, float]]:
 
 
 def _points(log: Log, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    found = [(line["step"], line[metric]) for line in log if metric in line]
-    return np.array([step for step, _ in found]), np.array([value for _, value in found])
+    points = [(line["step"], line[metric]) for line in log if metric in line]
+    return np.array([step for step, _ in points]), np.array([value for _, value in points])
 
 
 def _picture(drawn: Mapping[str, tuple[np.ndarray, np.ndarray]], curve: _Curve, marks: dict[str, float]) -> Picture:
@@ -92,6 +103,6 @@ def _picture(drawn: Mapping[str, tuple[np.ndarray, np.ndarray]], curve: _Curve, 
 def _in_words(logs: Mapping[str, Any]) -> str:
     runs = ", ".join(f"{name} for {log[-1]['step'] + 1:,.0f} steps" for name, log in logs.items())
     return (
-        f"A student network learns to give what its own slowly moving average, the teacher, gives for other views and "
-        f"other images of one identity. Trained: {runs}."
+        f"A student network learns to match the output of the teacher, its own moving average, on other views and "
+        f"other images of the same identity. Trained: {runs}."
     )
