@@ -20,8 +20,8 @@ class Batch:
     """This process's part of a global batch.
 
     `images` is uint8 `[b, canvas height, canvas width, 3]`, each image in the upper left corner of its canvas; `sizes`
-    is int32 `[b, 2]`, their heights and widths; `rows` is int64 `[b]`, their rows in the table; `replaced` counts images
-    that could not be decoded and were replaced.
+    is int32 `[b, 2]`, their heights and widths; `rows` is int64 `[b]`, their rows in the table; `replaced` counts
+    images that could not be decoded and were replaced.
     """
 
     images: np.ndarray

@@ -15,7 +15,8 @@ from cion_jax.runtime.termination import Terminated, Termination
 class _Stepped(Protocol):
     """A dataclass of arrays with the number of steps done."""
 
-    step: Any
+    @property
+    def step(self) -> Any: ...
 
 
 State = TypeVar("State", bound=_Stepped)

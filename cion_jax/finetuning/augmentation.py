@@ -7,6 +7,7 @@ level from PIL's, see `cion_jax.distillation.augmentation`).
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +84,7 @@ def erase(x: jax.Array, key: jax.Array, settings: Erasing) -> jax.Array:
     return jnp.where(inside[..., None], fill, x)
 
 
-def erased_box(size: tuple[int, int], key: jax.Array, settings: Erasing) -> jax.Array:
+def erased_box(size: Sequence[int], key: jax.Array, settings: Erasing) -> jax.Array:
     """The pixels to erase, bool `[h, w]`: one box, or none.
 
     With area fraction A, aspect ratio r and an image of H x W pixels, a box has height round(sqrt(A H W r)) and width
