@@ -265,7 +265,7 @@ def test_patterns_list_models():
         (lambda: create_model("vit_test")(jnp.zeros((1, 64, 32, 3), jnp.uint8)), r"got uint8.*normalise"),
     ],
 )
-def test_wrong_use_is_answered_with_what_to_do(call, message):
+def test_wrong_use_raises_an_error_with_the_remedy(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
