@@ -228,7 +228,9 @@ def test_experiments_share_what_is_the_same(config, stages, tmp_path):
         ("table4", {"data.samples": "untracked.json"}, "tracklet, seed 0: .* no column 'tracklet'"),
     ],
 )
-def test_impossible_settings_are_refused_before_training(config, stages, tmp_path, monkeypatch, which, settings, message):
+def test_impossible_settings_are_refused_before_training(
+    config, stages, tmp_path, monkeypatch, which, settings, message
+):
     monkeypatch.chdir(tmp_path)
     Path("untracked.json").write_text(json.dumps([{"id": row // 2, "file_path": f"{row}.jpg"} for row in range(48)]))
     config.pretrain.batch_size, config.pretrain.curriculum.images_per_identity = 8, (1, 1)

@@ -125,7 +125,7 @@ def test_convnext_loads_under_each_naming(tmp_path):
 
 
 def plain_vit(side, distilled=False):
-    """State dict of a ViT with 16x16 patches on square images, and the entries that ReIDZoo's takes from it (resized by PyTorch)."""
+    """State dict of a ViT with 16x16 patches on square images, and what ReIDZoo's takes from it, resized by PyTorch."""
     arrays = backbone_with_names("vit_test")
     file = {key: value for key, value in arrays.items() if not key.startswith("patch_embed.")}
     file["pos_embed"] = random(1, 1 + distilled + side * side, 32)

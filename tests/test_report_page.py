@@ -28,14 +28,14 @@ from tests.browser import DESKTOP, PHONE, browser, screenshot, show
 
 TITLES = [
     "Summary",
-    "What went in",
+    "Input data",
     "Noise and identities",
-    "Identities found",
-    "Most doubtful links",
+    "Identities",
+    "Least certain links",
     "Self-distillation",
     "Retrieval",
     "Ranked lists",
-    "Features of a few people",
+    "t-SNE of features",
     "Attention",
 ]
 ODD = "v0/<b>&amp;.png"  # a file name that is no HTML
@@ -203,7 +203,7 @@ def test_a_broken_file_leaves_out_its_own_section_only(run, tmp_path, capsys):
     write_page(reopened(tmp_path))
     page = read(reopened(tmp_path))
     left = page.said[page.said.index("Left out") :]
-    assert {title for title in TITLES if title in left} == {"Ranked lists", "Features of a few people"}
+    assert {title for title in TITLES if title in left} == {"Ranked lists", "t-SNE of features"}
     assert "identity.npz: not what evaluation writes" in capsys.readouterr().err.replace("\n", "")
 
 
