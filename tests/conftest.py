@@ -14,7 +14,7 @@ jax.config.update("jax_num_cpu_devices", 8)
 
 @pytest.fixture
 def optimised():
-    """For tests that look at what XLA makes of a program."""
+    """For tests of the programs that XLA compiles."""
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)

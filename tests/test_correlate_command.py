@@ -1,4 +1,4 @@
-"""`correlate_to` and the command: three whole files or no result, and refusals before any work."""
+"""`correlate_to` and the command: all three files or none, and errors before any work."""
 
 import errno
 import json
@@ -121,7 +121,7 @@ def test_summary_has_a_row_for_each_level(paths, capsys):
     print_summary(correlate_to(*paths, levels=2))
     printed = capsys.readouterr().out
     rows = [line.split()[0] for line in printed.splitlines() if line.strip()[:1].isdigit()]
-    assert rows == ["40", "0", "1", "2", "0", "1", "2"]  # images in all, what is left, how right it is
+    assert rows == ["40", "0", "1", "2", "0", "1", "2"]  # all images, kept images, accuracy
 
 
 def test_a_picture_does_not_outlive_its_results(paths):

@@ -1,4 +1,4 @@
-"""Experiments: what statistics say, and that runs are planned, shared, kept and continued."""
+"""Experiments: statistics by hand, and runs that are planned, shared, kept and resumed."""
 
 import json
 import os
@@ -119,7 +119,7 @@ TRACKLET = np.repeat(np.arange(40), 6)
 
 @pytest.fixture
 def config(tmp_path):
-    """A config of 40 tracklets in four videos, with a benchmark of names and an extractor that nobody reads."""
+    """A config of 40 tracklets in four videos, with a benchmark of empty files and weights that are never read."""
     columns = {"video": [f"v{tracklet % 4}" for tracklet in TRACKLET], "tracklet": TRACKLET, "identity": TRACKLET // 2}
     files = [f"{row}.jpg" for row in range(len(TRACKLET))]
     write_samples(SampleTable.from_columns(file_path=files, **columns), tmp_path / "crops.parquet")
@@ -135,7 +135,7 @@ def config(tmp_path):
 
 
 class Stages:
-    """Stands in for `run_stages`: leaves what the stages leave, without work, and knows what it was asked for."""
+    """Replaces `run_stages`: writes the stages' output files without training, and records its calls."""
 
     def __init__(self):
         self.done, self.interrupt_after = [], None

@@ -176,7 +176,7 @@ def file_tokens(form):
 
 
 def official_swin(window):
-    """A Swin as its authors name it, with windows of another size; and what the model takes of it."""
+    """A Swin with its authors' names and windows of another size, and the entries that the model takes from it."""
     arrays = backbone_with_names("swin_test")
     file, expected = {}, {}
     for key, value in arrays.items():

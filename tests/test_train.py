@@ -1,4 +1,4 @@
-"""A whole training run on a few rendered rectangles: resume, bad images, what it leaves behind."""
+"""A whole training run on a few rendered rectangles: resume, bad images, output files."""
 
 import gc
 import signal
