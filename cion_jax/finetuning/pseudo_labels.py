@@ -40,7 +40,7 @@ class ClusterSettings:
 
 
 class Clustering(NamedTuple):
-    """Labels `[n]` int64, numbered from 0, -1 for images in no cluster; and their agreement with the truth, if known."""
+    """Labels `[n]`, numbered from 0, -1 for images in no cluster, and their agreement with the truth where it is known."""
 
     labels: np.ndarray
     scores: PairwiseScores | None
@@ -89,10 +89,8 @@ def jaccard_distances(features: np.ndarray, *, k1: int, k2: int, largest: float)
     by_column = sparse.csc_array(encoding)
 
     def rows(start: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        return [
-            _near(jaccard_row(encoding, row, by_column), largest)
-            for row in range(len(features))[start:][:_ROWS_AT_ONCE]
-        ]
+        block = range(start, min(start + _ROWS_AT_ONCE, len(features)))
+        return [_near(jaccard_row(encoding, row, by_column), largest) for row in block]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         near = [row for part in pool.map(rows, range(0, len(features), _ROWS_AT_ONCE)) for row in part]
