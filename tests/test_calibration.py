@@ -93,7 +93,7 @@ def test_a_tracker_that_switches_does_not_lower_the_proposal():
     assert found.sigma_cst.threshold(0.01) > 0.4 and found.sigma_drm.threshold(0.01) > 0.4
 
 
-def test_the_bound_is_where_so_few_would_be_seen_one_time_in_twenty():
+def test_the_upper_bound_has_95_percent_confidence():
     for count, seen in ((0, 50), (3, 40), (39, 40)):
         different = np.concatenate([np.full(count, 0.1), np.full(seen - count, 0.9)])
         bound = Evidence(np.zeros(1), different, inclusive=True).at(0.5)["different_share_below"]
@@ -146,7 +146,7 @@ def test_pairs_are_found_whole_in_pieces(monkeypatch):
 # Errors
 
 
-def test_what_cannot_be_calibrated_is_refused():
+def test_tables_without_pairs_to_calibrate_on_are_refused():
     features, videos, tracklets, frames = pairs_at(np.linspace(0.2, 1, 50))
     found = calibrate(features, videos, tracklets, frames)
     with pytest.raises(ValueError, match=r"100 distances .* too few for a false-link rate of 0.001: it needs 1,000"):

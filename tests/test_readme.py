@@ -1,4 +1,4 @@
-"""The examples, tables, files and commands in README and docs/ are real."""
+"""Examples in README and docs/ run; tables, files and commands they name exist."""
 
 import re
 from pathlib import Path

@@ -108,7 +108,7 @@ def test_scores_of_reranked_distances():
     assert scores.mAP > plain.mAP + 0.01  # what it is for
 
 
-def test_what_is_refused():
+def test_impossible_settings_and_equal_features_are_refused():
     query, gallery, *_ = people(seed=0)
     for settings in (KReciprocal(k1=0), KReciprocal(k2=0), KReciprocal(lambda_=1.5)):
         with pytest.raises(ValueError, match=r"k1 and k2 are at least 1 and lambda is between 0 and 1"):

@@ -1,4 +1,4 @@
-"""A whole training run on a few rendered rectangles: resume, bad images, what it leaves behind."""
+"""A whole training run on a few rendered rectangles: resume, bad images, output files."""
 
 import gc
 import signal
@@ -143,7 +143,7 @@ def test_other_data_are_refused(finished):
         train.pretrain(get_config(), table, folder, workdir)
 
 
-def test_what_saves_memory_reaches_the_step(crops, tmp_path, one_device, monkeypatch):
+def test_memory_settings_reach_the_step(crops, tmp_path, one_device, monkeypatch):
     class Reached(Exception):
         pass
 

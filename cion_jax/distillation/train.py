@@ -1,5 +1,6 @@
 """The training run: curriculum, batches, steps, checkpoints. All of it is a function of (config, data, step)."""
 
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,9 @@ from cion_jax.conversion import write_weights
 from cion_jax.conversion.imagenet import initialise
 from cion_jax.distillation.augmentation import Augmentation, make_views, sample_keys
 from cion_jax.distillation.head import Head
+from cion_jax.distillation.health import concerns
 from cion_jax.distillation.loader import Batch, load_batches
+from cion_jax.distillation.loop import Loop
 from cion_jax.distillation.monitor import TrainingMonitor
 from cion_jax.distillation.optimizer import make_optimizer
 from cion_jax.distillation.provenance import check_continuation, provenance
@@ -29,7 +32,7 @@ from cion_jax.runtime.mesh import make_mesh, replicate, shard_batch
 from cion_jax.runtime.metrics import MetricsLog
 from cion_jax.runtime.processes import check_shared, is_primary
 from cion_jax.runtime.progress import console, progress
-from cion_jax.runtime.termination import Terminated, Termination
+from cion_jax.runtime.termination import Termination
 from cion_jax.samples import SampleTable
 
 
@@ -171,25 +174,24 @@ class _Run:
     def train(
         self, state: TrainState, checkpoints: Checkpoints, log: MetricsLog, termination: Termination
     ) -> TrainState:
-        step, total, settings = int(state.step), self._plan.total_steps, self._settings
-        batches, monitor = self._batches(step), self._monitor(log)
+        step, total = int(state.step), self._plan.total_steps
+        batches = self._batches(step)
         with progress("Pre-training", total, "steps") as advance:
             advance(step)
+            loop = Loop(
+                monitor=self._monitor(log),
+                checkpoints=checkpoints,
+                meta=self._meta,
+                termination=termination,
+                ship=self._ship,
+                advance=advance,
+                total_steps=total,
+                log_every=self._settings.log_every,
+                save_every=self._settings.checkpoint.every_steps,
+            )
             for stage in self._plan.stages:
-                step_function = self._step_function(stage)  # compiled when it is first called
-                while step < stage.end_step:
-                    state, metrics = step_function(state, self._ship(monitor.next_batch(batches)))
-                    monitor.started(step, metrics)
-                    step += 1
-                    asked = termination.asked(step)
-                    save = asked or step == total or step % settings.checkpoint.every_steps == 0
-                    if save or step % settings.log_every == 0:
-                        advance(0, note=monitor.report(step - 1, metrics))
-                    if save:
-                        checkpoints.save(step, vars(state), self._meta)
-                    advance(1)
-                    if asked and step < total:
-                        raise Terminated(f"step {step} of {total} is saved; the same command continues from it")
+                # compiled when it is first called
+                state = loop.run(state, stage.end_step, self._step_function(stage), batches)
         return state
 
     def _monitor(self, log: MetricsLog) -> TrainingMonitor:
@@ -199,8 +201,7 @@ class _Run:
             batch_size=settings.batch_size,
             total_steps=self._plan.total_steps,
             learning_from=self._plan.first_step(settings.optimizer.warmup_epochs),
-            prototypes=self._prototypes,
-            embed_dim=self._embed_dim,
+            concerns=functools.partial(concerns, prototypes=self._prototypes, embed_dim=self._embed_dim),
         )
 
     def _batches(self, first_step: int) -> Iterator[Batch]:

@@ -142,14 +142,14 @@ def _attention(workdir: Workdir) -> Section:
 
 _SECTIONS: Mapping[str, Callable[[Workdir], Section]] = {
     "Summary": _summary,
-    "What went in": _data,
+    "Input data": _data,
     "Noise and identities": _noise,
-    "Identities found": _identities,
-    "Most doubtful links": _links,
+    "Identities": _identities,
+    "Least certain links": _links,
     "Self-distillation": _training,
     "Retrieval": _retrieval,
     "Ranked lists": _lists,
-    "Features of a few people": _embedding,
+    "t-SNE of features": _embedding,
     "Attention": _attention,
 }
 

@@ -46,7 +46,7 @@ def print_summary(report: dict) -> None:
 def _quality(levels: list[dict], framed: bool, scored: bool) -> Table:
     """Accuracy of each level, by tracklets that share a frame and by true persons."""
     frames, scores = _FRAMES if framed else {}, _SCORES if scored else {}
-    table = _table("How right it is", "level", *frames.values(), *scores.values())
+    table = _table("Accuracy", "level", *frames.values(), *scores.values())
     for entry in levels:
         counts = (f"{entry[name]:,}" for name in ("level", *frames))
         table.add_row(*counts, *(f"{entry['pairwise'][name]:.1%}" for name in scores))
