@@ -40,7 +40,7 @@ class ClusterSettings:
 
 
 class Clustering(NamedTuple):
-    """Labels `[n]`, numbered from 0, -1 for images in no cluster, and their agreement with the truth where it is known."""
+    """Labels `[n]` from 0, -1 for images in no cluster, and their agreement with the truth where it is known."""
 
     labels: np.ndarray
     scores: PairwiseScores | None

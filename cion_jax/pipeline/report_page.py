@@ -181,7 +181,9 @@ def _logs(workdir: Workdir) -> dict[str, Log]:
 def _sizes_of_training(workdir: Workdir) -> dict[str, int]:
     config = workdir.config
     shape = nnx.eval_shape(lambda: create_model(config.model))
-    return {"prototypes": config.pretrain.head.prototypes, "embed_dim": shape.embed_dim}
+    contrastive = config.pretrain.objective == "moco"  # it chooses among the queue and the image's own key
+    outputs = config.pretrain.moco.queue + 1 if contrastive else config.pretrain.head.prototypes
+    return {"prototypes": outputs, "embed_dim": shape.embed_dim}
 
 
 def _facts(workdir: Workdir) -> Table:
