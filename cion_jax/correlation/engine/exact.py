@@ -1,5 +1,7 @@
 """Final decisions: distances in float64, from the images themselves."""
 
+import functools
+
 import numpy as np
 
 from cion_jax.correlation.engine.distances import SHORTEST_SUM, distance, exact_unit
@@ -14,8 +16,13 @@ class ExactCentroids:
     def __init__(self, features: np.ndarray, assigned: np.ndarray):
         """`features` `[n, d]` may be a memory map; `assigned` `[n]` is the group of each image, -1 = none."""
         self.features = features
-        self._rows = np.argsort(assigned, kind="stable")
-        self._sorted = assigned[self._rows]
+        self._assigned = assigned
+
+    @functools.cached_property
+    def _by_group(self) -> tuple[np.ndarray, np.ndarray]:
+        """All rows sorted by group, and their groups; most runs need no float64, and are spared the sorting."""
+        rows = np.argsort(self._assigned, kind="stable")
+        return rows, self._assigned[rows]
 
     def directions(self, groups: np.ndarray) -> np.ndarray:
         """Unit vectors `[k, d]` along the centroids of `groups` `[k]`."""
@@ -24,8 +31,9 @@ class ExactCentroids:
 
     def images_of(self, group: int) -> np.ndarray:
         """The rows of the images of a group, ascending."""
-        first, last = np.searchsorted(self._sorted, [group, group + 1])
-        return self._rows[first:last]
+        rows, groups = self._by_group
+        first, last = np.searchsorted(groups, [group, group + 1])
+        return rows[first:last]
 
     def _sum(self, group: int) -> np.ndarray:
         rows, total = self.images_of(group), np.zeros(self.features.shape[1])
