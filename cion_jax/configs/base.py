@@ -75,6 +75,8 @@ def get_config() -> ConfigDict:
     # Columns that define an identity; one network is trained for each: "identity" (the column, or the result of
     # correlation), "tracklet" (Fig. 1b), "image" (Fig. 1a: DINO), "person" (ground truth, if the table has it).
     pretrain.group_by = ("identity",)
+    # "distillation" (the paper's), or "moco": MoCo v2 with LUP's settings, the other image-level baseline of Table 4.
+    pretrain.objective = "distillation"
     pretrain.data_ratio = 1.0  # fraction of the identities to train on (Fig. 6)
     pretrain.init = placeholder(str)  # ImageNet weights to start from, as `cion_jax.convert --init` reads them
     pretrain.batch_size = 960  # global batch: images per step over all devices and processes
@@ -94,6 +96,18 @@ def get_config() -> ConfigDict:
     pretrain.head = ConfigDict(dict(prototypes=65536, hidden_dim=2048, bottleneck_dim=256, batch_norm=False))
     pretrain.loss = ConfigDict(
         dict(form="paper", student_temperature=0.1, teacher_temperature=0.04, center_momentum=0.9)
+    )
+    # Settings of objective "moco" (LUP's); its views are set by `cion_jax.configs.ablation` (row `moco`).
+    pretrain.moco = ConfigDict(
+        dict(
+            queue=65536,  # keys; a multiple of the batch size
+            dim=128,
+            temperature=0.1,
+            momentum=0.999,
+            learning_rate=0.3,  # for a batch of 2560; scaled linearly with batch_size
+            weight_decay=1e-4,
+            erased_area=(0.02, 0.6),  # random erasing with probability 0.5; fractions of the image's area
+        )
     )
     # EMA teacher. The paper (Sec. 3.3) freezes it over an epoch and updates it once per epoch: update_every="epoch".
     # The default here is an update after every step, as in DINO's code.

@@ -15,8 +15,9 @@ import numpy as np
 import optax
 from flax import nnx
 
+from cion_jax.distillation.erasing import Erasing
 from cion_jax.distillation.schedules import Curriculum
-from cion_jax.finetuning.augmentation import Augmentation, Erasing, augment
+from cion_jax.finetuning.augmentation import Augmentation, augment
 from cion_jax.finetuning.losses import center_loss, identity_loss, triplet_loss
 from cion_jax.finetuning.method import Method, Preprocessing, TrainingData
 from cion_jax.finetuning.network import NeckClassifier, Outputs

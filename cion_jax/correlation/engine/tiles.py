@@ -27,6 +27,7 @@ from cion_jax.correlation.engine.sharding import (
     split_over_devices,
 )
 from cion_jax.runtime.mesh import double_buffered, replicate
+from cion_jax.runtime.platform import on_cpu
 
 _FEWEST_ROWS = 64  # that programs are compiled for
 _FEWEST_WORDS = 2**12  # likewise
@@ -44,8 +45,8 @@ class Scale(NamedTuple):
 
 
 def scale() -> Scale:
-    """The scale for the default backend."""
-    if jax.default_backend() == "cpu":
+    """The scale for the platform that is traced for."""
+    if on_cpu():
         return Scale(block=512, product=2**18, batch=2**24, picked=False)
     return Scale(block=2048, product=2**25, batch=2**30, picked=True)
 
