@@ -15,6 +15,7 @@ COMMANDS = (
     "extractor",
     "correlate",
     "pretrain",
+    "finetune",
     "evaluate",
     "experiments",
     "report",

@@ -7,7 +7,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from cion_jax.pipeline.report_page import NETWORKS, write_page
+from cion_jax.pipeline.report_page import network_names, write_page
 from cion_jax.pipeline.settings import remembered
 from cion_jax.pipeline.workdir import Workdir
 from cion_jax.reporting.correlation_report import identities_sheet, print_summary
@@ -49,7 +49,7 @@ def print_report(report: dict[str, Any], workdir: Workdir) -> None:
     if "retrieval" in report:
         table = Table("network", "mAP", "Rank-1", title="Retrieval on the benchmark")
         for name, scores in report["retrieval"].items():
-            table.add_row(NETWORKS[name], f"{scores['mAP']:.1%}", f"{scores['rank1']:.1%}")
+            table.add_row(network_names(workdir.config)[name], f"{scores['mAP']:.1%}", f"{scores['rank1']:.1%}")
         console.print(table)
     if "checkpoint" in report:
         console.print(f"Checkpoint (PyTorch, as in ReIDZoo): {report['checkpoint']}", highlight=False)
@@ -62,5 +62,5 @@ def loss_curve(config: Config, workdir: Workdir) -> None:
     lines = {}
     for by in config.pretrain.group_by:
         log = read_metrics(workdir.metrics(by))
-        lines[NETWORKS[by]] = tuple(np.asarray([line[name] for line in log]) for name in ("step", "loss"))
+        lines[network_names(config)[by]] = tuple(np.asarray([line[name] for line in log]) for name in ("step", "loss"))
     curve(lines, workdir.root / "loss.png", x_label="step", y_label="loss", title="Self-distillation (Eq. 9)")

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -10,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from cion_jax.correlation.calibration import CONFIDENCE, Calibration
+from cion_jax.correlation.results import IDENTITIES
 from cion_jax.reporting.figures import contact_sheet, histograms
-from cion_jax.samples import SampleTable, UndecodableImage, open_images
+from cion_jax.samples import SampleTable, UndecodableImage, open_images, read_samples
 from cion_jax.samples.stores.sources import Images
 
 _SHEET_ROWS, _SHEET_COLUMNS, _SHEET_LARGEST = 12, 14, 4
@@ -51,6 +53,34 @@ def _quality(levels: list[dict], framed: bool, scored: bool) -> Table:
         counts = (f"{entry[name]:,}" for name in ("level", *frames))
         table.add_row(*counts, *(f"{entry['pairwise'][name]:.1%}" for name in scores))
     return table
+
+
+def print_growth(report: dict) -> None:
+    """Prints a report of `extend_to`: identities before and after, and what has to be trained again."""
+    console, grown, last = _console(), report["grown"], report["levels"][-1]
+    table = _table(f"{report['images']:,} images, {report['seconds']:,.1f} s", "", "")
+    table.add_row("images added", f"{report['added']['images']:,}")
+    table.add_row("images removed", f"{grown['images_removed']:,}")
+    for name in ("new", "merged", "split", "removed"):
+        table.add_row(f"identities {name}", f"{grown[f'identities_{name}']:,}")
+    table.add_row("identities now", f"{last['identities']:,}")
+    table.add_row("pairs of groups compared", f"{grown['pairs_compared']:,}")
+    console.print(table)
+    for text in (last.get("warning"), grown.get("train_again")):
+        if text:
+            console.print(f"[yellow]Note:[/] {text}", soft_wrap=True)
+
+
+def draw_identities(out: str | os.PathLike, images: str | os.PathLike | None) -> None:
+    """Draws `identities.png` if an image root is given; removes the drawing of replaced results."""
+    sheet = Path(out) / "identities.png"
+    sheet.unlink(missing_ok=True)
+    if images is not None:
+        unreadable = identities_sheet(read_samples(Path(out) / IDENTITIES), images, sheet)
+        if unreadable is None:
+            print("No identity is in several videos: no contact sheet.")
+        elif unreadable:
+            print(f"Contact sheet: {unreadable} images are missing or cannot be decoded.")
 
 
 def print_calibration(report: dict) -> None:
