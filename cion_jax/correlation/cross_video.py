@@ -7,11 +7,12 @@ from cion_jax.correlation.engine.distances import TIE
 from cion_jax.correlation.engine.linking import gathered, near_pairs
 from cion_jax.correlation.engine.sharding import Track
 from cion_jax.correlation.engine.tiles import Windows
+from cion_jax.runtime.arrays import RowArray
 
 
 def link(
     groups: Groups,
-    features: np.ndarray,
+    features: RowArray,
     half_width: int | None,
     sigma_drm: float,
     track: Track,
@@ -41,7 +42,7 @@ def link(
 def link_added(
     groups: Groups,
     places: np.ndarray,
-    features: np.ndarray,
+    features: RowArray,
     half_width: int | None,
     sigma_drm: float,
     track: Track,

@@ -148,6 +148,11 @@ class Method(abc.ABC):
             The scalar loss, scalar metrics, and the new memory, which must be equal on all devices.
         """
 
+    def concerns(self, metrics: Mapping[str, float]) -> dict[str, str]:
+        """Signs of collapse in a line of metrics after the first epoch: descriptions with remedies, by name."""
+        del metrics
+        return {}
+
     def phases(self, plan: Curriculum) -> Sequence[Phase]:
         """The phases of training in order; the first starts at step 0."""
         del plan

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 
 from cion_jax.correlation.engine.distances import SHORTEST_SUM, distance, exact_unit
+from cion_jax.runtime.arrays import RowArray
 
 _IMAGES_AT_ONCE = 2**13
 _PAIRS_AT_ONCE = 2**12
@@ -13,7 +14,7 @@ _PAIRS_AT_ONCE = 2**12
 class ExactCentroids:
     """Centroids of groups of images, computed in float64 on demand."""
 
-    def __init__(self, features: np.ndarray, assigned: np.ndarray):
+    def __init__(self, features: RowArray, assigned: np.ndarray):
         """`features` `[n, d]` may be a memory map; `assigned` `[n]` is the group of each image, -1 = none."""
         self.features = features
         self._assigned = assigned

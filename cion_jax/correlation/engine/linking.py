@@ -9,6 +9,7 @@ from cion_jax.correlation.engine.distances import distance
 from cion_jax.correlation.engine.exact import ExactCentroids
 from cion_jax.correlation.engine.sharding import Track
 from cion_jax.correlation.engine.tiles import Windows, compare
+from cion_jax.runtime.arrays import RowArray
 from cion_jax.runtime.processes import all_gather
 
 _PAIRS_AT_ONCE = 2**9  # in the cache of a CPU
@@ -16,7 +17,7 @@ _PAIRS_AT_ONCE = 2**9  # in the cache of a CPU
 
 def near_pairs(
     groups: Groups,
-    features: np.ndarray,
+    features: RowArray,
     windows: Windows,
     lengths: np.ndarray,
     sigma: float,
