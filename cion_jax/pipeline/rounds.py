@@ -61,7 +61,7 @@ def run_rounds(config: Config, workdir: Workdir, run: Run) -> None:
                 raise ValueError(f"the first round found no identities to train on: {reason}")
             ended = f"round {number} collapsed: {reason}; the identities of round {number - 1} are kept"
             break
-        if len(records) > 1 and settled(*records[-2:], config.rounds):
+        if len(records) > 1 and settled(records[-2], records[-1], config.rounds):
             ended = "settled"
             break
     console.print(f"Rounds ended: {ended}.", markup=False, highlight=False, soft_wrap=True)
