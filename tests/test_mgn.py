@@ -215,7 +215,7 @@ def test_loss_terms_and_gradients(mgn):
     ("name", "loss_bound", "probe_bound"), [("trajectory", 1e-7, 1e-3), ("trajectory_small_lr", 1e-9, 1e-7)]
 )
 def test_trajectory(mgn, name, loss_bound, probe_bound):
-    """Two steps with the backbone frozen and two without; bounds are above what noise of 1e-12 in the pixels changes."""
+    """Two steps with the backbone frozen, two without; bounds exceed the effect of a noise of 1e-12 in the pixels."""
     _, structure, params, stats, gradients = mgn
     case = RUNS[name]
     rates = step_rates(
