@@ -58,10 +58,10 @@ def fill(network, values):
 
 
 def functional(network, loss):
-    """Parameters and statistics of a network in training, and a jitted gradient function.
+    """Parameters and statistics of a network, and jitted functions of these: gradients in training, and test features.
 
-    The function maps `(params, stats, images, labels, memory)` to the gradients and `(outputs, value, stats, *rest)`,
-    where `loss(outputs, labels, memory)` gives `(value, rest)`; parts named `frozen` are in evaluation mode.
+    `gradients(params, stats, images, labels, memory)` gives the gradients and `(outputs, value, stats, rest)`, where
+    `loss(outputs, labels, memory)` gives `(value, rest)`; parts named `frozen` are in evaluation mode.
     """
     network.train()
     structure, params, stats = nnx.split(network, nnx.Param, nnx.BatchStat)
@@ -79,4 +79,10 @@ def functional(network, loss):
 
         return jax.grad(loss_of, has_aux=True)(params)
 
-    return structure, nnx.as_pure(params), nnx.as_pure(stats), gradients
+    @jax.jit
+    def features(params, stats, images):
+        model = nnx.merge(structure, params, stats, copy=True)
+        model.eval()
+        return model(images)
+
+    return nnx.as_pure(params), nnx.as_pure(stats), gradients, features
