@@ -13,7 +13,6 @@ proposes both thresholds for the features of any extractor; the table needs a `f
 are first centered by video and whitened, into DIR/features.npy.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +34,17 @@ def main(argv: list[str]) -> None:
     del argv
     values = flags.FLAGS
     _check(values)
-    inputs: dict[str, Any] = {"samples": values.samples, "features_path": _features(values)}
+    inputs: dict[str, Any] = {"samples": values.samples, "features_path": values.features}
     inputs["overwrite"] = values.overwrite
+    if values.adapt:
+        inputs["features_path"] = _adapted(values)
     settings: dict[str, Any] = {name: getattr(values, name) for name in SETTINGS}
     settings["half_width"] = _half_width(values.half_width)
     if values.calibrate:
         given = {name: settings[name] for name in ("sigma_cst", "sigma_drm")}
-        show, chosen = print_calibration, {"false_links": values.false_links, "half_width": settings["half_width"]}
-        report = calibrate_to(values.out, **inputs, **chosen, given=given)
+        rule = {"false_links": values.false_links, "half_width": settings["half_width"]}
+        show = print_calibration
+        report = calibrate_to(values.out, **inputs, **rule, given=given)
     elif values.extend:
         show = print_growth
         report = extend_to(values.out, values.extend, **inputs, remove=values.remove)
@@ -72,15 +74,13 @@ def _check(values: flags.FlagValues) -> None:
         raise ValueError(f"--{own[0]} does not go with --extend, which keeps the settings of {values.extend}")
 
 
-def _features(values: flags.FlagValues) -> str | os.PathLike:
-    """The features to correlate: those given, or adapted from them."""
-    if not values.adapt:
-        return values.features
+def _adapted(values: flags.FlagValues) -> Path:
+    """The features centered by video and whitened, written to `--out`."""
     if jax.process_count() > 1:
         raise ValueError("--adapt runs in one process; adapt with --calibrate first, then give DIR/features.npy")
-    adapted, table = Path(values.out) / "features.npy", read_correlatable(values.samples)
-    adapt_to(adapted, open_features(values.features, len(table)), table, {"adapted_from": str(values.features)})
-    return adapted
+    out, table = Path(values.out) / "features.npy", read_correlatable(values.samples)
+    adapt_to(out, open_features(values.features, len(table)), table, {"adapted_from": str(values.features)})
+    return out
 
 
 def _half_width(text: str) -> int | str:

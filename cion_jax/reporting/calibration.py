@@ -12,6 +12,7 @@ from cion_jax.runtime.files import write_json
 from cion_jax.runtime.processes import is_primary
 from cion_jax.runtime.progress import progress
 
+CALIBRATION = "calibration.json"
 # Multiples of the proposal that are tabulated as well.
 _NEIGHBOURS = (0.8, 0.9, 1.1, 1.25)
 
@@ -45,7 +46,7 @@ def calibrate_to(
     Raises:
         ValueError: unusable input, too few pairs, or no threshold that keeps people apart.
     """
-    started, path = time.perf_counter(), Path(out) / "calibration.json"
+    started, path = time.perf_counter(), Path(out) / CALIBRATION
     if is_primary() and path.exists() and not overwrite:
         raise ValueError(f"{path} exists: this calibration is complete; to replace it, set overwrite")
     table = read_correlatable(samples)
