@@ -18,7 +18,7 @@ def transfer_finetuned(
     Args:
         model_name: the backbone's model.
         source: `.pth` or `.safetensors` of a fine-tuned network.
-        target: `.pth` and `.safetensors` get the state dict as its own code names it, `.stablehlo` a program from images
+        target: `.pth` and `.safetensors` get the state dict in its own code's names, `.stablehlo` a program from images
             to the test embedding; None only checks.
         resample_positions: as in `load_network`.
 
