@@ -28,12 +28,10 @@ def transfer_finetuned(
     Raises:
         ValueError: weights that do not fit, or a target that no fine-tuned network can be written to.
     """
-    if target is not None:
-        target.check(model_name)
-        if target.loader != "reidzoo" or target.with_head:
-            raise ValueError(
-                f"{source} is a fine-tuned network, which is written as its own code has it; leave --for and --head out"
-            )
+    if target is not None and (target.loader != "reidzoo" or target.with_head):
+        raise ValueError(
+            f"{source} is a fine-tuned network, which is written as its own code has it; leave --for and --head out"
+        )
     loaded = load_network(model_name, source, resample_positions=resample_positions)
     report = (
         f"{source} ({loaded.about['weights_taken']}), beside {model_name}: {len(signature(loaded.network))} matched"
