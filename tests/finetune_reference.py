@@ -10,8 +10,8 @@ import numpy as np
 from flax import nnx
 
 from cion_jax.conversion import load_state_dict, state_dict
-from cion_jax.conversion.finetuned_resnets import package_keys, released_keys
-from tests.refweights import image, uniform, weight
+from cion_jax.finetuning.gem import GeM
+from tests.refweights import image, uniform
 
 FOLDER = Path(__file__).parent / "reference" / "finetune"
 
@@ -33,28 +33,35 @@ def pixels(name, shape):
     return jnp.asarray(np.ascontiguousarray(image(name, shape).transpose(0, 2, 3, 1)))
 
 
+def gem_of(x, p, cotangent):
+    """Pooled NCHW maps `[b, c]`, and the gradients of their product with the cotangent by maps and p."""
+
+    def pooled(x, p):
+        layer = GeM()
+        layer.p.set_value(p)
+        return layer(jnp.moveaxis(x, 1, -1))
+
+    out, pull = jax.vjp(pooled, jnp.asarray(x), jnp.full(1, p))
+    return out, *pull(jnp.asarray(cotangent).reshape(out.shape))
+
+
 def fill(network, values):
-    """Makes a network float64 and sets those of its tensors for which `values(released key, shape)` is not None."""
+    """Makes a network float64 and sets those of its tensors for which `values(key, shape)` is not None."""
     for _, variable in nnx.iter_graph(network):
         if isinstance(variable, nnx.Variable) and jnp.issubdtype(variable.dtype, jnp.floating):
             variable.set_value(jnp.asarray(variable.get_value(), jnp.float64))
-    arrays = released_keys(state_dict(network))
+    arrays = state_dict(network)
     for key, value in arrays.items():
         given = values(key, value.shape) if value.dtype == np.float64 else None
         arrays[key] = value if given is None else given
-    load_state_dict(network, package_keys(arrays))
-
-
-def backbone_weight(key, shape):
-    """The value of a backbone's tensor by its own key."""
-    return weight(key, shape)
+    load_state_dict(network, arrays)
 
 
 def functional(network, loss):
-    """Parameters and statistics of a network in training, and a jitted gradient function.
+    """Parameters and statistics of a network, and jitted functions of these: gradients in training, and test features.
 
-    The function maps `(params, stats, images, labels, memory)` to the gradients and `(outputs, value, stats, *rest)`,
-    where `loss(outputs, labels, memory)` gives `(value, rest)`; parts named `frozen` are in evaluation mode.
+    `gradients(params, stats, images, labels, memory)` gives the gradients and `(outputs, value, stats, rest)`, where
+    `loss(outputs, labels, memory)` gives `(value, rest)`; parts named `frozen` are in evaluation mode.
     """
     network.train()
     structure, params, stats = nnx.split(network, nnx.Param, nnx.BatchStat)
@@ -72,4 +79,10 @@ def functional(network, loss):
 
         return jax.grad(loss_of, has_aux=True)(params)
 
-    return structure, nnx.as_pure(params), nnx.as_pure(stats), gradients
+    @jax.jit
+    def features(params, stats, images):
+        model = nnx.merge(structure, params, stats, copy=True)
+        model.eval()
+        return model(images)
+
+    return nnx.as_pure(params), nnx.as_pure(stats), gradients, features

@@ -63,16 +63,8 @@ RECIPES = {
 
 def get_config(recipe: str = "market1501/vit_base") -> ConfigDict:
     """The config of `<data set>/<model>`."""
-    dataset, _, model = recipe.partition("/")
-    if dataset not in DATASETS or model not in list_models():
-        raise ValueError(
-            f"configs/finetune/supervised.py:{recipe}: expected <data set>/<model>, with a data set of "
-            f"{', '.join(DATASETS)} and a model of list_models()"
-        )
-    config = _common()
-    config.model, config.data.dataset = model, dataset
-    if dataset == "msmt17":
-        config.data.split = "train+val"
+    dataset, model = parts_of(recipe)
+    config = common(dataset, model)
     batch_size, rate = RECIPES.get(model, _scaled(64, 64))[DATASETS.index(dataset)]
     config.supervised = _supervised(batch_size, rate)
     if recipe == "market1501/ghostnet_0_5":
@@ -80,12 +72,27 @@ def get_config(recipe: str = "market1501/vit_base") -> ConfigDict:
     return config
 
 
-def _common() -> ConfigDict:
+def parts_of(recipe: str, models: str = "*") -> tuple[str, str]:
+    """Data set and model of `<data set>/<model>`; `models` is the pattern of those that the method takes.
+
+    Raises:
+        ValueError: an unknown data set, or another model.
+    """
+    dataset, _, model = recipe.partition("/")
+    if dataset not in DATASETS or model not in list_models(models):
+        raise ValueError(
+            f"the config {recipe!r}: expected <data set>/<model>, with a data set of {', '.join(DATASETS)} and a model "
+            f"of list_models({models!r})"
+        )
+    return dataset, model
+
+
+def common(dataset: str, model: str) -> ConfigDict:
     """Settings of all methods."""
     config = ConfigDict()
     config.seed = 0
     config.method = "supervised"  # one of `cion_jax.finetuning.methods`; its settings are the group of that name
-    config.model = ""
+    config.model = model
     # The start: a ReIDZoo .pth, the checkpoints folder of a pre-training run, or a fine-tuned network's .pth (for
     # domain adaptation); or ImageNet weights, as `cion_jax.convert --init` reads them; or neither.
     config.weights = placeholder(str)
@@ -94,9 +101,11 @@ def _common() -> ConfigDict:
 
     # Training images: a data set in `root`, or a sample table with the column `identity` (and `camera`, if known).
     config.data = ConfigDict()
-    config.data.dataset = "market1501"
+    config.data.dataset = dataset
     config.data.root = placeholder(str)
     config.data.split = placeholder(str)  # MSMT17 only: "train+val", as in the paper, or "train"
+    if dataset == "msmt17":
+        config.data.split = "train+val"
     config.data.samples = placeholder(str)
     config.data.images = placeholder(str)
 

@@ -7,6 +7,7 @@ Every epoch clusters the features of all images and learns to tell the clusters 
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -74,10 +75,8 @@ class ClusterContrast(Method):
 
     def optimizer(self, plan: Curriculum) -> optax.GradientTransformation:
         s, (stage,) = self.settings.optimizer, plan.stages
-        rate = optax.exponential_decay(
-            s.learning_rate, s.decay_every_epochs * stage.steps_per_epoch, s.decay_factor, staircase=True
-        )
-        return make_sgd(rate, momentum=s.momentum, weight_decay=s.weight_decay)
+        rates = s.learning_rate * s.decay_factor ** (np.arange(stage.epochs) // s.decay_every_epochs)
+        return make_sgd(np.repeat(rates, stage.steps_per_epoch), momentum=s.momentum, weight_decay=s.weight_decay)
 
     def augment(self, images: jax.Array, sizes: jax.Array, keys: jax.Array) -> jax.Array:
         return augment(images, sizes, keys, self._augmentation)
@@ -123,6 +122,7 @@ class ClusterContrast(Method):
 
     def _features(self, network: FineTunedNetwork, data: TrainingData) -> tuple[np.ndarray, np.ndarray]:
         """Unit features `[kept, dim]` of the images that can be decoded, and their rows `[kept]`."""
+        network.set_attributes(dtype=jnp.float32, raise_if_not_found=False)  # as it is evaluated
         extraction = extract_features(
             network,
             data.paths,
@@ -148,16 +148,19 @@ def _report_collapse(found: Clustering, epoch: int, settings: ClusterSettings) -
     remedy = f"with eps {settings.eps}; {'raise' if found.clusters == 0 else 'lower'} clustering.eps"
     if epoch == 0:
         raise ValueError(f"the features of the start weights form {number} {remedy}, or give other weights")
-    console.print(f"Epoch {epoch}: the features form {number} {remedy} if this repeats. The previous labels stay.")
+    message = f"Epoch {epoch}: the features form {number} {remedy} if this repeats. The previous labels stay."
+    console.print(message, highlight=False, soft_wrap=True)
 
 
-def make_sgd(rate: optax.Schedule, *, momentum: float, weight_decay: float) -> optax.GradientTransformation:
+def make_sgd(rates: np.ndarray, *, momentum: float, weight_decay: float) -> optax.GradientTransformation:
     """PyTorch's SGD on every parameter, GeM's exponent and norms included; the bias of `feat_bn` stays zero.
 
-    v <- momentum v + g + weight_decay p;  p <- p - rate v
+    v <- momentum v + g + weight_decay p;  p <- p - rate v, with the rate of every step from `rates` `[steps]`.
     """
     sgd = optax.chain(
-        optax.add_decayed_weights(weight_decay), optax.trace(momentum), optax.scale_by_learning_rate(rate)
+        optax.add_decayed_weights(weight_decay),
+        optax.trace(momentum),
+        optax.scale_by_learning_rate(lambda step: jnp.asarray(rates)[jnp.asarray(step)]),
     )
     return optax.partition({"trained": sgd, "fixed": optax.set_to_zero()}, parameter_groups)
 

@@ -16,7 +16,9 @@ from cion_jax.conversion.card import training_of
 from cion_jax.conversion.finetuned import read_finetuned
 from cion_jax.conversion.imagenet import initialise
 from cion_jax.distillation.run_weights import read_run
+from cion_jax.finetuning.cluster_encoder import ClusterEncoder
 from cion_jax.finetuning.method import Preprocessing
+from cion_jax.finetuning.mgn_network import MGNNetwork
 from cion_jax.finetuning.network import NeckClassifier
 from cion_jax.finetuning.positions import create_resampled, fitted_positions
 from cion_jax.models import create_model
@@ -34,11 +36,19 @@ _POSITIONS = "pos_embed"
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """A network with its weights, how its images are prepared, and the provenance of the weights."""
+    """A network with its weights.
+
+    Attributes:
+        network: maps normalised images to embeddings.
+        preprocessing: of its images.
+        about: what identifies the weights: file name, SHA-256 and the part taken.
+        card: what the card beside the file tells of their training; empty without one.
+    """
 
     network: nnx.Module
     preprocessing: Preprocessing
     about: dict[str, Any]
+    card: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def create_backbone(
@@ -78,9 +88,10 @@ def start_backbone(backbone: Backbone, weights: str | os.PathLike) -> str:
         arrays, where = run.backbone, run.where
     elif (found := read_finetuned(weights)) is not None:
         name, tensors = found
-        if name not in BACKBONES:
+        backbone_of = FORMATS[name].backbone
+        if backbone_of is None:
             raise ValueError(f"{weights}: training can't start from the parts of a {name} network; give a backbone's")
-        arrays, where = BACKBONES[name](tensors), f"backbone of a {name} network"
+        arrays, where = backbone_of(tensors), f"backbone of a {name} network"
     else:
         arrays, where = read_weights(weights)
     if isinstance(backbone, ViT) and _POSITIONS in arrays:
@@ -116,12 +127,12 @@ def load_network(name: str, path: str | os.PathLike, *, resample_positions: bool
     if found is None:
         model = create_backbone(name, resample_positions=bool(resample_positions))
         about = load_with_provenance(model, path)
-        return Loaded(model, _preprocessing(card, IMAGENET_MEAN, IMAGENET_STD), about)
+        return Loaded(model, _preprocessing(card, Preprocessing(_SIZE, IMAGENET_MEAN, IMAGENET_STD)), about, card)
     kind, arrays = found
     settings = _settings(card)
     if resample_positions is None:
         resample_positions = settings.get("resample_positions", False)
-    network = BUILDERS[kind](name, arrays, settings | {"resample_positions": resample_positions})
+    network = FORMATS[kind].build(name, arrays, settings | {"resample_positions": resample_positions})
     record_definition_order(network)
     try:
         load_state_dict(network, arrays)
@@ -133,7 +144,12 @@ def load_network(name: str, path: str | os.PathLike, *, resample_positions: bool
         "weights_taken": f"a fine-tuned network ({kind})",
         "resample_positions": resample_positions,
     }
-    return Loaded(network, _preprocessing(card, _HALF, _HALF), about)
+    return Loaded(network, _preprocessing(card, FORMATS[kind].preprocessing), about, card)
+
+
+def untrained(name: str) -> Loaded:
+    """A newly initialised backbone."""
+    return Loaded(create_model(name), Preprocessing(_SIZE, IMAGENET_MEAN, IMAGENET_STD), {"weights": None})
 
 
 def _settings(card: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,29 +158,56 @@ def _settings(card: Mapping[str, Any]) -> dict[str, Any]:
     return dict(config.get(config.get("method", ""), {}))
 
 
-def _preprocessing(card: Mapping[str, Any], mean: Any, std: Any) -> Preprocessing:
-    """That of the card, else `mean` and `std`."""
-    if not card:
-        return Preprocessing(_SIZE, mean, std)
-    return Preprocessing(*(tuple(card[name]) for name in ("input_size", "mean", "std")))
+def _preprocessing(card: Mapping[str, Any], released: Preprocessing) -> Preprocessing:
+    """That of the card, else that of the released code."""
+    return Preprocessing(*(tuple(card[name]) for name in ("input_size", "mean", "std"))) if card else released
 
 
-def _build_transreid(name: str, arrays: Arrays, settings: Mapping[str, Any]) -> NeckClassifier:
+def _base(name: str, arrays: Arrays, settings: Mapping[str, Any]) -> Backbone:
+    """The backbone of arrays under `base.`; a ViT's position table tells the size of its images."""
     size = _SIZE
     if isinstance(table := arrays.get(f"base.{_POSITIONS}"), np.ndarray) and table.ndim == 3:
         height = int(np.sqrt(2 * (table.shape[1] - 1)))
         size = (height * STRIDE, height // 2 * STRIDE)
-    base = create_backbone(name, size=size, resample_positions=settings["resample_positions"])
+    return create_backbone(name, size=size, resample_positions=settings["resample_positions"])
+
+
+def _build_transreid(name: str, arrays: Arrays, settings: Mapping[str, Any]) -> NeckClassifier:
     identities = len(arrays["classifier.weight"])
     test_feature = settings.get("test_feature", "before")
-    return NeckClassifier(base, identities, test_feature=test_feature, rngs=nnx.Rngs(0))
+    return NeckClassifier(_base(name, arrays, settings), identities, test_feature=test_feature, rngs=nnx.Rngs(0))
 
 
-def _transreid_backbone(arrays: Arrays) -> dict[str, np.ndarray]:
+def _build_mgn(name: str, arrays: Arrays, settings: Mapping[str, Any]) -> MGNNetwork:
+    del settings
+    return MGNNetwork(create_model(name), len(arrays["b1_head.classifier.weight"]), rngs=nnx.Rngs(0))
+
+
+def _build_cluster_encoder(name: str, arrays: Arrays, settings: Mapping[str, Any]) -> ClusterEncoder:
+    return ClusterEncoder(_base(name, arrays, settings))
+
+
+def _backbone_of_base(arrays: Arrays) -> dict[str, np.ndarray]:
     return {key.removeprefix("base."): value for key, value in arrays.items() if key.startswith("base.")}
 
 
-# format of `cion_jax.conversion.finetuned` -> the network of its arrays and of its method's settings
-BUILDERS: dict[str, Callable[[str, Arrays, Mapping[str, Any]], nnx.Module]] = {"transreid": _build_transreid}
-# format -> the backbone's arrays; formats without an entry have no whole backbone
-BACKBONES: dict[str, Callable[[Arrays], dict[str, np.ndarray]]] = {"transreid": _transreid_backbone}
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """One of the formats of `cion_jax.conversion.finetuned`.
+
+    Attributes:
+        build: the network of the format's arrays, of a model's name and its method's settings.
+        preprocessing: that of the released code, for files without a card.
+        backbone: the backbone's arrays; None where the network has no whole backbone.
+    """
+
+    build: Callable[[str, Arrays, Mapping[str, Any]], nnx.Module]
+    preprocessing: Preprocessing
+    backbone: Callable[[Arrays], dict[str, np.ndarray]] | None
+
+
+FORMATS = {
+    "transreid": Format(_build_transreid, Preprocessing(_SIZE, _HALF, _HALF), _backbone_of_base),
+    "fastreid": Format(_build_mgn, Preprocessing((384, 128), IMAGENET_MEAN, IMAGENET_STD), None),
+    "cluster-contrast": Format(_build_cluster_encoder, Preprocessing(_SIZE, _HALF, _HALF), _backbone_of_base),
+}
