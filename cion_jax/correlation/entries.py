@@ -6,6 +6,7 @@ import time
 import numpy as np
 
 from cion_jax.correlation import chaining, covisible
+from cion_jax.correlation.background import Background
 from cion_jax.correlation.levels import LevelResult
 from cion_jax.correlation.noise import noise
 from cion_jax.correlation.scoring import pairwise_scores
@@ -54,6 +55,15 @@ def identities_entry(identities: np.ndarray, table: SampleTable, frame_ids: np.n
         entry["covisible_identities"] = covisible.conflicts(frame_ids, table.tracklets, identities)
     if "person" in table.columns:
         entry["pairwise"] = dataclasses.asdict(pairwise_scores(identities, table["person"]))
+    return entry
+
+
+def background_entry(background: Background, without: np.ndarray, table: SampleTable) -> dict:
+    """Report entry of the identities that show no person; `without` `[n]` are the identities when they are dropped."""
+    entry: dict = {"identities": len(background.identities), "images": int(background.rows.sum())}
+    if "person" in table.columns:
+        entry["without_person"] = int((table["person"][background.rows] < 0).sum())
+        entry["pairwise"] = dataclasses.asdict(pairwise_scores(without, table["person"]))
     return entry
 
 

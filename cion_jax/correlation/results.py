@@ -10,7 +10,8 @@ import numpy as np
 
 from cion_jax import samples as tables
 from cion_jax.correlation import covisible
-from cion_jax.correlation.entries import largest_entry, level_entry
+from cion_jax.correlation.background import find_background
+from cion_jax.correlation.entries import background_entry, largest_entry, level_entry
 from cion_jax.correlation.growing.index import FOLDER, feature_part, write_index
 from cion_jax.correlation.growing.state import State
 from cion_jax.correlation.levels import Correlation, LevelResult, correlate
@@ -32,6 +33,7 @@ def correlate_to(
     half_width: int | str | None = 1000,
     levels: int = 3,
     forbid_covisible: bool = False,
+    drop_background: bool = False,
     overwrite: bool = False,
 ) -> dict:
     """Correlates a sample table; writes `identities.parquet`, `annotations.json`, `report.json` into `out`.
@@ -44,6 +46,8 @@ def correlate_to(
         samples: Sample table with columns `video` and `tracklet`.
         features_path: `.npy` `[rows, dim]`, row-aligned with the table.
         sigma_cst, sigma_drm, half_width, levels, forbid_covisible: Settings of `correlate`.
+        drop_background: Discard identities that show no person (`cion_jax.correlation.background`). They are reported
+            in any case. Such results have no index, since images added later could not be compared with what is gone.
         overwrite: Replace results that are complete.
 
     Returns:
@@ -60,15 +64,19 @@ def correlate_to(
     settings = {"sigma_cst": sigma_cst, "sigma_drm": sigma_drm, "half_width": reach, "levels": levels}
     settings["forbid_covisible"] = forbid_covisible
     correlation, entries = _correlate(table, features, settings)
+    background = find_background(correlation.identities, table.tracklets)
+    without = background.dropped(correlation.identities)
+    identities = without if drop_background else correlation.identities
     report = {
         "images": len(table),
         "settings": settings,
         "levels": entries,
+        "background": background_entry(background, without, table) | {"dropped": drop_background},
         "seconds": round(time.perf_counter() - started, 3),
     }
 
     def write_state(folder: Path) -> None:
-        if levels == 3:
+        if levels == 3 and not drop_background:
             write_index(
                 folder,
                 State.after(correlation),
@@ -80,7 +88,7 @@ def correlate_to(
             )
 
     if is_primary():
-        write_results(Path(out), table.with_columns(identity=correlation.identities), report, write_state)
+        write_results(Path(out), table.with_columns(identity=identities), report, write_state)
     return report
 
 

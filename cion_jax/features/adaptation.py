@@ -5,6 +5,7 @@ Both hide who is who: distances of different people are small, and smallest with
 video's images have in common, and gives all other directions the same variance. It uses no label.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -101,6 +102,8 @@ def adapt_to(out: str | os.PathLike, features: np.ndarray, table: SampleTable, a
         writer.finish()
     write_samples(table, aligned_samples(out))
     settings = {"centered_by": "video", "prior_tracklets": PRIOR_TRACKLETS, "shrinkage": SHRINKAGE}
+    # Features adapted to one crawl cannot be compared with those adapted to another.
+    settings["sha256"] = hashlib.sha256(adaptation.whitening.tobytes() + adaptation.centers.tobytes()).hexdigest()
     write_json(description, {**about, "dtype": "float16", "adaptation": settings})
 
 

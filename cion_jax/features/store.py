@@ -29,7 +29,7 @@ from cion_jax.samples import (
 
 EXAMPLES = 10  # undecodable images named in the description
 # Fields of the description that determine the features of an image.
-EXTRACTOR = ("model", "weights_sha256", "weights_taken", "size", "mean", "std", "interpolation")
+EXTRACTOR = ("model", "adaptation", "weights_sha256", "weights_taken", "size", "mean", "std", "interpolation")
 
 
 def extract(

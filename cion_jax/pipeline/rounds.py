@@ -127,7 +127,10 @@ def _collapse(record: dict[str, Any]) -> str | None:
 def _record(config: Config, workdir: Workdir, number: int) -> dict[str, Any]:
     """The numbers of a complete round."""
     folder = round_run(config, workdir, number)[1]
-    calibrated, last = read_json(folder.calibration), read_json(folder.correlation_report)["levels"][-1]
+    calibrated, report = read_json(folder.calibration), read_json(folder.correlation_report)
+    last = report["levels"][-1]
+    if report["background"]["dropped"] and "pairwise" in last:
+        last |= {"pairwise": report["background"]["pairwise"]}
     identities = read_samples(folder.identities)["identity"]
     before = read_samples(_identities(config, workdir, number - 1))["identity"] if number else None
     kept = identities[identities >= 0]
