@@ -38,7 +38,7 @@ def print_summary(report: dict) -> None:
     framed, scored = (all(name in entry for entry in report["levels"]) for name in ("covisible_links", "pairwise"))
     if framed or scored:
         console.print(_quality(report["levels"], framed, scored))
-    if "background" in report:
+    if report.get("background", {}).get("identities"):
         console.print(background_line(report), highlight=False)
     for entry in report["levels"]:
         if "warning" in entry:

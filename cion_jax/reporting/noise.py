@@ -37,7 +37,7 @@ def noise_section(report: dict[str, Any], identities: np.ndarray, persons: np.nd
     blocks.append(_noise_table(levels))
     if "covisible_links" in levels[0] or "pairwise" in levels[0]:
         blocks.append(_quality_table(levels))
-    if "background" in report:
+    if report.get("background", {}).get("identities"):
         blocks.append(Text(background_line(report)))
     sizes = np.unique(identities[identities >= 0], return_counts=True)[1]
     true = None if persons is None else np.unique(persons[persons >= 0], return_counts=True)[1]
