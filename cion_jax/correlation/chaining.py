@@ -45,7 +45,7 @@ def largest_identities(before: Groups, links: np.ndarray, after: Groups, names: 
     sizes = after.counts
     largest = []
     for group in np.argsort(-sizes, kind="stable")[:LARGEST].tolist():
-        inside = links[group_after[links[:, 0]] == group] if len(links) else links
+        inside = links[(group_after[links] == group).all(1)]
         rows = np.flatnonzero(after.assigned == group)[:1]
         weakest = [(int(names[a]), int(names[b]), distance) for a, b, distance in _weakest(before, inside)]
         largest.append(LargeIdentity(int(rows[0]), int(sizes[group]), int((group_after == group).sum()), weakest))

@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from cion_jax.correlation.entries import largest_entry, level_entry
 from cion_jax.correlation.growing.index import FOLDER, feature_part, write_index
 from cion_jax.correlation.growing.state import State
 from cion_jax.correlation.levels import Correlation, LevelResult, correlate
+from cion_jax.correlation.rules import NEIGHBORS
 from cion_jax.features.store import extractor_of
 from cion_jax.runtime.files import write_json
 from cion_jax.runtime.processes import is_primary
@@ -32,6 +34,8 @@ def correlate_to(
     half_width: int | str | None = 1000,
     levels: int = 3,
     forbid_covisible: bool = False,
+    rule: str = "closure",
+    neighbors: int = NEIGHBORS,
     overwrite: bool = False,
 ) -> dict:
     """Correlates a sample table; writes `identities.parquet`, `annotations.json`, `report.json` into `out`.
@@ -43,7 +47,7 @@ def correlate_to(
         out: Output folder.
         samples: Sample table with columns `video` and `tracklet`.
         features_path: `.npy` `[rows, dim]`, row-aligned with the table.
-        sigma_cst, sigma_drm, half_width, levels, forbid_covisible: Settings of `correlate`.
+        sigma_cst, sigma_drm, half_width, levels, forbid_covisible, rule, neighbors: Settings of `correlate`.
         overwrite: Replace results that are complete.
 
     Returns:
@@ -57,8 +61,8 @@ def correlate_to(
     table = read_correlatable(samples)
     features = open_features(features_path, len(table))
     reach = "all" if half_width is None else half_width
-    settings = {"sigma_cst": sigma_cst, "sigma_drm": sigma_drm, "half_width": reach, "levels": levels}
-    settings["forbid_covisible"] = forbid_covisible
+    settings: dict[str, Any] = {"sigma_cst": sigma_cst, "sigma_drm": sigma_drm, "half_width": reach, "levels": levels}
+    settings |= {"forbid_covisible": forbid_covisible, "rule": rule, "neighbors": neighbors}
     correlation, entries = _correlate(table, features, settings)
     report = {
         "images": len(table),

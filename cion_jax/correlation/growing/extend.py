@@ -83,7 +83,8 @@ def extend_to(
     added = None if samples is None or features_path is None else _read_added(samples, features_path, index)
     joined = _joined(table.select(~removed) if not removed.all() else None, added, old)
     parts = _parts(index, removed, added)
-    grown, added_entries = _grow(index, removed, added, parts)
+    frame_ids = covisible.number_frames(joined.videos, joined["frame"]) if "frame" in joined.columns else None
+    grown, added_entries = _grow(index, removed, added, parts, frame_ids)
     before = np.concatenate([table["identity"][~removed], np.full(len(joined) - np.count_nonzero(~removed), -1)])
     identities = carry_over(grown.identities, before, index.next_identity)
     joined = joined.with_columns(identity=identities)
@@ -91,7 +92,7 @@ def extend_to(
     report = {
         "images": len(joined),
         "settings": index.settings,
-        "levels": [_last_entry(joined, grown)],
+        "levels": [_last_entry(joined, grown, frame_ids)],
         "added": {"images": 0 if added is None else len(added.table), "levels": added_entries},
         "grown": _summary(changed, identities, index, grown, table.select(removed) if removed.any() else None),
         "seconds": round(time.perf_counter() - started, 3),
@@ -165,30 +166,23 @@ def _parts(index: Index, removed: np.ndarray, added: _Added | None) -> list[Feat
 
 
 def _grow(
-    index: Index, removed: np.ndarray, added: _Added | None, parts: Sequence[FeaturePart]
+    index: Index,
+    removed: np.ndarray,
+    added: _Added | None,
+    parts: Sequence[FeaturePart],
+    frame_ids: np.ndarray | None,
 ) -> tuple[Grown, list[dict]]:
     """The grown correlation, and the report entries of levels 0 to 2 of the added images."""
-    groups, frame_ids, entries = None, None, []
-    if added is not None:
-        groups, frame_ids, entries = _within_videos(added, index.settings)
+    groups, entries = (None, []) if added is None else _within_videos(added, index.settings)
 
     def track(total: int) -> AbstractContextManager[Callable[[int], None]]:
         return progress("across videos", total, "tiles")
 
-    grown = grow(
-        index.state.without(removed),
-        groups,
-        stacked(parts),
-        half_width=checks.reach(index.settings["half_width"]),
-        sigma_drm=index.settings["sigma_drm"],
-        track=track,
-        added_frames=frame_ids if index.settings["forbid_covisible"] else None,
-    )
-    return grown, entries
+    return grow(index.state.without(removed), groups, stacked(parts), frame_ids, index.settings, track), entries
 
 
-def _within_videos(added: _Added, settings: dict) -> tuple[Groups, np.ndarray | None, list[dict]]:
-    """Eq. 4-6 for the added images: their groups, frame ids and report entries."""
+def _within_videos(added: _Added, settings: dict) -> tuple[Groups, list[dict]]:
+    """Eq. 4-6 for the added images: their groups and report entries."""
     table, features, entries = added.table, added.part.array, []
     frames = table["frame"] if "frame" in table.columns else None
     frame_ids = None if frames is None else covisible.number_frames(table.videos, frames)
@@ -205,7 +199,7 @@ def _within_videos(added: _Added, settings: dict) -> tuple[Groups, np.ndarray | 
         on_level=on_level,
         progress=progress,
     )
-    return groups_of(found.levels[2]), frame_ids, entries
+    return groups_of(found.levels[2]), entries
 
 
 def _changes(earlier: np.ndarray, removed: np.ndarray, identities: np.ndarray) -> list[Change]:
@@ -215,8 +209,7 @@ def _changes(earlier: np.ndarray, removed: np.ndarray, identities: np.ndarray) -
     return changes(after, earlier)
 
 
-def _last_entry(table: SampleTable, grown: Grown) -> dict:
-    frame_ids = covisible.number_frames(table.videos, table["frame"]) if "frame" in table.columns else None
+def _last_entry(table: SampleTable, grown: Grown, frame_ids: np.ndarray | None) -> dict:
     return {"level": 3, "links": len(grown.state.links)} | identities_entry(table["identity"], table, frame_ids)
 
 
