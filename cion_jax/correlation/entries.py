@@ -63,7 +63,7 @@ def largest_entry(large: chaining.LargeIdentity, table: SampleTable, before: np.
         {"identities": [a, b], "distance": distance, "images": [_examples(table, before == side) for side in (a, b)]}
         for a, b, distance in large.weakest
     ]
-    first = str(table["file_path"][large.row])
+    first = str(table.select([large.row])["file_path"][0])
     return {"images": large.images, "joined": large.groups, "first_image": first, "weakest_links": weakest}
 
 
