@@ -3,11 +3,11 @@
     python -m benchmarks.chaining --samples=S.parquet --features=F.npy [--tracklets=10000000] [--half_width=1000]
 
 Measures, on a crawl with known people, the distances between groups after Eq. 6 of the same person and of different
-people, in different videos. Then simulates the link graph of `--tracklets` groups: each person has `--per_person` groups
-close together in the sliding range of half width `--half_width`; pairs of them are linked as often, and at such
-distances, as measured; any two groups in the range are linked falsely as often as measured. False links are independent
-here, while real ones repeat between people who look alike, so a real crawl can be worse. For the rule `constrained`,
-three groups in a row share a frame.
+people, in different videos. Then simulates the link graph of `--tracklets` groups: each person has `--per_person`
+groups close together in the sliding range of half width `--half_width`; pairs of them are linked as often, and at such
+distances, as measured; any two groups in the range are linked falsely as often as measured. False links are
+independent here, while real ones repeat between people who look alike, so a real crawl can be worse. For the rule
+`constrained`, three groups in a row share a frame.
 """
 
 import time

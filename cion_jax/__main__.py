@@ -16,6 +16,7 @@ COMMANDS = (
     "correlate",
     "search",
     "pretrain",
+    "finetune",
     "evaluate",
     "experiments",
     "report",

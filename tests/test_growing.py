@@ -305,6 +305,8 @@ def test_input_that_does_not_fit_is_refused_and_nothing_is_written(crawl):
 
     (crawl / "new.json").write_text(json.dumps({"model": "m", "weights_sha256": "xyz", "size": [64, 32]}))
     refused(crawl, "another extractor than that of the correlated features: weights_sha256 xyz, expected abc", **new)
+    (crawl / "new.json").write_text(json.dumps({"model": "m", "adaptation": {"centered_by": "video"}}))
+    refused(crawl, "adapted features are centered and whitened by their own images", **new)
     (crawl / "new.json").unlink()
     refused(crawl, "the index's features have a description of their extractor and these have none", **new)
     features = np.load(new["features_path"])

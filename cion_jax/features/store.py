@@ -29,7 +29,7 @@ from cion_jax.samples import (
 
 EXAMPLES = 10  # undecodable images named in the description
 # Fields of the description that determine the features of an image.
-EXTRACTOR = ("model", "weights_sha256", "weights_taken", "size", "mean", "std", "interpolation")
+EXTRACTOR = ("model", "weights_sha256", "weights_taken", "size", "mean", "std", "interpolation", "adaptation")
 
 
 def extract(
@@ -119,7 +119,15 @@ def extractor_of(features: str | os.PathLike) -> dict[str, Any] | None:
 
 
 def check_extractor(own: Mapping[str, Any], expected: Mapping[str, Any], source: str | os.PathLike) -> None:
-    """Raises ValueError if the extractor of `source` differs from the expected one in a field that both state."""
+    """Raises ValueError if the extractor of `source` differs from the expected one in a field that both state.
+
+    Adapted features differ always: they are centered and whitened by the images that they were extracted with.
+    """
+    if own.get("adaptation") or expected.get("adaptation"):
+        raise ValueError(
+            f"{source}: adapted features are centered and whitened by their own images, so that no others can be "
+            f"compared with them; correlate features that are not adapted, or everything from scratch"
+        )
     shared = [name for name in EXTRACTOR if name in own and name in expected]
     if differ := [f"{name} {own[name]}, expected {expected[name]}" for name in shared if own[name] != expected[name]]:
         raise ValueError(f"{source}: another extractor than that of the correlated features: {'; '.join(differ)}")

@@ -1,6 +1,11 @@
-"""The camera-aware sampler of Cluster-Contrast: the rows of an epoch are a pure function of (seed, epoch)."""
+"""The camera-aware sampler of Cluster-Contrast: a batch is a pure function of the labels, the seed and the step."""
+
+import functools
+import threading
 
 import numpy as np
+
+from cion_jax.distillation.schedules import Curriculum
 
 
 class CameraSampler:
@@ -15,47 +20,56 @@ class CameraSampler:
     These are the rules of the released RandomMultipleGallerySampler, "K of them" instead of K - 1 among them.
     """
 
-    def __init__(self, cameras: np.ndarray, *, batch_size: int, images_per_cluster: int, steps: int, seed: int):
+    def __init__(
+        self,
+        labels: np.ndarray,
+        cameras: np.ndarray,
+        plan: Curriculum,
+        *,
+        batch_size: int,
+        images_per_cluster: int,
+        seed: int,
+    ):
         """
         Args:
+            labels: cluster of each row, `[rows]`, at least one; rows of -1 are never drawn.
             cameras: camera of each row, `[rows]`; all equal where they are not known.
+            plan: epochs and their steps.
             batch_size: images of a global batch.
             images_per_cluster: K.
-            steps: batches of an epoch.
             seed: random seed.
-
-        Raises:
-            ValueError: a batch does not hold whole runs.
         """
-        if batch_size % images_per_cluster:
-            raise ValueError(
-                f"a batch of {batch_size} holds no whole number of clusters with {images_per_cluster} images; use a "
-                f"multiple of {images_per_cluster}"
-            )
-        self._cameras, self._batch_size, self._k = np.asarray(cameras), batch_size, images_per_cluster
-        self._steps, self._seed = steps, seed
+        self._clusters = [np.flatnonzero(labels == label) for label in np.unique(labels[labels >= 0])]
+        self._cameras, self._plan, self._seed = np.asarray(cameras), plan, seed
+        self._batch_size, self._k = batch_size, images_per_cluster
+        self._drawn, self._lock = functools.lru_cache(maxsize=2)(self._draw_epoch), threading.Lock()
 
-    def epoch(self, epoch: int, labels: np.ndarray) -> np.ndarray:
-        """Rows `[steps, batch_size]` of an epoch.
+    def __len__(self) -> int:
+        return self._plan.total_steps
 
-        Args:
-            epoch: number of the epoch.
-            labels: cluster of each row in this epoch, `[rows]`, at least one; rows of -1 are never drawn.
-        """
-        clusters = [np.flatnonzero(labels == label) for label in np.unique(labels[labels >= 0])]
+    def __getitem__(self, step: int) -> np.ndarray:
+        """Rows `[batch_size, 1]` of the global batch of `step`: runs may be cut by its end, so groups are of one."""
+        epoch = self._plan.epoch(step)
+        with self._lock:  # else every loader thread that reaches a new epoch would draw it
+            batches = self._drawn(epoch)
+        return batches[step - self._plan.first_step(epoch)][:, None]
+
+    def _draw_epoch(self, epoch: int) -> np.ndarray:
+        """Rows of all batches of an epoch, `[steps, batch_size]`."""
         rng = np.random.default_rng((self._seed, epoch))
-        batches: list[np.ndarray] = []
-        while len(batches) < self._steps:
-            rows = self._pass(clusters, rng)
+        steps, batches = self._plan.stage(self._plan.first_step(epoch)).steps_per_epoch, []
+        while len(batches) < steps:
+            rows = self._pass(rng)
             while len(rows) < self._batch_size:
-                rows = np.append(rows, self._pass(clusters, rng))
+                rows = np.append(rows, self._pass(rng))
             full = len(rows) // self._batch_size
             batches += np.split(rows[: full * self._batch_size], full)
-        return np.stack(batches[: self._steps])
+        return np.stack(batches[:steps])
 
-    def _pass(self, clusters: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    def _pass(self, rng: np.random.Generator) -> np.ndarray:
         """One run of each cluster, in random order, `[images]`."""
-        return np.concatenate([self._run(clusters[place], rng) for place in rng.permutation(len(clusters))])
+        order = rng.permutation(len(self._clusters))
+        return np.concatenate([self._run(self._clusters[place], rng) for place in order])
 
     def _run(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         anchor = rng.choice(rows)

@@ -51,7 +51,7 @@ def start_memory(features: np.ndarray, labels: np.ndarray, capacity: int) -> Clu
     kept = labels >= 0
     centroids = np.zeros((capacity, features.shape[1]), features.dtype)
     np.add.at(centroids, labels[kept], features[kept])
-    centroids[:clusters] /= np.linalg.norm(centroids[:clusters], axis=1, keepdims=True)
+    centroids /= np.maximum(np.linalg.norm(centroids, axis=1, keepdims=True), 1e-12)
     return ClusterMemory(jnp.asarray(centroids), jnp.asarray(clusters, jnp.int32))
 
 

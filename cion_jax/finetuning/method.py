@@ -51,6 +51,10 @@ class Preprocessing(NamedTuple):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
+    def resized(self, height: int | None, width: int | None) -> "Preprocessing":
+        """With another height or width, where one is given."""
+        return self._replace(size=(height or self.size[0], width or self.size[1]))
+
 
 class Phase(NamedTuple):
     """The steps from `first_step` on, during which the parts named `frozen` of the network stay as they are.
@@ -147,6 +151,11 @@ class Method(abc.ABC):
         Returns:
             The scalar loss, scalar metrics, and the new memory, which must be equal on all devices.
         """
+
+    def concerns(self, metrics: Mapping[str, float]) -> dict[str, str]:
+        """Signs of collapse in a line of metrics after the first epoch: descriptions with remedies, by name."""
+        del metrics
+        return {}
 
     def phases(self, plan: Curriculum) -> Sequence[Phase]:
         """The phases of training in order; the first starts at step 0."""

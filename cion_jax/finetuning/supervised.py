@@ -5,6 +5,8 @@ Transformer-based Object Re-Identification" (ICCV 2021), so they are not here.
 """
 
 import dataclasses
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -25,6 +27,7 @@ from cion_jax.models.backbone import Backbone
 from cion_jax.runtime.config import Config
 
 Tree = Any
+_COLLAPSED = 1e-3  # distance of the triplet loss from that of equal features
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +83,17 @@ class Supervised(Method):
 
     def augment(self, images: jax.Array, sizes: jax.Array, keys: jax.Array) -> jax.Array:
         return augment(images, sizes, keys, self._augmentation)
+
+    def concerns(self, metrics: Mapping[str, float]) -> dict[str, str]:
+        collapsed = math.log(2) if self._loss.margin is None else self._loss.margin
+        if abs(metrics["triplet_loss"] - collapsed) > _COLLAPSED:
+            return {}
+        return {
+            "features collapsed": (
+                f"the triplet loss is {collapsed:.3f}, that of features which are all the same. Lower "
+                f"optimizer.learning_rate or lengthen optimizer.warmup_epochs"
+            )
+        }
 
     def loss(
         self, outputs: Outputs, labels: jax.Array, memory: Tree, *, axis_name: str | None

@@ -85,7 +85,7 @@ def print_calibration(report: dict) -> None:
     """Prints a report of `calibrate_to`: a table per threshold, with the proposed value marked."""
     console = new_console()
     for name in ("sigma_cst", "sigma_drm"):
-        title = f"{name}: {report[name]['proposed']} at a false-link rate of {report['false_link_rate']:g}"
+        title = f"{name}: {report[name]['proposed']}, from a false-link rate of {report[name]['rate']:.2g}"
         bounded = f"below ({CONFIDENCE:.0%})"
         table = new_table(title, name, "same joined", "share", "different joined", "share", bounded, "")
         for row in report[name]["table"]:
@@ -97,7 +97,11 @@ def print_calibration(report: dict) -> None:
             table.add_row(f"{row['sigma']:.4f}", *same, *different, bound, row["note"])
         console.print(table)
     sample = f"{report['tracklets']:,} tracklets and {report['pairs']:,} pairs that share a frame"
-    console.print(f"From {sample}. A group that is compared with N others meets N times the rate.", highlight=False)
+    rule = f"Up to {report['false_links']:g} false links per group, half width {report['half_width']}"
+    bound = (
+        f"sigma_drm was at most {report['ceiling']} by this; {report['support']:.0%} of the pairs it joins are links"
+    )
+    console.print(f"From {sample}. {rule}: {bound}.", highlight=False)
 
 
 def calibration_figure(calibration: Calibration, report: dict, out: str | os.PathLike) -> None:

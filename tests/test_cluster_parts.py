@@ -1,7 +1,4 @@
-"""Parts of MGN and Cluster-Contrast against values measured on the released code (tests/reference/finetune)."""
-
-import json
-from pathlib import Path
+"""Parts of Cluster-Contrast against values measured on the released code (tests/reference/finetune)."""
 
 import jax
 import jax.numpy as jnp
@@ -9,19 +6,15 @@ import numpy as np
 import pytest
 from sklearn.cluster import DBSCAN
 
+from cion_jax.distillation.schedules import Curriculum, Stage
 from cion_jax.evaluation import KReciprocal, reranked_distances
-from cion_jax.finetuning.circle import ADAPTIVE, circle_logits, smoothed_cross_entropy
+from cion_jax.finetuning.camera_sampler import CameraSampler
 from cion_jax.finetuning.cluster_memory import ClusterMemory, cluster_contrast_loss, start_memory, update_memory
-from cion_jax.finetuning.gem import GeM
-from cion_jax.finetuning.losses import triplet_loss
 from cion_jax.finetuning.pseudo_labels import ClusterSettings, cluster, jaccard_distances
-from tests.refweights import uniform
+from tests.finetune_reference import FOLDER, gem_of, read_json, symmetric, unit
 
-REFERENCE = Path(__file__).parent / "reference" / "finetune"
-MGN_LOSSES = json.loads((REFERENCE / "mgn_losses.json").read_text())
-PARTS = json.loads((REFERENCE / "ccontrast_parts.json").read_text())
-ARRAYS = np.load(REFERENCE / "ccontrast_parts.npz")
-RERANK = json.loads((REFERENCE / "rerank.json").read_text())
+PARTS, RERANK, SAMPLER = (read_json(f"{name}.json") for name in ("ccontrast_parts", "rerank", "ccontrast_sampler"))
+ARRAYS = np.load(FOLDER / "ccontrast_parts.npz")
 
 
 @pytest.fixture(autouse=True)
@@ -30,85 +23,8 @@ def double_precision():
         yield
 
 
-def symmetric(name, shape, scale=1.0):
-    return scale * (2 * uniform(name, shape) - 1)
-
-
-def unit(x):
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
-
-
-def value_and_gradient(function, *arguments, which=0):
-    value, gradient = jax.value_and_grad(function, argnums=which)(*map(jnp.asarray, arguments))
-    return float(value), np.asarray(gradient)
-
-
 def by_tag(cases):
     return pytest.mark.parametrize("case", cases, ids=lambda case: case.get("name", case["tag"]))
-
-
-@by_tag(MGN_LOSSES)
-def test_smoothed_cross_entropy(case):
-    logits = symmetric(case["tag"] + "/logits", (case["batch"], case["classes"]), 4)
-    labels = np.array(case["labels"])
-    for smoothing, key in ((0.0, "ce_eps0.0"), (0.1, "ce_eps0.1"), (ADAPTIVE, "ce_eps-1")):
-        loss, gradient = value_and_gradient(lambda x, s=smoothing: smoothed_cross_entropy(x, labels, s), logits)
-        np.testing.assert_allclose(loss, case[key]["loss"], rtol=1e-9)
-        np.testing.assert_allclose(np.linalg.norm(gradient), case[key]["grad_norm"][0], rtol=1e-9)
-
-
-@by_tag([case for case in MGN_LOSSES if len(set(case["labels"])) > 1])
-def test_triplet_of_fastreid_is_the_one_of_transreid(case):
-    features, labels = symmetric(case["tag"] + "/feat", (case["batch"], case["dim"]), 1.5), np.array(case["labels"])
-    for margin, key in ((None, "0.0"), (0.3, "0.3")):
-        for normalise in (False, True):
-            expected = case[f"triplet_margin{key}_norm{normalise:d}_hard1"]
-            loss, gradient = value_and_gradient(
-                lambda x, m=margin, n=normalise: triplet_loss(x, labels, m, normalise=n), features
-            )
-            np.testing.assert_allclose(loss, expected["loss"], rtol=1e-9)
-            np.testing.assert_allclose(np.linalg.norm(gradient), expected["grad_norm"][0], rtol=1e-7)
-
-
-@by_tag(MGN_LOSSES)
-def test_circle_softmax(case):
-    features = symmetric(case["tag"] + "/feat", (case["batch"], case["dim"]), 1.5)
-    weights = symmetric(case["tag"] + "/weight", (case["classes"], case["dim"])).T
-    labels, expected = np.array(case["labels"]), case["circle_scale64_margin0.35"]
-    logits = circle_logits(jnp.asarray(features), jnp.asarray(weights), labels)
-    np.testing.assert_allclose(logits[0], expected["logits_row0"], rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(logits.sum(), expected["logits_sum"], rtol=1e-9)
-    for which, key in ((0, "grad_feat_norm"), (1, "grad_weight_norm")):
-        _, gradient = value_and_gradient(lambda x, w: circle_logits(x, w, labels).sum(), features, weights, which=which)
-        np.testing.assert_allclose(np.linalg.norm(gradient), expected[key], rtol=1e-9)
-    loss, gradient = value_and_gradient(
-        lambda x: smoothed_cross_entropy(circle_logits(x, jnp.asarray(weights), labels), labels), features
-    )
-    np.testing.assert_allclose(loss, case["circle_then_ce0.1"]["loss"], rtol=1e-9)
-    np.testing.assert_allclose(np.linalg.norm(gradient), case["circle_then_ce0.1"]["grad_norm"], rtol=1e-9)
-
-
-def gem_of(x, p, cotangent):
-    """Pooled NCHW maps `[b, c]`, and the gradients of their product with the cotangent by maps and p."""
-
-    def pooled(x, p):
-        layer = GeM()
-        layer.p.set_value(p)
-        return layer(jnp.moveaxis(x, 1, -1))
-
-    out, pull = jax.vjp(pooled, jnp.asarray(x), jnp.full(1, p))
-    return out, *pull(jnp.asarray(cotangent).reshape(out.shape))
-
-
-@by_tag(MGN_LOSSES)
-def test_gem_of_mgn(case):
-    expected = case["gem_p3"]
-    out, by_map, by_p = gem_of(
-        symmetric(case["tag"] + "/map", (2, 6, 4, 3), 2), 3.0, symmetric(case["tag"] + "/mapw", (2, 6, 1, 1))
-    )
-    np.testing.assert_allclose(out.ravel(), expected["out"], rtol=1e-9)
-    np.testing.assert_allclose(np.linalg.norm(by_map), expected["grad_norm"], rtol=1e-9)
-    np.testing.assert_allclose(by_p, [expected["grad_p"]], rtol=1e-9)
 
 
 @by_tag(PARTS["gem"])
@@ -121,6 +37,9 @@ def test_gem_of_cluster_contrast(case):
     np.testing.assert_allclose(by_p, [case["grad_p"]], rtol=1e-9)
 
 
+value_and_gradient = jax.jit(jax.value_and_grad(cluster_contrast_loss))
+
+
 @by_tag(PARTS["memory"])
 def test_cluster_memory_over_five_steps(case):
     shape, tag = (case["clusters"], case["dim"]), case["tag"]
@@ -128,9 +47,7 @@ def test_cluster_memory_over_five_steps(case):
     memory = ClusterMemory(jnp.asarray(padded), jnp.asarray(case["clusters"]))
     for number, step in enumerate(case["steps"]):
         x, labels = symmetric(f"{tag}/step{number}", (case["batch"], case["dim"])), np.array(step["labels"])
-        loss, gradient = value_and_gradient(
-            lambda x, y=labels, m=memory: cluster_contrast_loss(x, y, m, case["temp"]), x
-        )
+        loss, gradient = value_and_gradient(jnp.asarray(x), labels, memory, case["temp"])
         memory = update_memory(memory, jnp.asarray(x), labels, momentum=case["momentum"], hard=case["hard"])
         np.testing.assert_allclose(loss, step["loss"], rtol=1e-9)
         np.testing.assert_allclose(np.linalg.norm(gradient), step["grad_norm"], rtol=1e-9)
@@ -188,7 +105,7 @@ def test_reranking_of_the_released_codes(case):
         side("gallery", case["gallery"]),
         KReciprocal(case["k1"], case["k2"], case["lambda_value"]),
     )(np.arange(case["queries"]))
-    arrays = np.load(REFERENCE / "rerank.npz")
+    arrays = np.load(FOLDER / "rerank.npz")
     # TransReID's is rounded to float16; the two others encode the square of the distance
     np.testing.assert_allclose(distances, arrays[tag + "/transreid"], atol=4e-3)
 
@@ -201,3 +118,80 @@ def test_more_clusters_than_the_memory_holds_are_refused():
 def test_settings_of_the_clustering_are_checked():
     with pytest.raises(ValueError, match="eps is between 0 and 1"):
         ClusterSettings(eps=1.2)
+
+
+# cameras of the images of each cluster: one image; several of one camera; several cameras
+CLUSTERS = [
+    [0],
+    [1],
+    [2, 2, 2],
+    [0] * 9,
+    [1, 1, 1, 1],
+    [0, 1],
+    [0, 1, 1, 2],
+    [0, 0, 3],
+    [0, 1, 2, 3, 4, 5],
+    [1] * 9 + [2],
+]
+CLUSTERS += [[0, 1] * 8, [3, 3, 3, 2, 2, 2, 1, 1]]
+CAMERAS = np.concatenate([np.array(cameras) for cameras in CLUSTERS])
+LABELS = np.repeat(np.arange(len(CLUSTERS)), [len(cameras) for cameras in CLUSTERS])
+
+
+def passes(k, epochs=300):
+    """The runs of one pass over the clusters in each epoch: a batch is a pass long."""
+    size = 2 + 10 * k
+    plan = Curriculum((Stage(1, 0, epochs, 0, 1),))
+    sampler = CameraSampler(LABELS, CAMERAS, plan, batch_size=size, images_per_cluster=k, seed=0)
+    for step in range(epochs):
+        rows = sampler[step]
+        assert rows.shape == (size, 1)
+        starts = np.flatnonzero(np.diff(LABELS[rows[:, 0]], prepend=-1))
+        yield np.split(rows[:, 0], starts[1:])
+
+
+@pytest.mark.parametrize("k", [4, 8])
+def test_sampler_has_the_counted_properties(k):
+    """The reference counts them on another set with as many clusters of one image, and of several cameras."""
+    expected = SAMPLER[f"K{k}"]
+    count = dict.fromkeys(("identity_runs", "single", "another", "same_camera", "anchor_again"), 0)
+    for runs in passes(k):
+        assert sorted(LABELS[run[0]] for run in runs) == list(range(len(CLUSTERS)))
+        assert sum(map(len, runs)) == expected["len_produced"]
+        for anchor, *others in runs:
+            cameras = CAMERAS[LABELS[anchor] == LABELS]
+            another = (cameras != CAMERAS[anchor]).any()
+            count["identity_runs"] += 1
+            count["single"] += len(cameras) == 1
+            assert len(others) == (0 if len(cameras) == 1 else k - 1)
+            count["another"] += another
+            count["same_camera"] += another and (CAMERAS[others] == CAMERAS[anchor]).any()
+            count["anchor_again"] += anchor in others
+            candidates = np.flatnonzero(
+                (LABELS[anchor] == LABELS)
+                & ((CAMERAS[anchor] != CAMERAS) if another else (np.arange(len(LABELS)) != anchor))
+            )
+            assert set(others) <= set(candidates)
+            if len(candidates) >= k:
+                assert len(set(others)) == k - 1
+    assert count == {
+        "identity_runs": expected["identity_runs"],
+        "single": expected["runs_with_single_image_identity_giving_1_index"],
+        "another": expected["runs_where_another_camera_exists"],
+        "same_camera": expected["of_those_with_a_later_image_from_the_anchor_camera"],
+        "anchor_again": 0,
+    }
+
+
+def test_batches_depend_on_seed_and_step_only():
+    plan = Curriculum((Stage(1, 0, 2, 0, 5),))
+
+    def sampler(seed=0, labels=LABELS):
+        return CameraSampler(labels, CAMERAS, plan, batch_size=16, images_per_cluster=4, seed=seed)
+
+    ours = [sampler()[step] for step in range(10)]
+    again = sampler()
+    np.testing.assert_array_equal([again[step] for step in reversed(range(10))][::-1], ours)
+    assert any((sampler(seed=1)[step] != ours[step]).any() for step in range(10))
+    few = np.where(LABELS < 3, LABELS, -1)  # a pass is shorter than a batch
+    assert all((few[sampler(labels=few)[step]] >= 0).all() for step in range(10))
