@@ -9,6 +9,7 @@ from cion_jax.correlation import chaining, covisible
 from cion_jax.correlation.levels import LevelResult
 from cion_jax.correlation.noise import noise
 from cion_jax.correlation.scoring import pairwise_scores
+from cion_jax.runtime.arrays import RowArray
 from cion_jax.runtime.progress import progress
 from cion_jax.samples import SampleTable
 
@@ -18,7 +19,7 @@ SHOWN = 4  # images that the report lists for either side of a weak link
 
 
 def level_entry(
-    result: LevelResult, table: SampleTable, features: np.ndarray, frame_ids: np.ndarray | None, settings: dict
+    result: LevelResult, table: SampleTable, features: RowArray, frame_ids: np.ndarray | None, settings: dict
 ) -> dict:
     """Report entry of one level, with its noise."""
     started = time.perf_counter()

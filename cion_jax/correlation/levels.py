@@ -14,6 +14,7 @@ from cion_jax.correlation.engine.centroids import Groups
 from cion_jax.correlation.engine.sharding import Track
 from cion_jax.correlation.rules import NEIGHBORS, check_rule, identities
 from cion_jax.correlation.tracklet import denoise_tracklets
+from cion_jax.runtime.arrays import RowArray
 from cion_jax.runtime.progress import Progress, silent
 
 
@@ -51,7 +52,7 @@ class Correlation:
 
 
 def correlate(
-    features: np.ndarray,
+    features: RowArray,
     videos: np.ndarray,
     tracklets: np.ndarray,
     *,
@@ -127,7 +128,7 @@ class _Settings(NamedTuple):
 
 
 def _steps(
-    features: np.ndarray, videos: np.ndarray, tracklets: np.ndarray, settings: _Settings, progress: Progress
+    features: RowArray, videos: np.ndarray, tracklets: np.ndarray, settings: _Settings, progress: Progress
 ) -> Iterator[LevelResult]:
     """Yields the results of levels 0 to 3, each computed on demand."""
 
@@ -152,7 +153,7 @@ def _steps(
 
 
 def _merged(
-    level: int, groups: Groups, links: np.ndarray, names: np.ndarray, features: np.ndarray, settings: _Settings
+    level: int, groups: Groups, links: np.ndarray, names: np.ndarray, features: RowArray, settings: _Settings
 ) -> tuple[Groups, LevelResult]:
     """Groups after closure of `links` `[l, 2]` by the rule, and the result of the level.
 

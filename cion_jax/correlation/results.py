@@ -12,11 +12,12 @@ import numpy as np
 from cion_jax import samples as tables
 from cion_jax.correlation import covisible
 from cion_jax.correlation.entries import largest_entry, level_entry
-from cion_jax.correlation.growing.index import FOLDER, feature_part, write_index
+from cion_jax.correlation.growing.index import FOLDER, feature_parts, write_index
 from cion_jax.correlation.growing.state import State
 from cion_jax.correlation.levels import Correlation, LevelResult, correlate
 from cion_jax.correlation.rules import NEIGHBORS
-from cion_jax.features.store import extractor_of
+from cion_jax.features.store import extractor_of, feature_files
+from cion_jax.runtime.arrays import RowArray, StackedArray
 from cion_jax.runtime.files import write_json
 from cion_jax.runtime.processes import is_primary
 from cion_jax.runtime.progress import progress
@@ -46,7 +47,7 @@ def correlate_to(
     Args:
         out: Output folder.
         samples: Sample table with columns `video` and `tracklet`.
-        features_path: `.npy` `[rows, dim]`, row-aligned with the table.
+        features_path: `.npy` `[rows, dim]`, row-aligned with the table; or one joined without a copy.
         sigma_cst, sigma_drm, half_width, levels, forbid_covisible, rule, neighbors: Settings of `correlate`.
         overwrite: Replace results that are complete.
 
@@ -77,7 +78,7 @@ def correlate_to(
                 folder,
                 State.after(correlation),
                 correlation.identities,
-                [feature_part(features_path, features)],
+                feature_parts(features_path),
                 settings=settings,
                 extractor=extractor_of(features_path),
                 next_identity=int(correlation.identities.max()) + 1,
@@ -116,7 +117,7 @@ def _remove_results(out: Path) -> None:
         shutil.rmtree(out / FOLDER)
 
 
-def _correlate(table: tables.SampleTable, features: np.ndarray, settings: dict) -> tuple[Correlation, list[dict]]:
+def _correlate(table: tables.SampleTable, features: RowArray, settings: dict) -> tuple[Correlation, list[dict]]:
     """The correlation, and the report entry of each level."""
     entries: list[dict] = []
     frames = table["frame"] if "frame" in table.columns else None
@@ -147,17 +148,22 @@ def read_correlatable(path: str | os.PathLike) -> tables.SampleTable:
     return table
 
 
-def open_features(path: str | os.PathLike, rows: int) -> np.ndarray:
-    """Memory-maps a `.npy` of features `[rows, dim]`; raises `ValueError` if it is not that."""
-    try:
-        features = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; `python -m cion_jax.extract` makes features") from None
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: not a readable .npy array ({error}); extract it again") from error
+def open_features(path: str | os.PathLike, rows: int) -> RowArray:
+    """Memory-maps features `[rows, dim]`, in one file or in parts; raises `ValueError` if they are not that."""
+    parts = [_mapped(file) for file in feature_files(path)]
+    features = parts[0] if len(parts) == 1 else StackedArray(parts)
     if features.ndim != 2 or len(features) != rows:
         raise ValueError(
             f"{path}: features of shape {features.shape} for a sample table of {rows} rows; expected "
             f"[{rows}, dim], row for row as in the table that they were extracted from"
         )
     return features
+
+
+def _mapped(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; `python -m cion_jax.extract` makes features") from None
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path}: not a readable .npy array ({error}); extract it again") from error

@@ -118,6 +118,14 @@ def extractor_of(features: str | os.PathLike) -> dict[str, Any] | None:
     return {name: report.get(name) for name in EXTRACTOR}
 
 
+def feature_files(features: str | os.PathLike) -> list[Path]:
+    """The files that hold the rows of a feature file, in order: itself, or its parts if `join` did not copy them."""
+    path, description = Path(features), Path(features).with_suffix(".json")
+    if path.exists() or not description.exists():
+        return [path]
+    return [path.with_name(name) for name in read_json(description).get("parts", [path.name])]
+
+
 def check_extractor(own: Mapping[str, Any], expected: Mapping[str, Any], source: str | os.PathLike) -> None:
     """Raises ValueError if the extractor of `source` differs from the expected one in a field that both state.
 

@@ -19,7 +19,7 @@ from cion_jax.correlation.growing.index import (
     FeaturePart,
     Index,
     check_same_extractor,
-    feature_part,
+    feature_parts,
     read_index,
     stacked,
     write_index,
@@ -28,6 +28,7 @@ from cion_jax.correlation.growing.numbers import Change, carry_over, changes
 from cion_jax.correlation.growing.state import groups_of
 from cion_jax.correlation.levels import LevelResult, correlate
 from cion_jax.correlation.results import IDENTITIES, check_unwritten, open_features, read_correlatable, write_results
+from cion_jax.runtime.arrays import RowArray
 from cion_jax.runtime.files import write_json
 from cion_jax.runtime.processes import is_primary
 from cion_jax.runtime.progress import progress
@@ -39,10 +40,11 @@ SHOWN = 5  # names listed in an error message
 
 
 class _Added(NamedTuple):
-    """The table and features of added images."""
+    """The table and features of added images, and the files of the features."""
 
     table: SampleTable
-    part: FeaturePart
+    features: RowArray
+    parts: list[FeaturePart]
 
 
 def extend_to(
@@ -126,7 +128,7 @@ def _read_added(samples: str | os.PathLike, features_path: str | os.PathLike, in
     features = open_features(features_path, len(table))
     check_same_extractor(index, features_path, features.shape[1])
     checks.check_features(features)
-    return _Added(table, feature_part(features_path, features))
+    return _Added(table, features, feature_parts(features_path))
 
 
 def _joined(kept: SampleTable | None, added: _Added | None, old: str | os.PathLike) -> SampleTable:
@@ -162,7 +164,7 @@ def _parts(index: Index, removed: np.ndarray, added: _Added | None) -> list[Feat
     """The feature files of all rows that remain, in order."""
     ends = np.cumsum([len(part) for part in index.parts])
     kept = [part.select(~mask) for part, mask in zip(index.parts, np.split(removed, ends[:-1]))]
-    return [part for part in [*kept, *([added.part] if added else [])] if len(part)]
+    return [part for part in [*kept, *(added.parts if added else [])] if len(part)]
 
 
 def _grow(
@@ -183,7 +185,7 @@ def _grow(
 
 def _within_videos(added: _Added, settings: dict) -> tuple[Groups, list[dict]]:
     """Eq. 4-6 for the added images: their groups and report entries."""
-    table, features, entries = added.table, added.part.array, []
+    table, features, entries = added.table, added.features, []
     frames = table["frame"] if "frame" in table.columns else None
     frame_ids = None if frames is None else covisible.number_frames(table.videos, frames)
 
