@@ -14,6 +14,7 @@ from cion_jax.correlation import closure, cross_video
 from cion_jax.correlation.engine.centroids import Groups
 from cion_jax.correlation.engine.linking import pair_distances
 from cion_jax.correlation.engine.sharding import Track
+from cion_jax.runtime.arrays import RowArray
 
 LARGEST, WEAKEST = 5, 5  # identities that are reported, and links of each
 IMPLAUSIBLE_SHARE, IMPLAUSIBLE_FACTOR = 0.02, 50
@@ -97,7 +98,7 @@ def chaining_warning(identities: np.ndarray) -> str | None:
 
 
 def unchained_threshold(
-    groups: Groups, features: np.ndarray, half_width: int | None, ceiling: float, track: Track
+    groups: Groups, features: RowArray, half_width: int | None, ceiling: float, track: Track
 ) -> tuple[float, float]:
     """The largest threshold up to `ceiling` at which links do not chain.
 

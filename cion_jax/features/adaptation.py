@@ -35,7 +35,7 @@ class Adaptation(NamedTuple):
     centers: np.ndarray
     whitening: np.ndarray
 
-    def __call__(self, features: RowArray, videos: np.ndarray) -> np.ndarray:
+    def __call__(self, features: np.ndarray, videos: np.ndarray) -> np.ndarray:
         """Adapts `features` `[m, d]` of the `videos` `[m]`; unit vectors `[m, d]` float32, NaN without a direction."""
         adapted = (_unit(features) - self.centers[videos]) @ self.whitening
         with np.errstate(invalid="ignore"):

@@ -33,7 +33,7 @@ def unit(features: Any) -> jax.Array:
     return features / jnp.linalg.norm(features, axis=-1, keepdims=True)
 
 
-def exact_unit(features: RowArray) -> np.ndarray:
+def exact_unit(features: np.ndarray) -> np.ndarray:
     """`unit` in float64 on the host."""
     features = features.astype(np.float64)
     return features / np.linalg.norm(features, axis=-1, keepdims=True)
