@@ -10,6 +10,7 @@ from cion_jax.correlation.background import Background
 from cion_jax.correlation.levels import LevelResult
 from cion_jax.correlation.noise import noise
 from cion_jax.correlation.scoring import pairwise_scores
+from cion_jax.runtime.arrays import RowArray
 from cion_jax.runtime.progress import progress
 from cion_jax.samples import SampleTable
 
@@ -19,7 +20,7 @@ SHOWN = 4  # images that the report lists for either side of a weak link
 
 
 def level_entry(
-    result: LevelResult, table: SampleTable, features: np.ndarray, frame_ids: np.ndarray | None, settings: dict
+    result: LevelResult, table: SampleTable, features: RowArray, frame_ids: np.ndarray | None, settings: dict
 ) -> dict:
     """Report entry of one level, with its noise."""
     started = time.perf_counter()
@@ -73,7 +74,7 @@ def largest_entry(large: chaining.LargeIdentity, table: SampleTable, before: np.
         {"identities": [a, b], "distance": distance, "images": [_examples(table, before == side) for side in (a, b)]}
         for a, b, distance in large.weakest
     ]
-    first = str(table["file_path"][large.row])
+    first = str(table.select([large.row])["file_path"][0])
     return {"images": large.images, "joined": large.groups, "first_image": first, "weakest_links": weakest}
 
 
