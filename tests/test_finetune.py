@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from cion_jax.configs import finetune
+from cion_jax.distillation.erasing import Erasing, erased_box
 from cion_jax.finetuning import train
-from cion_jax.finetuning.augmentation import Augmentation, Erasing, augment, erased_box
+from cion_jax.finetuning.augmentation import Augmentation, augment
 from cion_jax.finetuning.data import read_benchmark, read_training
 from cion_jax.finetuning.sampler import PKSampler, plan_epochs
 from cion_jax.runtime.files import read_json

@@ -51,6 +51,10 @@ class Preprocessing(NamedTuple):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
+    def resized(self, height: int | None, width: int | None) -> "Preprocessing":
+        """With another height or width, where one is given."""
+        return self._replace(size=(height or self.size[0], width or self.size[1]))
+
 
 class Phase(NamedTuple):
     """The steps from `first_step` on, during which the parts named `frozen` of the network stay as they are.

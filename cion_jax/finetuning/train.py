@@ -158,7 +158,7 @@ class _Run:
         return network
 
     def _spans(self, step: int) -> Iterator[Span]:
-        """What is left of training from `step` on."""
+        """The spans of training from `step` on."""
         plan, phases = self._plan, self.method.phases(self._plan)
         (stage,) = plan.stages
         epochs = [plan.first_step(epoch) for epoch in range(stage.epochs)]

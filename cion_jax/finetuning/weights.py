@@ -32,15 +32,24 @@ Arrays = Mapping[str, np.ndarray]
 _SIZE = (256, 128)
 _HALF = (0.5, 0.5, 0.5)
 _POSITIONS = "pos_embed"
+PRETRAINED = Preprocessing(_SIZE, IMAGENET_MEAN, IMAGENET_STD)
 
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """A network with its weights, how its images are prepared, and the provenance of the weights."""
+    """A network with its weights.
+
+    Attributes:
+        network: maps normalised images to embeddings.
+        preprocessing: of its images.
+        about: what identifies the weights: file name, SHA-256 and the part taken.
+        card: what the card beside the file tells of their training; empty without one.
+    """
 
     network: nnx.Module
     preprocessing: Preprocessing
     about: dict[str, Any]
+    card: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def create_backbone(
@@ -119,7 +128,7 @@ def load_network(name: str, path: str | os.PathLike, *, resample_positions: bool
     if found is None:
         model = create_backbone(name, resample_positions=bool(resample_positions))
         about = load_with_provenance(model, path)
-        return Loaded(model, _preprocessing(card, Preprocessing(_SIZE, IMAGENET_MEAN, IMAGENET_STD)), about)
+        return Loaded(model, _preprocessing(card, PRETRAINED), about, card)
     kind, arrays = found
     settings = _settings(card)
     if resample_positions is None:
@@ -136,7 +145,12 @@ def load_network(name: str, path: str | os.PathLike, *, resample_positions: bool
         "weights_taken": f"a fine-tuned network ({kind})",
         "resample_positions": resample_positions,
     }
-    return Loaded(network, _preprocessing(card, FORMATS[kind].preprocessing), about)
+    return Loaded(network, _preprocessing(card, FORMATS[kind].preprocessing), about, card)
+
+
+def untrained(name: str) -> Loaded:
+    """A newly initialised backbone."""
+    return Loaded(create_model(name), PRETRAINED, {"weights": None})
 
 
 def _settings(card: Mapping[str, Any]) -> dict[str, Any]:
