@@ -14,6 +14,7 @@ COMMANDS = (
     "join",
     "extractor",
     "correlate",
+    "search",
     "pretrain",
     "finetune",
     "evaluate",

@@ -45,6 +45,8 @@ def convert(
         ValueError: as `cion_jax.conversion.transfer.transfer`.
     """
     target = None if destination is None else Target(destination, loader, with_head)
+    if target is not None:
+        target.check(model_name)  # before the source is read
     from_run = os.path.isdir(source)
     if not from_run and read_finetuned(source) is not None:
         return transfer_finetuned(model_name, source, target, resample_positions=resample_positions)

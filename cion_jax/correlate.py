@@ -5,17 +5,23 @@
                                  [--overwrite]
     python -m cion_jax.correlate --extend=OLD --samples=NEW --features=NEW.npy --out=DIR [--remove=VIDEO]
     python -m cion_jax.correlate --extend=OLD --remove=VIDEO --out=DIR
-    python -m cion_jax.correlate --samples=S --features=F.npy --out=DIR --calibrate [--false_link_rate=1e-3]
+    python -m cion_jax.correlate --samples=S --features=F.npy --out=DIR --calibrate [--false_links=0.1]
+                                 [--half_width=1000|all]
 
 `--extend` adds images to an earlier result, or removes videos from it, with the settings of that result. The last form
-proposes both thresholds for the features of any extractor; the table needs a `frame` column.
+proposes both thresholds for the features of any extractor; the table needs a `frame` column. With `--adapt`, features
+are first centered by video and whitened, into DIR/features.npy.
 """
 
+from pathlib import Path
 from typing import Any
 
+import jax
 from absl import flags
 
 from cion_jax.correlation import correlate_to, extend_to
+from cion_jax.correlation.results import open_features, read_correlatable
+from cion_jax.features.adaptation import adapt_to
 from cion_jax.reporting.calibration import calibrate_to
 from cion_jax.reporting.correlation_report import draw_identities, print_calibration, print_growth, print_summary
 from cion_jax.runtime.commands import run
@@ -30,12 +36,15 @@ def main(argv: list[str]) -> None:
     _check(values)
     inputs: dict[str, Any] = {"samples": values.samples, "features_path": values.features}
     inputs["overwrite"] = values.overwrite
+    if values.adapt:
+        inputs["features_path"] = _adapted(values)
     settings: dict[str, Any] = {name: getattr(values, name) for name in SETTINGS}
     settings["half_width"] = _half_width(values.half_width)
     if values.calibrate:
         given = {name: settings[name] for name in ("sigma_cst", "sigma_drm")}
+        rule = {"false_links": values.false_links, "half_width": settings["half_width"]}
         show = print_calibration
-        report = calibrate_to(values.out, **inputs, false_link_rate=values.false_link_rate, given=given)
+        report = calibrate_to(values.out, **inputs, **rule, given=given)
     elif values.extend:
         show = print_growth
         report = extend_to(values.out, values.extend, **inputs, remove=values.remove)
@@ -61,8 +70,17 @@ def _check(values: flags.FlagValues) -> None:
         return
     if values.samples is None and not values.remove:
         raise ValueError("--extend needs images to add (--samples, --features) or videos to take out (--remove)")
-    if own := [name for name in (*SETTINGS, "calibrate") if values[name].present]:
+    if own := [name for name in (*SETTINGS, "calibrate", "adapt") if values[name].present]:
         raise ValueError(f"--{own[0]} does not go with --extend, which keeps the settings of {values.extend}")
+
+
+def _adapted(values: flags.FlagValues) -> Path:
+    """The features centered by video and whitened, written to `--out`."""
+    if jax.process_count() > 1:
+        raise ValueError("--adapt runs in one process; adapt with --calibrate first, then give DIR/features.npy")
+    out, table = Path(values.out) / "features.npy", read_correlatable(values.samples)
+    adapt_to(out, open_features(values.features, len(table)), table, {"adapted_from": str(values.features)})
+    return out
 
 
 def _half_width(text: str) -> int | str:
@@ -82,6 +100,7 @@ if __name__ == "__main__":
     flags.DEFINE_multi_string("remove", [], "With --extend: a video to take out; may be given several times.")
     flags.DEFINE_string("images", None, "Image root: draws some identities found across videos.")
     flags.DEFINE_bool("calibrate", False, "Propose sigma_cst and sigma_drm instead, from tracklets and frames.")
-    flags.DEFINE_float("false_link_rate", 1e-3, "With --calibrate: share of pairs of different people that may join.")
+    flags.DEFINE_float("false_links", 0.1, "With --calibrate: links to other people that a group may have on average.")
+    flags.DEFINE_bool("adapt", False, "Center the features by video and whiten them first.")
     flags.DEFINE_bool("overwrite", False, "Replace results that are in the folder already.")
     run(main, shares_work=True)

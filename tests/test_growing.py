@@ -298,9 +298,9 @@ def test_input_that_does_not_fit_is_refused_and_nothing_is_written(crawl):
     write_samples(table, new["samples"])
 
     (crawl / "new.json").write_text(json.dumps({"model": "m", "weights_sha256": "xyz", "size": [64, 32]}))
-    refused(crawl, "another extractor than the index's: weights_sha256 xyz, expected abc", **new)
+    refused(crawl, "another extractor than that of the correlated features: weights_sha256 xyz, expected abc", **new)
     (crawl / "new.json").unlink()
-    refused(crawl, "these features are described|cannot be told to be of one extractor", **new)
+    refused(crawl, "the index's features have a description of their extractor and these have none", **new)
     features = np.load(new["features_path"])
     np.save(new["features_path"], features[:, :-1])
     refused(crawl, f"dimension {DIM - 1}, the index has {DIM}", **new)

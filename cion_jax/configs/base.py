@@ -11,8 +11,8 @@ from ml_collections.config_dict import FieldReference, placeholder
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
-    # The stages that `cion_jax.main` runs, always in this order: ingest, street, extractor, extract, correlate,
-    # pretrain, evaluate, export.
+    # The stages that `cion_jax.main` runs, always in this order: ingest, street, extractor, rounds, extract, adapt,
+    # calibrate, correlate, pretrain, evaluate, export.
     config.stages = ("pretrain", "export")
     config.model = "vit_base"
 
@@ -37,6 +37,10 @@ def get_config() -> ConfigDict:
     config.extractor = ConfigDict()
     config.extractor.model = "vit_base"
     config.extractor.weights = placeholder(str)
+    # What the extractor stage trains on: a sample table of images in `data.images`, by default the street's labelled
+    # crops, and the column that defines an identity, as for `pretrain.group_by`.
+    config.extractor.labelled = placeholder(str)
+    config.extractor.group_by = "identity"
     config.extractor.size = (256, 128)
     config.extractor.batch_size = 64
     config.extractor.training = ConfigDict(
@@ -61,6 +65,24 @@ def get_config() -> ConfigDict:
             ),
         )
     )
+
+    # Rounds that find identities without labels, in place of extractor, extract and correlate. A round extracts,
+    # adapts, calibrates and correlates; the next round's network is trained on its identities (docs/bootstrap.md).
+    config.rounds = ConfigDict()
+    # Round 0's network: trained on every "tracklet" or, by distillation only, every "image" as an identity; or a file
+    # of weights of `model`.
+    config.rounds.start = "tracklet"
+    config.rounds.train = "contrastive"  # as the extractor is; or "distillation", as in pre-training
+    config.rounds.limit = 4  # most rounds
+    # Rounds have settled when the adjusted Rand index with the previous one is at least `agreement`, and the number of
+    # identities and n_S change by at most the share `change`.
+    config.rounds.agreement = 0.9
+    config.rounds.change = 0.05
+
+    # The adapt stage centers features by video and whitens them. The calibrate stage then proposes sigma_cst and
+    # sigma_drm, which replace those of `correlate`: the largest at which a group gets, on average, `false_links` links
+    # to other people.
+    config.calibrate = ConfigDict(dict(false_links=0.1))
 
     # Identity correlation, Sec. 3.1-3.2.
     config.correlate = ConfigDict()

@@ -72,6 +72,7 @@ def correlate_to(
             write_index(
                 folder,
                 State.after(correlation),
+                correlation.identities,
                 [feature_part(features_path, features)],
                 settings=settings,
                 extractor=extractor_of(features_path),

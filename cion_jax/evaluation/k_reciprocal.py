@@ -15,7 +15,7 @@ rows. Ties in distance go by index.
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -129,5 +129,6 @@ def jaccard_row(encoding: sparse.csr_array, row: int, by_column: sparse.csc_arra
     spans = [slice(*by_column.indptr[column : column + 2]) for column in columns]
     images = np.concatenate([by_column.indices[span] for span in spans])
     shared = np.concatenate([np.minimum(by_column.data[span], value) for span, value in zip(spans, values)])
-    overlap = np.bincount(images, weights=shared, minlength=by_column.shape[0])
+    others, _ = cast(tuple[int, int], by_column.shape)
+    overlap = np.bincount(images, weights=shared, minlength=others)
     return 1 - overlap / (2 - overlap)

@@ -118,6 +118,13 @@ def extractor_of(features: str | os.PathLike) -> dict[str, Any] | None:
     return {name: report.get(name) for name in EXTRACTOR}
 
 
+def check_extractor(own: Mapping[str, Any], expected: Mapping[str, Any], source: str | os.PathLike) -> None:
+    """Raises ValueError if the extractor of `source` differs from the expected one in a field that both state."""
+    shared = [name for name in EXTRACTOR if name in own and name in expected]
+    if differ := [f"{name} {own[name]}, expected {expected[name]}" for name in shared if own[name] != expected[name]]:
+        raise ValueError(f"{source}: another extractor than that of the correlated features: {'; '.join(differ)}")
+
+
 def aligned_samples(features: str | os.PathLike) -> Path:
     """The sample table that `extract` writes beside a feature file, with the same rows."""
     return Path(features).with_suffix(".samples.parquet")

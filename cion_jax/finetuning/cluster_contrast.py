@@ -148,7 +148,8 @@ def _report_collapse(found: Clustering, epoch: int, settings: ClusterSettings) -
     remedy = f"with eps {settings.eps}; {'raise' if found.clusters == 0 else 'lower'} clustering.eps"
     if epoch == 0:
         raise ValueError(f"the features of the start weights form {number} {remedy}, or give other weights")
-    console.print(f"Epoch {epoch}: the features form {number} {remedy} if this repeats. The previous labels stay.")
+    message = f"Epoch {epoch}: the features form {number} {remedy} if this repeats. The previous labels stay."
+    console.print(message, highlight=False, soft_wrap=True)
 
 
 def make_sgd(rates: np.ndarray, *, momentum: float, weight_decay: float) -> optax.GradientTransformation:

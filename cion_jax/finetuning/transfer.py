@@ -18,8 +18,8 @@ def transfer_finetuned(
     Args:
         model_name: the backbone's model.
         source: `.pth` or `.safetensors` of a fine-tuned network.
-        target: `.pth` and `.safetensors` get the state dict as its own code names it, `.stablehlo` a program from
-            images to the test embedding; None only checks.
+        target: `.pth` and `.safetensors` get the state dict in its own code's names, `.stablehlo` a program from images
+            to the test embedding; None only checks.
         resample_positions: as in `load_network`.
 
     Returns:
@@ -28,12 +28,10 @@ def transfer_finetuned(
     Raises:
         ValueError: weights that do not fit, or a target that no fine-tuned network can be written to.
     """
-    if target is not None:
-        target.check(model_name)
-        if target.loader != "reidzoo" or target.with_head:
-            raise ValueError(
-                f"{source} is a fine-tuned network, written as its own code has it; leave --for and --head out"
-            )
+    if target is not None and (target.loader != "reidzoo" or target.with_head):
+        raise ValueError(
+            f"{source} is a fine-tuned network, which is written as its own code has it; leave --for and --head out"
+        )
     loaded = load_network(model_name, source, resample_positions=resample_positions)
     report = (
         f"{source} ({loaded.about['weights_taken']}), beside {model_name}: {len(signature(loaded.network))} matched"

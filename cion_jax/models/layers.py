@@ -287,7 +287,7 @@ class Identity(nnx.Module):
 
 
 def residual(x: jax.Array, branch: jax.Array, scale: jax.Array | None = None) -> jax.Array:
-    """`x + scale * branch`, `[..., c]`, with a `scale` per channel; `materialised` says why this is a function."""
+    """`x + scale * branch`, `[..., c]`, one factor of `scale` per channel, `materialised`."""
     return materialised(x + (branch if scale is None else scale.reshape(-1).astype(x.dtype) * branch))
 
 

@@ -25,6 +25,7 @@ from cion_jax.reporting.identities import identities_section, links_section
 from cion_jax.reporting.noise import noise_section
 from cion_jax.reporting.page import Page, Section, Table, render
 from cion_jax.reporting.retrieval import lists_section, retrieval_section
+from cion_jax.reporting.rounds import rounds_section
 from cion_jax.reporting.summary import Outcome, facts_table, settings_table, summary_section
 from cion_jax.reporting.training import Log, training_concerns, training_section
 from cion_jax.runtime.config import Config
@@ -43,6 +44,7 @@ _NETWORKS = {
     "identity": "pre-trained on identities (CION)",
     "person": "pre-trained on true persons",
     "extractor": "extractor (trained with labels)",
+    "rounds": "extractor of the last round (trained without labels)",
 }
 
 _IMAGE_METHODS = {"distillation": "DINO", "moco": "MoCo v2"}  # by the objective of pre-training
@@ -95,6 +97,11 @@ def _data(workdir: Workdir) -> Section:
             return data_section({"contents": contents(table)}, ingested)
         write_json(kept, examine(table, workdir.images, progress=progress))
     return data_section(read_json(kept), ingested)
+
+
+def _rounds(workdir: Workdir) -> Section:
+    _ran(workdir.rounds_report, "rounds")
+    return rounds_section(read_json(workdir.rounds_report))
 
 
 def _noise(workdir: Workdir) -> Section:
@@ -154,6 +161,7 @@ def _attention(workdir: Workdir) -> Section:
 _SECTIONS: Mapping[str, Callable[[Workdir], Section]] = {
     "Summary": _summary,
     "Input data": _data,
+    "Bootstrapped rounds": _rounds,
     "Noise and identities": _noise,
     "Identities": _identities,
     "Least certain links": _links,

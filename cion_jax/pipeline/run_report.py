@@ -12,6 +12,7 @@ from cion_jax.pipeline.settings import remembered
 from cion_jax.pipeline.workdir import Workdir
 from cion_jax.reporting.correlation_report import identities_sheet, print_summary
 from cion_jax.reporting.figures import curve
+from cion_jax.reporting.rounds import print_rounds
 from cion_jax.runtime.config import Config
 from cion_jax.runtime.files import read_json, write_json
 from cion_jax.runtime.metrics import read_metrics
@@ -21,7 +22,9 @@ from cion_jax.samples import read_samples
 def write_report(config: Config, workdir: Workdir) -> None:
     """Writes the results of all stages to `report.json`, `report.html` and pictures, and prints a summary."""
     report: dict[str, Any] = {"seconds": read_json(workdir.seconds) if workdir.seconds.exists() else {}}
-    if "correlate" in config.stages:
+    if "rounds" in config.stages:
+        report["rounds"] = read_json(workdir.rounds_report)
+    if {"correlate", "rounds"} & {*config.stages}:
         report["correlation"] = read_json(workdir.correlation_report)
         identified = read_samples(workdir.identities)
         identities_sheet(identified, workdir.images, workdir.root / "identities.png")
@@ -43,6 +46,8 @@ def reopened(root: Path) -> Workdir:
 
 def print_report(report: dict[str, Any], workdir: Workdir) -> None:
     """Prints the tables of correlation and retrieval, and the files written."""
+    if "rounds" in report:
+        print_rounds(report["rounds"])
     if "correlation" in report:
         print_summary(report["correlation"])
     console = Console()

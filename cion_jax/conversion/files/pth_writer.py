@@ -30,8 +30,8 @@ def write_pth(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
     arrays: list[np.ndarray] = []
     pickled = pickle.PROTO + b"\x02" + _nested(content, arrays) + pickle.STOP
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in (("data.pkl", pickled), ("byteorder", b"little"), ("version", b"3\n")):
-            archive.writestr(zipfile.ZipInfo(f"archive/{name}"), content)
+        for name, data in (("data.pkl", pickled), ("byteorder", b"little"), ("version", b"3\n")):
+            archive.writestr(zipfile.ZipInfo(f"archive/{name}"), data)
         for index, array in enumerate(arrays):
             little = array.astype(array.dtype.newbyteorder("<"), copy=False)
             archive.writestr(zipfile.ZipInfo(f"archive/data/{index}"), little.tobytes())

@@ -21,13 +21,13 @@ from cion_jax.correlation.growing.index import (
     check_same_extractor,
     feature_part,
     read_index,
+    stacked,
     write_index,
 )
 from cion_jax.correlation.growing.numbers import Change, carry_over, changes
 from cion_jax.correlation.growing.state import groups_of
 from cion_jax.correlation.levels import LevelResult, correlate
 from cion_jax.correlation.results import IDENTITIES, check_unwritten, open_features, read_correlatable, write_results
-from cion_jax.runtime.arrays import StackedArray
 from cion_jax.runtime.files import write_json
 from cion_jax.runtime.processes import is_primary
 from cion_jax.runtime.progress import progress
@@ -100,7 +100,7 @@ def extend_to(
     def write_state(folder: Path) -> None:
         following = max(index.next_identity, int(identities.max()) + 1)
         about = {"settings": index.settings, "extractor": index.extractor, "next_identity": following}
-        write_index(folder, grown.state, parts, **about)
+        write_index(folder, grown.state, identities, parts, **about)
         write_json(folder / CHANGES, [change._asdict() for change in changed])
 
     if is_primary():
@@ -178,7 +178,7 @@ def _grow(
     grown = grow(
         index.state.without(removed),
         groups,
-        StackedArray([part.array for part in parts], [part.kept for part in parts]),
+        stacked(parts),
         half_width=checks.reach(index.settings["half_width"]),
         sigma_drm=index.settings["sigma_drm"],
         track=track,

@@ -4,6 +4,7 @@ The folder `index` holds
 
     index.json       settings, feature files and their extractor, and the first number that no identity has had
     groups.npy       [n] int32: the group after Eq. 6 of each image, -1 = discarded
+    identities.npy   [groups] int32: the identity of each group
     centroids.npy    [groups, d] float32: sums of the unit features of each group, in sliding order
     links.npy        [links, 2] int32: pairs of groups that Eq. 7 links
     features-<k>.npy features of this folder's own: those that remain of a file from which videos were removed
@@ -21,12 +22,13 @@ import numpy as np
 
 from cion_jax.correlation.engine.centroids import Groups
 from cion_jax.correlation.growing.state import State
-from cion_jax.features.store import extractor_of
-from cion_jax.runtime.arrays import ArrayWriter
+from cion_jax.features.store import check_extractor, extractor_of
+from cion_jax.runtime.arrays import ArrayWriter, StackedArray
 from cion_jax.runtime.files import atomic_path, read_json, write_json
 
 FOLDER = "index"
-_META, _GROUPS, _CENTROIDS, _LINKS = "index.json", "groups.npy", "centroids.npy", "links.npy"
+_META = "index.json"
+_GROUPS, _IDENTITIES, _CENTROIDS, _LINKS = "groups.npy", "identities.npy", "centroids.npy", "links.npy"
 _ROWS_PER_COPY = 2**16
 _PROBES = 256  # rows whose bytes identify a feature file
 
@@ -49,9 +51,19 @@ class FeaturePart:
 
 @dataclasses.dataclass(frozen=True)
 class Index:
-    """An index that was read; arrays are memory-mapped."""
+    """An index that was read; arrays are memory-mapped.
+
+    Attributes:
+        state: Groups after Eq. 6 and their links.
+        identities: `[groups]`, the identity of each group.
+        parts: The feature files, in the order of the rows.
+        settings: Of the correlation.
+        extractor: Network, weights and preprocessing of the features; None if they have no description.
+        next_identity: The first number that no identity has had.
+    """
 
     state: State
+    identities: np.ndarray
     parts: list[FeaturePart]
     settings: dict[str, Any]
     extractor: dict[str, Any] | None
@@ -61,17 +73,28 @@ class Index:
 def write_index(
     out: Path,
     state: State,
+    identities: np.ndarray,
     parts: Sequence[FeaturePart],
     *,
     settings: dict[str, Any],
     extractor: dict[str, Any] | None,
     next_identity: int,
 ) -> None:
-    """Writes the folder `index` in `out`, whole or not at all; removed rows of features are not copied."""
+    """Writes the folder `index` in `out`, whole or not at all; removed rows of features are not copied.
+
+    Args:
+        out: Folder of the results.
+        state, parts, settings, extractor, next_identity: As in `Index`.
+        identities: `[n]`, the identity of each image.
+    """
+    of_group = np.empty(len(state.groups.sums), np.int32)
+    present = state.groups.assigned >= 0
+    of_group[state.groups.assigned[present]] = identities[present]
     with atomic_path(out / FOLDER) as folder:
         folder.mkdir()
         features = [_stored(part, folder, number) for number, part in enumerate(parts) if len(part)]
         np.save(folder / _GROUPS, state.groups.assigned.astype(np.int32))
+        np.save(folder / _IDENTITIES, of_group)
         np.save(folder / _CENTROIDS, state.groups.sums)
         np.save(folder / _LINKS, state.links.astype(np.int32))
         meta = {"settings": settings, "extractor": extractor, "features": features, "next_identity": next_identity}
@@ -88,15 +111,21 @@ def read_index(out: str | os.PathLike) -> Index:
     if not (folder / _META).exists():
         raise ValueError(f"{out}: no index; give the --out of a cion_jax.correlate that ran all levels to its end")
     meta = read_json(folder / _META)
-    assigned, sums, links = (np.load(folder / name, mmap_mode="r") for name in (_GROUPS, _CENTROIDS, _LINKS))
+    names = _GROUPS, _IDENTITIES, _CENTROIDS, _LINKS
+    assigned, identities, sums, links = (np.load(folder / name, mmap_mode="r") for name in names)
     parts = [_opened(folder, part) for part in meta["features"]]
     state = State(Groups(np.asarray(assigned, np.int64), sums), np.asarray(links), np.arange(len(sums)))
-    return Index(state, parts, meta["settings"], meta["extractor"], meta["next_identity"])
+    return Index(state, np.asarray(identities), parts, meta["settings"], meta["extractor"], meta["next_identity"])
 
 
 def feature_part(path: str | os.PathLike, array: np.ndarray) -> FeaturePart:
     """A whole feature file, memory-mapped as `array`."""
     return FeaturePart(Path(path).resolve(), array)
+
+
+def stacked(parts: Sequence[FeaturePart]) -> StackedArray:
+    """The features of all parts as one array, where they are."""
+    return StackedArray([part.array for part in parts], [part.kept for part in parts])
 
 
 def check_same_extractor(index: Index, features: str | os.PathLike, dim: int) -> None:
@@ -105,18 +134,14 @@ def check_same_extractor(index: Index, features: str | os.PathLike, dim: int) ->
     if dim != expected:
         raise ValueError(f"{features}: features of dimension {dim}, the index has {expected}; use the same extractor")
     own = extractor_of(features)
-    if own == index.extractor:
-        return
-    if own is None or index.extractor is None:
-        one, other = ("the index", "these") if own is None else ("these", "the index")
+    if own is not None and index.extractor is not None:
+        check_extractor(own, index.extractor, features)
+    elif own is not index.extractor:
+        one, other = ("the index's", "these") if own is None else ("these", "the index's")
         raise ValueError(
-            f"{features}: {one} features are described (model and weights) and those of {other} are not, so they "
-            f"cannot be told to be of one extractor; extract both with cion_jax.extract"
+            f"{features}: {one} features have a description of their extractor and {other} have none, so they cannot "
+            f"be told to be of one; extract both with cion_jax.extract"
         )
-    differ = [
-        f"{name} {own[name]}, expected {index.extractor[name]}" for name in own if own[name] != index.extractor[name]
-    ]
-    raise ValueError(f"{features}: features of another extractor than the index's: {'; '.join(differ)}; extract again")
 
 
 def _stored(part: FeaturePart, folder: Path, number: int) -> dict[str, Any]:
