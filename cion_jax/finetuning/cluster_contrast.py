@@ -29,7 +29,9 @@ from cion_jax.finetuning.method import FineTunedNetwork, Method, Preprocessing, 
 from cion_jax.finetuning.pseudo_labels import Clustering, ClusterSettings, cluster
 from cion_jax.models.backbone import Backbone
 from cion_jax.runtime.config import Config
+from cion_jax.runtime.processes import all_gather
 from cion_jax.runtime.progress import console
+from cion_jax.runtime.shards import Shard
 from cion_jax.samples import open_images
 
 Tree = Any
@@ -121,7 +123,10 @@ class ClusterContrast(Method):
         return Relabelled(labels, start_memory(features, labels[rows], self._capacity(data)), metrics)
 
     def _features(self, network: FineTunedNetwork, data: TrainingData) -> tuple[np.ndarray, np.ndarray]:
-        """Unit features `[kept, dim]` of the images that can be decoded, and their rows `[kept]`."""
+        """Unit features `[kept, dim]` of the images that can be decoded, and their rows `[kept]`.
+
+        With several processes, each extracts its part.
+        """
         network.set_attributes(dtype=jnp.float32, raise_if_not_found=False)  # as it is evaluated
         extraction = extract_features(
             network,
@@ -130,8 +135,9 @@ class ClusterContrast(Method):
             batch_size=self.settings.extract_batch_size,
             dtype="float32",
             load=open_images(data.root).load,
+            shard=Shard(jax.process_index(), jax.process_count()),
         )
-        return extraction.features, extraction.rows
+        return all_gather(extraction.features), all_gather(extraction.rows)
 
 
 def _metrics(found: Clustering, undecodable: int) -> dict[str, float]:
