@@ -14,7 +14,6 @@ from flax import nnx
 
 from cion_jax.distillation.schedules import Curriculum, Stage, whole_identities
 from cion_jax.features.extraction import extract_features
-from cion_jax.finetuning.augmentation import Augmentation, Erasing, augment
 from cion_jax.finetuning.camera_sampler import CameraSampler
 from cion_jax.finetuning.cluster_encoder import ClusterEncoder
 from cion_jax.finetuning.cluster_memory import (
@@ -25,7 +24,7 @@ from cion_jax.finetuning.cluster_memory import (
     update_memory,
 )
 from cion_jax.finetuning.losses import gathered
-from cion_jax.finetuning.method import FineTunedNetwork, Method, Preprocessing, Relabelled, TrainingData
+from cion_jax.finetuning.method import FineTunedNetwork, Method, Relabelled, TrainingData
 from cion_jax.finetuning.pseudo_labels import Clustering, ClusterSettings, cluster
 from cion_jax.models.backbone import Backbone
 from cion_jax.runtime.config import Config
@@ -44,13 +43,7 @@ class ClusterContrast(Method):
 
     def __init__(self, settings: Config):
         super().__init__(settings)
-        s = settings
-        self.preprocessing = Preprocessing(tuple(s.size), tuple(s.mean), tuple(s.std))
-        erasing = Erasing(**s.augmentation.erasing)
-        self._augmentation = Augmentation(
-            **self.preprocessing._asdict(), flip=s.augmentation.flip, pad=s.augmentation.pad, erasing=erasing
-        )
-        self._clustering = ClusterSettings(**s.clustering)
+        self._clustering = ClusterSettings(**settings.clustering)
 
     def create_network(self, backbone: Backbone, identities: int, rngs: nnx.Rngs) -> ClusterEncoder:
         del identities, rngs
@@ -79,9 +72,6 @@ class ClusterContrast(Method):
         s, (stage,) = self.settings.optimizer, plan.stages
         rates = s.learning_rate * s.decay_factor ** (np.arange(stage.epochs) // s.decay_every_epochs)
         return make_sgd(np.repeat(rates, stage.steps_per_epoch), momentum=s.momentum, weight_decay=s.weight_decay)
-
-    def augment(self, images: jax.Array, sizes: jax.Array, keys: jax.Array) -> jax.Array:
-        return augment(images, sizes, keys, self._augmentation)
 
     def loss(
         self, outputs: jax.Array, labels: jax.Array, memory: ClusterMemory, *, axis_name: str | None
