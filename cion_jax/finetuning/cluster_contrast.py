@@ -1,4 +1,4 @@
-"""Unsupervised fine-tuning with Cluster-Contrast (Sec. 4.1, Tables 3 and 4).
+"""Unsupervised fine-tuning with Cluster-Contrast (Sec. 4.1, Tables 2 and 6).
 
 Every epoch clusters the features of all images and learns to tell the clusters apart. Unsupervised domain adaptation
 (UDA) is the same from weights that were fine-tuned on another data set; USL starts from pre-trained ones.
