@@ -32,6 +32,7 @@ Arrays = Mapping[str, np.ndarray]
 _SIZE = (256, 128)
 _HALF = (0.5, 0.5, 0.5)
 _POSITIONS = "pos_embed"
+PRETRAINED = Preprocessing(_SIZE, IMAGENET_MEAN, IMAGENET_STD)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +128,7 @@ def load_network(name: str, path: str | os.PathLike, *, resample_positions: bool
     if found is None:
         model = create_backbone(name, resample_positions=bool(resample_positions))
         about = load_with_provenance(model, path)
-        return Loaded(model, _preprocessing(card, Preprocessing(_SIZE, IMAGENET_MEAN, IMAGENET_STD)), about, card)
+        return Loaded(model, _preprocessing(card, PRETRAINED), about, card)
     kind, arrays = found
     settings = _settings(card)
     if resample_positions is None:
@@ -149,7 +150,7 @@ def load_network(name: str, path: str | os.PathLike, *, resample_positions: bool
 
 def untrained(name: str) -> Loaded:
     """A newly initialised backbone."""
-    return Loaded(create_model(name), Preprocessing(_SIZE, IMAGENET_MEAN, IMAGENET_STD), {"weights": None})
+    return Loaded(create_model(name), PRETRAINED, {"weights": None})
 
 
 def _settings(card: Mapping[str, Any]) -> dict[str, Any]:
