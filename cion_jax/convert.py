@@ -1,14 +1,14 @@
 """Converts and checks weights: python -m cion_jax.convert --model=M --from=SRC [--to=DST]
 
 SRC is a PyTorch file (ReIDZoo's, a whole training checkpoint of the released code, or a state dict), a safetensors
-file, or the `checkpoints` folder of a run of `cion_jax.pretrain`. It must fit the model exactly: what is missing,
-unexpected or unfit is listed, and nothing is written. Without `--to`, SRC is only checked.
+file, or the `checkpoints` folder of a run of `cion_jax.pretrain`. It must fit the model exactly: keys that are missing
+or unexpected and tensors that do not fit are listed, and nothing is written. Without `--to`, SRC is only checked.
 
 DST is a `.pth` as ReIDZoo has them, or as `--for` needs it, a `.safetensors`, or a `.stablehlo`: the fused model as a
 program for any batch, which `jax.export.deserialize` reads without this package. Its card is written beside it.
 
 With `--init=SRC` instead of `--from`, SRC holds ImageNet weights in the naming of torchvision, timm or IBN-Net; what
-has a counterpart in the model is taken, the rest keeps its initial values, and both are told.
+has a counterpart in the model is taken, the rest keeps its initial values; both are reported.
 """
 
 import os
@@ -16,8 +16,9 @@ import os
 from absl import flags
 
 from cion_jax.conversion.loaders import LOADERS
+from cion_jax.conversion.sections import NETWORKS
 from cion_jax.conversion.transfer import Target, read_weight_file, transfer, transfer_imagenet
-from cion_jax.conversion.weights import NETWORKS, Weights
+from cion_jax.conversion.weights import Weights
 from cion_jax.distillation.run_weights import read_run
 from cion_jax.runtime.commands import run
 
@@ -28,6 +29,7 @@ def convert(
     destination: str | os.PathLike | None,
     *,
     which: str = "teacher",
+    section: str | None = None,
     loader: str = "reidzoo",
     with_head: bool = False,
 ) -> str:
@@ -39,8 +41,12 @@ def convert(
     target = None if destination is None else Target(destination, loader, with_head)
 
     def read() -> Weights:
-        from_run = os.path.isdir(source)
-        weights = (read_run if from_run else read_weight_file)(source, which=which, with_head=with_head)
+        if not os.path.isdir(source):
+            weights = read_weight_file(source, which, section, with_head)
+        elif section is None:
+            weights = read_run(source, which=which, with_head=with_head)
+        else:
+            raise ValueError(f"--section={section}: {source} is the folder of a run; --which chooses its network")
         if with_head and not weights.head:
             raise ValueError(f"{source} ({weights.where}) has no projection head; leave --head out")
         return weights
@@ -59,9 +65,10 @@ def main(argv: list[str]) -> None:
         if values.head:
             raise ValueError("--head: ImageNet weights have no projection head; leave it out")
         target = None if values.to is None else Target(values.to, loader)
-        print(transfer_imagenet(values.model, values.init, target))
+        print(transfer_imagenet(values.model, values.init, target, section=values.section))
         return
-    print(convert(values.model, source, values.to, which=values.which, loader=loader, with_head=values.head))
+    chosen = {"which": values.which, "section": values.section}
+    print(convert(values.model, source, values.to, **chosen, loader=loader, with_head=values.head))
 
 
 if __name__ == "__main__":
@@ -70,6 +77,9 @@ if __name__ == "__main__":
     flags.DEFINE_string("init", None, "ImageNet weights to start from, as torchvision, timm or IBN-Net name them.")
     flags.DEFINE_string("to", None, "The .pth, .safetensors or .stablehlo to write; without it, only checks.")
     flags.DEFINE_enum("which", "teacher", NETWORKS, "The network to take, where the source has both.")
+    flags.DEFINE_string(
+        "section", None, "The section to take, where a file has several: state_dict_ema, model.net, ..."
+    )
     flags.DEFINE_enum("for", "reidzoo", list(LOADERS), "The code that is to read the .pth.")
     flags.DEFINE_bool("head", False, "Write the projection head as well.")
     run(main)

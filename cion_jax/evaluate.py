@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
     reports = []
     for network in chosen:
         model = create_model(network.model)
-        about = load_with_provenance(model, network.weights) if network.weights else {}
+        about = load_with_provenance(model, network.weights, section=values.section) if network.weights else {}
         for target in targets:
             report = network._asdict() | {"dataset": target.dataset, "root": target.root}
             if network.weights:

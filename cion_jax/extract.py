@@ -39,7 +39,7 @@ def _model_with_provenance() -> tuple[nnx.Module, dict[str, Any]]:
     model = create_model(values.model)
     if not values.weights:
         return model, {"model": values.model, "weights": None}
-    return model, {"model": values.model, **load_with_provenance(model, values.weights)}
+    return model, {"model": values.model, **load_with_provenance(model, values.weights, section=values.section)}
 
 
 def main(argv: list[str]) -> None:

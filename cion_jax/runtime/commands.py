@@ -68,6 +68,7 @@ def define_model_flags() -> None:
     """Defines the flags of every command that runs a model."""
     flags.DEFINE_string("model", None, "Name of the model, for example resnet50_ibn.", required=True)
     flags.DEFINE_string("weights", None, "Its weights: a ReIDZoo .pth, or a file written by convert.")
+    flags.DEFINE_string("section", None, "Section of --weights to take, where it has several, such as state_dict_ema.")
     flags.DEFINE_bool("random_weights", False, "Use the model untrained, instead of --weights.")
     flags.DEFINE_integer("height", 256, "Height that images are resized to.", lower_bound=1)
     flags.DEFINE_integer("width", 128, "Width that images are resized to.", lower_bound=1)
