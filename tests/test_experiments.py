@@ -188,19 +188,21 @@ def test_an_interrupted_experiment_goes_on_where_it_was(config, stages, tmp_path
     stages.interrupt_after = 6  # extract, correlate, two whole runs
     with pytest.raises(KeyboardInterrupt):
         run_experiment("table4", config, tmp_path / "w", seeds=2)
-    assert trainings(stages) == ["instance/seed0", "tracklet/seed0"]
+    assert trainings(stages) == ["moco/seed0", "instance/seed0"]
     assert not list((tmp_path / "w").glob("table4.*"))
     stages.interrupt_after = None
     text = run_experiment("table4", config, tmp_path / "w", seeds=2)
-    assert trainings(stages) == [f"{row}/seed{seed}" for seed in (0, 1) for row in ("instance", "tracklet", "identity")]
+    assert trainings(stages) == [
+        f"{row}/seed{seed}" for seed in (0, 1) for row in ("moco", "instance", "tracklet", "identity")
+    ]
     assert "| an identity (CION) | 10 | 240 |" in text and "15.0 ± 63.5 %" in text  # 12.7062 * 10 sqrt(1/2) / sqrt(2)
     assert (tmp_path / "w" / "table4.md").read_text() == text
     assert (tmp_path / "w" / "table4.png").read_bytes().startswith(b"\x89PNG")
-    assert len(json.loads((tmp_path / "w" / "table4.json").read_text())["rows"]) == 3
+    assert len(json.loads((tmp_path / "w" / "table4.json").read_text())["rows"]) == 4
     before = list(stages.done)
     assert run_experiment("table4", config, tmp_path / "w", seeds=2) == text and stages.done == before
     run_experiment("table4", config, tmp_path / "w", seeds=3)
-    assert trainings(stages)[6:] == ["instance/seed2", "tracklet/seed2", "identity/seed2"]
+    assert trainings(stages)[8:] == ["moco/seed2", "instance/seed2", "tracklet/seed2", "identity/seed2"]
 
 
 def test_experiments_share_what_is_the_same(config, stages, tmp_path):

@@ -35,7 +35,7 @@ def split_network(tensors: Mapping[str, Any]) -> Network:
     Raises:
         ValueError: two keys that become the same.
     """
-    names = {key: _unwrapped(key) for key in tensors if key != _COUNTED}
+    names = {key: unwrapped(key) for key in tensors if key != _COUNTED}
     names, head = _without_shared_prefix(names, but=PLAIN), {}
     if any(name.startswith(PLAIN) for name in names.values()):
         head = {key: name.removeprefix(_HEAD) for key, name in names.items() if name.startswith(_HEAD)}
@@ -74,7 +74,8 @@ def _is_whole(value: np.ndarray) -> bool:
     return bool((np.isfinite(exact) & (exact == np.round(exact)) & (abs(exact) < 2**53)).all())
 
 
-def _unwrapped(key: str) -> str:
+def unwrapped(key: str) -> str:
+    """A key without the names of wrappers (torch.compile, data parallel, FSDP), in any position."""
     *parents, name = key.split(".")
     return ".".join([*(parent for parent in parents if parent not in _WRAPPERS), name])
 

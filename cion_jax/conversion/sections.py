@@ -1,11 +1,13 @@
 """Sections of a checkpoint: which of its dictionaries is the state dict to read."""
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from cion_jax.conversion.files.unpickler import Placeholder, Tensor, name_of
+from cion_jax.runtime.progress import console
 from cion_jax.runtime.unpickling import NumpyArray
 
 NETWORKS = ("teacher", "student")
@@ -47,7 +49,7 @@ def select_section(content: Any, *, which: str = "teacher", section: str | None 
         raise ValueError(f"expected a state dict or a checkpoint, got {_described(content)}")
     if section is not None:
         return _named_by_user(content, section)
-    known = dict(_known(content))
+    known = dict(known_sections(content))
     networks = {path: network for path in known for network in NETWORKS if network in path.split(".")}
     path = next((path for path, network in networks.items() if network == which), None)
     if path is None:
@@ -61,6 +63,14 @@ def select_section(content: Any, *, which: str = "teacher", section: str | None 
     return Section(tensors, path, tuple(other for other in known if other != path and other not in networks))
 
 
+def report_others(path: str | os.PathLike, taken: str, others: Sequence[str]) -> None:
+    """Prints which section of a file was taken, which others it has, and how to choose."""
+    names = ", ".join(map(repr, others))
+    note = f"{path}: the weights are those of {f'section {taken!r}' if taken else 'its outermost level'}; it also has "
+    note += f"{names}. --section chooses one; cion_jax.convert --section=... --to=... writes it to a file of its own"
+    console.print(note, markup=False, highlight=False, soft_wrap=True)
+
+
 def _named_by_user(content: Mapping, path: str) -> Section:
     sections = dict(_state_dicts(content))
     if path not in sections:
@@ -68,11 +78,11 @@ def _named_by_user(content: Mapping, path: str) -> Section:
     return Section(sections[path], path)
 
 
-def _known(content: Mapping, depth: int = _DEPTH) -> Iterator[tuple[str, Mapping]]:
+def known_sections(content: Mapping, depth: int = _DEPTH) -> Iterator[tuple[str, Mapping]]:
     """Dictionaries under usual names, also in one another, in order of preference."""
     for name in _NAMES:
         if isinstance(value := content.get(name), dict):
-            nested = [] if _holds_tensors(value) or not depth else list(_known(value, depth - 1))
+            nested = [] if _holds_tensors(value) or not depth else list(known_sections(value, depth - 1))
             yield from ((f"{name}.{path}", inner) for path, inner in nested)
             if not nested:
                 yield name, value

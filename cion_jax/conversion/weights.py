@@ -22,11 +22,10 @@ from cion_jax.conversion.files.reading import read_tensors
 from cion_jax.conversion.files.safetensors_file import is_safetensors, write_safetensors
 from cion_jax.conversion.keys import head_prefix, join_network, split_network, under, with_counters
 from cion_jax.conversion.loaders import PLAIN, WRAPPED
-from cion_jax.conversion.sections import Section, select_section
+from cion_jax.conversion.sections import Section, report_others, select_section
 from cion_jax.conversion.state_dict import load_state_dict, state_dict
 from cion_jax.models.layers import BatchNorm
 from cion_jax.runtime.files import sha256_of_file
-from cion_jax.runtime.progress import console
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,10 +92,7 @@ def read_file(
     backbone, completed = with_counters(under(PLAIN, arrays))
     where = f"section {taken.path!r}" if taken.path else "a bare state dict"
     if taken.others:
-        others = ", ".join(map(repr, taken.others))
-        note = f"{path}: the weights are those of {where}; it also has {others}. --section chooses one; "
-        note += "cion_jax.convert --section=... --to=... writes it to a file of its own"
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+        report_others(path, taken.path, taken.others)
     return Weights(backbone, head=under(head_prefix(PLAIN), arrays), where=where + stripped + completed)
 
 

@@ -8,13 +8,14 @@ that is in the parameters, the running statistics and the `memory` of the train 
 import abc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
 import optax
 from flax import nnx
 
+from cion_jax.distillation.sampler import Sampler
 from cion_jax.distillation.schedules import Curriculum
 from cion_jax.models.backbone import Backbone
 from cion_jax.runtime.config import Config
@@ -44,11 +45,15 @@ class TrainingData(NamedTuple):
 
 
 class Preprocessing(NamedTuple):
-    """Height and width in pixels, and the mean and standard deviation of RGB in [0, 1] that images are normalised by."""
+    """Height and width in pixels, and mean and standard deviation of RGB in [0, 1] that images are normalised by."""
 
     size: tuple[int, int]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    def resized(self, height: int | None, width: int | None) -> "Preprocessing":
+        """With another height or width, where one is given."""
+        return self._replace(size=(height or self.size[0], width or self.size[1]))
 
 
 class Phase(NamedTuple):
@@ -68,17 +73,6 @@ class Relabelled(NamedTuple):
     labels: np.ndarray
     memory: Tree
     metrics: Mapping[str, float]
-
-
-class Sampler(Protocol):
-    """Rows of every batch: `sampler[step]` is `[groups, K]`, the rows of a group being of one identity.
-
-    It is a pure function of the seed and the step, so that a run can continue anywhere. Devices take contiguous parts.
-    """
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, step: int) -> np.ndarray: ...
 
 
 class FineTunedNetwork(nnx.Module):
@@ -107,14 +101,10 @@ class Method(abc.ABC):
     """
 
     relabels: ClassVar[bool] = False  # whether `relabel` is called before every epoch
+    preprocessing: Preprocessing  # of test images
 
     def __init__(self, settings: Config):
         self.settings = settings
-
-    @property
-    @abc.abstractmethod
-    def preprocessing(self) -> Preprocessing:
-        """Size and normalisation of test images."""
 
     @abc.abstractmethod
     def create_network(self, backbone: Backbone, identities: int, rngs: nnx.Rngs) -> FineTunedNetwork:
@@ -161,6 +151,11 @@ class Method(abc.ABC):
         Returns:
             The scalar loss, scalar metrics, and the new memory, which must be equal on all devices.
         """
+
+    def concerns(self, metrics: Mapping[str, float]) -> dict[str, str]:
+        """Signs of collapse in a line of metrics after the first epoch: descriptions with remedies, by name."""
+        del metrics
+        return {}
 
     def phases(self, plan: Curriculum) -> Sequence[Phase]:
         """The phases of training in order; the first starts at step 0."""

@@ -9,6 +9,8 @@ from cion_jax.runtime.config import Config
 # when a method is first asked for.
 METHODS = {
     "supervised": ("supervised", "Supervised"),
+    "mgn": ("mgn", "MGN"),
+    "cluster_contrast": ("cluster_contrast", "ClusterContrast"),
 }
 
 

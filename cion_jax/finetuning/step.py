@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax import lax
@@ -37,7 +38,7 @@ class TrainState:
 
 
 def create_state(
-    network: FineTunedNetwork, optimizer: optax.GradientTransformation, memory: Tree, labels: jax.Array
+    network: FineTunedNetwork, optimizer: optax.GradientTransformation, memory: Tree, labels: np.ndarray
 ) -> tuple[nnx.GraphDef, TrainState]:
     """The network's structure in training mode, and the state at step 0."""
     network.train()
