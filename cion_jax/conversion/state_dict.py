@@ -159,9 +159,10 @@ def _problem(
     return None
 
 
-def _limits(dtype: np.dtype) -> tuple[float, float]:
+def _limits(dtype: np.dtype) -> tuple[np.float64, np.float64]:
+    """The range of a number format, in float64: compared with Python floats, float16 arrays would overflow."""
     limits = jnp.finfo(dtype) if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype)
-    return float(limits.min), float(limits.max)
+    return np.float64(limits.min), np.float64(limits.max)
 
 
 def _tensors(module: nnx.Module, prefix: str) -> Iterator[tuple[str, nnx.Variable | np.ndarray, Rule]]:
