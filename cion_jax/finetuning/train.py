@@ -60,7 +60,7 @@ def fine_tune(config: Config, samples: Samples, workdir: Path, *, benchmark: Ben
     Raises:
         ValueError: invalid settings or data, a start that does not fit, a checkpoint that cannot be read, divergence.
         OSError: a checkpoint could not be written.
-        Terminated: SIGTERM came; the state is saved, and calling this again continues.
+        Terminated: SIGTERM or Ctrl-C came; the state is saved, and calling this again continues.
     """
     check_shared(workdir)
     run = _Run(config, samples, make_mesh())

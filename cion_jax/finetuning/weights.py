@@ -111,12 +111,15 @@ def start_from(backbone: Backbone, weights: str | None, init: str | None) -> str
     return f"{init}: {initialise(backbone, init)}" if init else "random weights"
 
 
-def load_network(name: str, path: str | os.PathLike, *, resample_positions: bool | None = None) -> Loaded:
+def load_network(
+    name: str, path: str | os.PathLike, *, section: str | None = None, resample_positions: bool | None = None
+) -> Loaded:
     """The network in a weight file: a fine-tuned one of any format, or a backbone.
 
     Args:
         name: the backbone's model.
         path: `.pth` or `.safetensors`.
+        section: the section of the file to take, where it has several.
         resample_positions: whether a ViT resamples its position table (`ResampledViT`); None: what the file's card
             says, else no.
 
@@ -124,10 +127,10 @@ def load_network(name: str, path: str | os.PathLike, *, resample_positions: bool
         ValueError: unreadable weights, or weights of another model.
     """
     card = training_of(path)
-    found = read_finetuned(path)
+    found = read_finetuned(path, section=section)
     if found is None:
         model = create_backbone(name, resample_positions=bool(resample_positions))
-        about = load_with_provenance(model, path)
+        about = load_with_provenance(model, path, section=section)
         return Loaded(model, _preprocessing(card, PRETRAINED), about, card)
     kind, arrays = found
     settings = _settings(card)
