@@ -50,7 +50,7 @@ def test_images_larger_than_the_canvas_are_shrunk_before_they_are_cropped():
         assert least <= np.abs(np.asarray(ours) - np.asarray(cut, np.float32)).mean() <= most
 
 
-def test_boxes_follow_the_law():
+def test_crop_boxes_follow_their_distribution():
     size, scale, ratio = jnp.asarray([256, 128]), (0.3, 0.8), (0.4, 0.6)
     draws = np.random.default_rng(0).uniform(size=(4000, crop.BOX_DRAWS)).astype(np.float32)
     boxes = np.asarray(jax.jit(jax.vmap(lambda u: crop.random_box(u, size, scale=scale, ratio=ratio)))(draws))

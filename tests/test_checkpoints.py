@@ -23,7 +23,7 @@ def save(folder, steps, **options):
             checkpoints.save(step, state(step), {"about": f"step {step}"})
 
 
-def test_the_last_ones_and_every_so_many_th_stay(tmp_path):
+def test_the_last_checkpoints_and_every_nth_are_kept(tmp_path):
     save(tmp_path, range(1, 12), keep=2, keep_every=4)
     assert sorted(int(p.name) for p in tmp_path.iterdir()) == [4, 8, 10, 11]
 
@@ -75,7 +75,7 @@ def test_reading_leaves_what_is_being_saved_alone(tmp_path):
     assert not unfinished.exists()  # it is left over from a killed run
 
 
-def test_no_memory_is_not_taken_for_a_damaged_checkpoint(tmp_path, monkeypatch):
+def test_running_out_of_memory_is_not_reported_as_a_damaged_checkpoint(tmp_path, monkeypatch):
     save(tmp_path, [1])
 
     def restore(*_, **__):
@@ -87,7 +87,7 @@ def test_no_memory_is_not_taken_for_a_damaged_checkpoint(tmp_path, monkeypatch):
             checkpoints.restore(state(0))
 
 
-def test_at_least_one_stays(tmp_path):
+def test_at_least_one_image_stays(tmp_path):
     with pytest.raises(ValueError, match="0 checkpoints to keep"):
         Checkpoints(tmp_path, keep=0)
 

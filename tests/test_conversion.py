@@ -1,4 +1,4 @@
-"""Weights between PyTorch and Flax: round trips, files people have, files that lie."""
+"""Weights between PyTorch and Flax: round trips, common checkpoint formats, malicious files."""
 
 import collections
 import pickle
@@ -29,7 +29,7 @@ TEST_MODELS = list_models("*_test")
 
 
 @pytest.mark.parametrize("name", TEST_MODELS)
-def test_what_is_loaded_is_written_for_pytorch_and_comes_back_bit_by_bit(name, tmp_path):
+def test_weights_survive_a_round_trip_through_pytorch_bit_by_bit(name, tmp_path):
     arrays, model = changed_state_dict(name), create_model(name)
     load_state_dict(model, arrays)
     assert_same(state_dict(model), arrays)
@@ -75,7 +75,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_files_that_people_have_are_read(form, tmp_path):
+def test_common_file_formats_are_read(form, tmp_path):
     make, expected_where = FORMS[form]
     arrays = changed_state_dict("resnet_ibn_test")
     torch.save(make(arrays), tmp_path / "w.pth")
@@ -141,7 +141,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path):
     "name",
     ["builtins.eval", "builtins.getattr", "os.system", "torch.load", "numpy.load", "torch._utils.eval"],
 )
-def test_any_other_name_is_refused(name, tmp_path):
+def test_other_names_are_refused(name, tmp_path):
     module, attribute = name.rsplit(".", 1)
     with zipfile.ZipFile(tmp_path / "w.pth", "w") as archive:
         archive.writestr("archive/data.pkl", f"c{module}\n{attribute}\n.".encode())
@@ -255,7 +255,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("flaw", SPOILT)
-def test_what_does_not_fit_is_listed_and_the_model_left_alone(flaw):
+def test_mismatched_weights_are_listed_and_the_model_is_unchanged(flaw):
     spoil, message = SPOILT[flaw]
     model = create_model("vit_test")
     before, arrays = state_dict(model), changed_state_dict("vit_test")
@@ -290,7 +290,7 @@ def test_converting_writes_the_released_form_and_refuses_another_models_weights(
 
 
 @pytest.mark.slow
-def test_the_command_exits_with_two_and_a_sentence_on_any_miss(tmp_path):
+def test_the_command_exits_with_2_and_one_line_on_bad_input(tmp_path):
     arrays = changed_state_dict("vit_test")
     del arrays["norm.bias"]
     torch.save(as_tensors(arrays), tmp_path / "from.pth")

@@ -80,7 +80,7 @@ def test_degenerate_layouts_match_the_oracle(videos, tracklets):
     assert_same_levels(correlate(*world, half_width="all"), oracle.identities)
 
 
-def test_nothing_excluded():
+def test_without_excluded_images_nothing_changes():
     world, oracle = wide_world(3, spread=0.0, people=1)
     assert (oracle.identities[1] >= 0).all()
     assert_same_levels(correlate(*world), oracle.identities)
@@ -290,7 +290,7 @@ def test_half_precision_storage_is_the_same_as_its_values():
     assert_same_levels(stored, identities_of(correlate(half.astype(np.float32), videos, tracklets)))
 
 
-def test_levels_end_where_they_are_told_to_and_are_announced(world):
+def test_levels_end_at_the_requested_one_and_are_announced(world):
     inputs, oracle = world
     seen = []
     found = correlate(*inputs, half_width=None, levels=1, on_level=seen.append)
@@ -328,7 +328,7 @@ def small():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
-def test_rows_without_a_direction_are_named(value):
+def test_zero_rows_are_named(value):
     features, videos, tracklets = small()
     features[[1, 3]] = value
     with pytest.raises(ValueError, match=r"2 of 4 rows .* rows 1, 3 "):
@@ -353,7 +353,7 @@ def test_settings_out_of_range_are_refused(setting, message):
         correlate(*small(), **setting)
 
 
-def test_arrays_that_do_not_fit_are_refused():
+def test_mismatched_arrays_are_refused():
     features, videos, tracklets = small()
     with pytest.raises(ValueError, match="float64, expected float16 or float32"):
         correlate(features.astype(np.float64), videos, tracklets)

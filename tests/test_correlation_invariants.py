@@ -115,7 +115,7 @@ def test_the_order_of_videos_changes_nothing_but_numbers(world):
             np.testing.assert_array_equal(back < 0, known.identities < 0)
 
 
-def test_names_of_videos_and_tracklets_and_lengths_of_features_say_nothing(world):
+def test_names_and_feature_lengths_do_not_change_the_result(world):
     features, videos, tracklets = world
     names = np.random.default_rng(0).permutation(1000)
     lengths = 2.0 ** np.random.default_rng(1).integers(-3, 4, (len(features), 1)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The summary of a correlation, and the contact sheet of what it found across videos."""
+"""The summary of a correlation, and the contact sheet of identities across videos."""
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def test_the_summary_of_a_hundred_million_images_fits_a_terminal(capsys):
     entry |= {"noise": 1234.5, "noise_consistency": 0.123, "noise_discrimination": 1234.4, "seconds": 54321.0}
     report = {"images": 100_000_000, "seconds": 98765.4, "levels": [entry]}
     print_summary(report)
-    assert "How right it is" not in capsys.readouterr().out
+    assert "Accuracy" not in capsys.readouterr().out
     entry |= {"covisible_links": 1_234_567, "covisible_identities": 7_654_321}
     entry["pairwise"] = {"precision": 1.0, "recall": 0.987, "f1": 0.5, "purity": 0.4321}
     print_summary(report)

@@ -100,7 +100,7 @@ def test_an_identity_that_swallows_others_is_warned_about():
     assert chaining.sizes(chained) == {"median": 3, "p90": 3, "p99": 3, "largest": 300}
 
 
-def test_the_report_says_it(tmp_path):
+def test_the_report_counts_covisible_identities(tmp_path):
     features, videos, tracklets, frames = world_with_frames()
     columns = {"video": videos.tolist(), "tracklet": tracklets.tolist(), "frame": np.maximum(frames, 0)}
     write_samples(

@@ -93,7 +93,7 @@ def test_a_packed_store_gives_the_report_of_its_folder(valid, tmp_path):
     assert examine(table, tmp_path / "store") == examine(table, folder)
 
 
-def test_remarks(valid):
+def test_remarks_list_suspicious_images(valid):
     folder, _ = valid
     Image.new("RGB", (10, 31)).save(folder / "0.jpg")
     columns = {"file_path": ["0.jpg", "1.jpg"], "identity": [4, 7], "camera": [3, 3], "video": ["a", "a"]}

@@ -1,4 +1,4 @@
-"""The evaluate command: several networks on several data sets, re-ranking and probes, and what it refuses."""
+"""The evaluate command: several networks on several data sets, re-ranking, probes, and errors."""
 
 import json
 import subprocess
@@ -89,7 +89,7 @@ def test_a_row_per_network_and_a_column_per_data_set():
     assert "| m | a.pth | 50.0 / 75.0 |" in table(reports[:1]) and "msmt17: mAP" in table(reports[:1])
 
 
-def test_networks(tmp_path):
+def test_networks_pair_models_with_weights(tmp_path):
     for name in ("a.pth", "b.pth"):
         (tmp_path / name).touch()
     a, b = str(tmp_path / "a.pth"), str(tmp_path / "b.pth")
@@ -109,7 +109,7 @@ def test_networks(tmp_path):
             command.networks(models, weights, random_weights=False)
 
 
-def test_data_sets(tmp_path):
+def test_data_sets_are_read_by_name(tmp_path):
     make_market(tmp_path / "market1501")
     make_msmt17(tmp_path / "MSMT17_V1")
     for name in ("market1501", "msmt17"):

@@ -1,4 +1,4 @@
-"""What evaluation keeps for pictures: ranked lists against a slow ranking, and features of a few people."""
+"""Evidence for the report's figures: ranked lists compared with a slow ranking, and features of a few people."""
 
 import jax
 import jax.numpy as jnp

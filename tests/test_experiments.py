@@ -1,4 +1,4 @@
-"""Experiments: what statistics say, and that runs are planned, shared, kept and continued."""
+"""Experiments: statistics by hand, and runs that are planned, shared, kept and resumed."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def test_means_have_students_intervals(n):
     np.testing.assert_allclose([found.value - found.half_width, found.value + found.half_width], [low, high], rtol=1e-9)
 
 
-def test_a_mean_by_hand():
+def test_mean_and_interval_by_hand():
     # s = 1, t(2) = 4.302653, and 4.302653 / sqrt(3) = 2.484138
     assert mean([1, 2, 3]) == pytest.approx((2, 2.484138), rel=1e-6)
     assert mean([7]) == (7, None)
@@ -110,7 +110,7 @@ def test_tables_of_time_have_the_line():
     assert fitted(summary) == expected and expected in markdown(experiment, summary)
 
 
-def test_all_rows_exist():
+def test_every_row_of_the_tables_exists():
     assert {row for experiment in EXPERIMENTS.values() for row in experiment.rows} <= set(ROWS)
 
 
@@ -119,7 +119,7 @@ TRACKLET = np.repeat(np.arange(40), 6)
 
 @pytest.fixture
 def config(tmp_path):
-    """A config of 40 tracklets in four videos, with a benchmark of names and an extractor that nobody reads."""
+    """A config of 40 tracklets in four videos, with a benchmark of empty files and weights that are never read."""
     columns = {"video": [f"v{tracklet % 4}" for tracklet in TRACKLET], "tracklet": TRACKLET, "identity": TRACKLET // 2}
     files = [f"{row}.jpg" for row in range(len(TRACKLET))]
     write_samples(SampleTable.from_columns(file_path=files, **columns), tmp_path / "crops.parquet")
@@ -135,7 +135,7 @@ def config(tmp_path):
 
 
 class Stages:
-    """Stands in for `run_stages`: leaves what the stages leave, without work, and knows what it was asked for."""
+    """Replaces `run_stages`: writes the stages' output files without training, and records its calls."""
 
     def __init__(self):
         self.done, self.interrupt_after = [], None
@@ -188,19 +188,21 @@ def test_an_interrupted_experiment_goes_on_where_it_was(config, stages, tmp_path
     stages.interrupt_after = 6  # extract, correlate, two whole runs
     with pytest.raises(KeyboardInterrupt):
         run_experiment("table4", config, tmp_path / "w", seeds=2)
-    assert trainings(stages) == ["instance/seed0", "tracklet/seed0"]
+    assert trainings(stages) == ["moco/seed0", "instance/seed0"]
     assert not list((tmp_path / "w").glob("table4.*"))
     stages.interrupt_after = None
     text = run_experiment("table4", config, tmp_path / "w", seeds=2)
-    assert trainings(stages) == [f"{row}/seed{seed}" for seed in (0, 1) for row in ("instance", "tracklet", "identity")]
+    assert trainings(stages) == [
+        f"{row}/seed{seed}" for seed in (0, 1) for row in ("moco", "instance", "tracklet", "identity")
+    ]
     assert "| an identity (CION) | 10 | 240 |" in text and "15.0 ± 63.5 %" in text  # 12.7062 * 10 sqrt(1/2) / sqrt(2)
     assert (tmp_path / "w" / "table4.md").read_text() == text
     assert (tmp_path / "w" / "table4.png").read_bytes().startswith(b"\x89PNG")
-    assert len(json.loads((tmp_path / "w" / "table4.json").read_text())["rows"]) == 3
+    assert len(json.loads((tmp_path / "w" / "table4.json").read_text())["rows"]) == 4
     before = list(stages.done)
     assert run_experiment("table4", config, tmp_path / "w", seeds=2) == text and stages.done == before
     run_experiment("table4", config, tmp_path / "w", seeds=3)
-    assert trainings(stages)[6:] == ["instance/seed2", "tracklet/seed2", "identity/seed2"]
+    assert trainings(stages)[8:] == ["moco/seed2", "instance/seed2", "tracklet/seed2", "identity/seed2"]
 
 
 def test_experiments_share_what_is_the_same(config, stages, tmp_path):
@@ -228,7 +230,9 @@ def test_experiments_share_what_is_the_same(config, stages, tmp_path):
         ("table4", {"data.samples": "untracked.json"}, "tracklet, seed 0: .* no column 'tracklet'"),
     ],
 )
-def test_what_cannot_work_is_said_before_any_training(config, stages, tmp_path, monkeypatch, which, settings, message):
+def test_impossible_settings_are_refused_before_training(
+    config, stages, tmp_path, monkeypatch, which, settings, message
+):
     monkeypatch.chdir(tmp_path)
     Path("untracked.json").write_text(json.dumps([{"id": row // 2, "file_path": f"{row}.jpg"} for row in range(48)]))
     config.pretrain.batch_size, config.pretrain.curriculum.images_per_identity = 8, (1, 1)
@@ -274,7 +278,7 @@ def one_row(folder):
 
 
 @pytest.mark.slow
-def test_unknown_names_are_told_the_known_ones(tmp_path):
+def test_unknown_names_are_refused_with_the_known_ones(tmp_path):
     arguments = ["-m", "cion_jax.experiments", "--which=table5", f"--workdir={tmp_path}"]
     told = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     assert told.returncode != 0 and "table4|fig5|fig6|fig7" in told.stderr and "Traceback" not in told.stderr

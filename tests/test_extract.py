@@ -115,8 +115,8 @@ def test_undecodable_images_are_set_aside_and_rows_stay_aligned(folder, tmp_path
     ]
 
 
-def test_what_was_done_to_the_images_is_written_beside_the_features(folder, tmp_path):
-    """From the description alone, somebody else gets the same features: here in float64 NumPy."""
+def test_preprocessing_is_recorded_beside_the_features(folder, tmp_path):
+    """The recorded description suffices to compute the same features, here in float64 NumPy."""
     model, table = Tiny(), SampleTable.from_columns(file_path=["3.png", "8.png"])
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
     extract(model, table, folder, tmp_path / "F.npy", about={}, size=SIZE, mean=mean, std=std, dtype="float32")
@@ -132,7 +132,7 @@ def test_what_was_done_to_the_images_is_written_beside_the_features(folder, tmp_
 
 
 def test_a_folder_that_changed_is_extracted_anew(folder, tmp_path):
-    """Nothing of an earlier run is taken over: neither rows nor features of images that were replaced."""
+    """Nothing of an earlier run is reused: neither its rows nor features of replaced images."""
     out, model = tmp_path / "F.npy", Tiny()
 
     def paths_of_a_run() -> list[str]:
@@ -149,7 +149,7 @@ def test_a_folder_that_changed_is_extracted_anew(folder, tmp_path):
     assert paths_of_a_run() == [f"{i}.png" for i in (0, 1, 3, 40, 5, 6, 7, 8, 9)]
 
 
-def test_folder_or_table(folder, tmp_path):
+def test_a_folder_or_a_table_is_read(folder, tmp_path):
     table = SampleTable.from_columns(file_path=["7.png", "1.png"])
     write_samples(table, tmp_path / "s.parquet")
     assert list_samples(tmp_path / "s.parquet", folder, "F.npy")["file_path"].tolist() == ["7.png", "1.png"]
@@ -189,7 +189,7 @@ def test_no_readable_image_is_an_error(folder, tmp_path):
 
 
 @pytest.mark.parametrize("value", [np.nan, 0.0])
-def test_features_without_direction_are_refused_by_row(folder, tmp_path, value):
+def test_zero_features_are_refused_by_row(folder, tmp_path, value):
     Image.new("RGB", SIZE[::-1], (255, 255, 255)).save(folder / "7.png")
 
     class White(Tiny):
@@ -265,7 +265,7 @@ def test_killed_extraction_leaves_nothing_under_the_final_name(folder, tmp_path)
 
 
 @pytest.mark.slow
-def test_command(folder, tmp_path):
+def test_the_command_writes_its_files(folder, tmp_path):
     (folder / "3.png").write_bytes(b"broken")
     table = SampleTable.from_columns(file_path=[f"{i}.png" for i in range(10)])
     write_samples(table, tmp_path / "s.parquet")
@@ -287,7 +287,7 @@ def test_command(folder, tmp_path):
 
 @pytest.mark.slow
 def test_command_on_a_folder(folder, tmp_path):
-    """One line from a folder to embeddings: those of the weights in the file, every broken image named."""
+    """One command from a folder to embeddings by the given weights; every broken image is named."""
     model = create_model("resnet_ibn_test", rngs=nnx.Rngs(1))
     write_weights(model, tmp_path / "w.pth")
     (folder / "below").mkdir()

@@ -39,7 +39,7 @@ def test_cosine_cross_entropy_by_loops():
 
 
 @pytest.mark.slow
-def test_it_tells_colours_apart_after_training(tmp_path):
+def test_the_trained_extractor_separates_colours(tmp_path):
     identities = np.repeat(np.arange(6), 8)
     colors = np.asarray([[200, 40, 40], [40, 200, 40], [40, 40, 200], [200, 200, 40], [40, 200, 200], [90, 90, 90]])
     rng = np.random.default_rng(0)

@@ -56,12 +56,16 @@ def printed(monkeypatch):
 
 def make_monitor(log):
     return monitor.TrainingMonitor(
-        log, batch_size=8, total_steps=10, learning_from=1, prototypes=PROTOTYPES, embed_dim=DIM
+        log,
+        batch_size=8,
+        total_steps=10,
+        learning_from=1,
+        concerns=lambda values: concerns(values, prototypes=PROTOTYPES, embed_dim=DIM),
     )
 
 
 def batch(replaced=0):
-    return Batch(np.zeros((8, 2, 2, 3), np.uint8), np.ones((8, 2), np.int32), replaced)
+    return Batch(np.zeros((8, 2, 2, 3), np.uint8), np.ones((8, 2), np.int32), np.arange(8), replaced)
 
 
 def reports(folder, rows, replaced=0):
@@ -84,7 +88,7 @@ def test_a_warning_comes_once_after_the_warm_up_and_again_when_it_comes_back(tmp
     ]
 
 
-def test_a_line_holds_what_happened_since_the_last(tmp_path, printed):
+def test_a_log_line_covers_the_steps_since_the_previous_line(tmp_path, printed):
     line, _ = reports(tmp_path, [GOOD, GOOD], replaced=3)
     assert line["step"] == 0 and line["undecodable_images"] == 3
     assert len(printed) == 1 and "images that cannot be decoded" in printed[0] and "3 images" in printed[0]
@@ -92,7 +96,7 @@ def test_a_line_holds_what_happened_since_the_last(tmp_path, printed):
     assert line["images_per_second"] > 0 and 0 <= line["input_wait"] <= 1
 
 
-def test_a_number_that_is_none_stops_with_its_name_and_step(tmp_path, printed):
+def test_a_nan_stops_training_with_its_name_and_step(tmp_path, printed):
     with pytest.raises(ValueError, match=r"gradient_norm is nan at step 2: .*last checkpoint is intact"):
         reports(tmp_path, [GOOD, GOOD, GOOD | {"gradient_norm": float("nan")}])
     assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [0, 1]
@@ -154,7 +158,7 @@ def about(identities, **changes):
     } | changes
 
 
-def test_other_data_are_refused_unless_told(printed):
+def test_other_data_are_refused_unless_allowed(printed):
     saved, now = about([0, 1]), about([0, 0])
     with pytest.raises(ValueError, match="allow_changed_data=True"):
         check_continuation(saved, now, allow_changed_data=False)
@@ -168,7 +172,7 @@ def test_another_number_of_steps_is_refused(printed):
         check_continuation(saved, now, allow_changed_data=False)
 
 
-def test_settings_and_versions_that_changed_are_told(printed):
+def test_changed_settings_and_versions_are_reported(printed):
     saved, now = about([0, 1], versions={"jax": "1"}), about([0, 1], versions={"jax": "2"})
     now["config"] = '{"epochs": 3, "views": {"size": 4}}'
     check_continuation(saved, now, allow_changed_data=False)

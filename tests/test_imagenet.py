@@ -8,12 +8,13 @@ import re
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 
 from cion_jax.configs import base
 from cion_jax.conversion import read_weights, state_dict, write_weights
 from cion_jax.conversion.imagenet import initialise
 from cion_jax.conversion.transfer import Target, transfer_imagenet
-from cion_jax.distillation.train import make_network
+from cion_jax.distillation.train import create_backbone
 from cion_jax.models import create_model
 from tests.weights import assert_same
 
@@ -52,7 +53,7 @@ def check(name, file, expected, tmp_path):
     return report
 
 
-def test_resnet(tmp_path):
+def test_resnet_loads_under_each_naming(tmp_path):
     arrays = backbone_with_names("resnet_test")
     report = check("resnet_test", arrays | {"fc.weight": random(1000, 192), "fc.bias": random(1000)}, arrays, tmp_path)
     assert report.unused == {"fc.weight": "(1000, 192)", "fc.bias": "(1000,)"}
@@ -108,7 +109,7 @@ def torchvision_convnext(key):
     return key.replace("norm.", "classifier.0.")
 
 
-def test_convnext(tmp_path):
+def test_convnext_loads_under_each_naming(tmp_path):
     arrays = backbone_with_names("convnext_test")
     head = {"head.weight": random(10, 32), "head.bias": random(10)}
     check("convnext_test", arrays | head, arrays, tmp_path)
@@ -125,7 +126,7 @@ def test_convnext(tmp_path):
 
 
 def plain_vit(side, distilled=False):
-    """What a ViT of 16x16 patches on square images has, and what ReIDZoo's takes of it, resized by PyTorch."""
+    """State dict of a ViT with 16x16 patches on square images, and what ReIDZoo's takes from it, resized by PyTorch."""
     arrays = backbone_with_names("vit_test")
     file = {key: value for key, value in arrays.items() if not key.startswith("patch_embed.")}
     file["pos_embed"] = random(1, 1 + distilled + side * side, 32)
@@ -176,7 +177,7 @@ def file_tokens(form):
 
 
 def official_swin(window):
-    """A Swin as its authors name it, with windows of another size; and what the model takes of it."""
+    """A Swin with its authors' names and windows of another size, and the entries that the model takes from it."""
     arrays = backbone_with_names("swin_test")
     file, expected = {}, {}
     for key, value in arrays.items():
@@ -210,7 +211,7 @@ def torchvision_swin(key):
 
 @pytest.mark.parametrize("rename", [str, timm_swin, torchvision_swin])
 @pytest.mark.parametrize("window", [4, 7])
-def test_swin(rename, window, tmp_path):
+def test_swin_loads_under_each_naming(rename, window, tmp_path):
     file, expected = official_swin(window)
     file = {rename(key): value for key, value in file.items()}
     model = create_model("swin_test")
@@ -258,7 +259,7 @@ def test_converting_and_training_start_from_them(tmp_path):
     config = base.get_config()
     config.model, config.pretrain.init = "resnet_test", str(source)
     config.pretrain.head.update(prototypes=8, hidden_dim=8, bottleneck_dim=4)
-    assert_same(state_dict(make_network(config).backbone), arrays)
+    assert_same(state_dict(create_backbone(config, nnx.Rngs(0))), arrays)
 
 
 def test_a_converted_file_can_be_the_source_again(tmp_path):

@@ -162,7 +162,7 @@ def test_tracks_that_are_written_make_the_same_crops(footage, ingested, tmp_path
 # Resumed, sharded and changed inputs
 
 
-def test_what_is_done_is_kept_and_the_result_is_the_same(footage, ingested, tmp_path):
+def test_a_resumed_run_keeps_finished_work_and_gives_the_same_result(footage, ingested, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(ingested, out)
     before, whole = ages(out), contents(out)
@@ -310,7 +310,7 @@ def test_people_in_small_frames_are_found_where_they_are():
 
 
 @pytest.mark.slow
-def test_what_was_done_when_it_was_killed_is_kept(footage, tmp_path):
+def test_work_finished_before_a_kill_is_kept(footage, tmp_path):
     """Fifteen videos in one process, killed after the second."""
     copy, out = tmp_path / "footage", tmp_path / "out"
     for number in range(15):

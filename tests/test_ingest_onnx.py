@@ -112,7 +112,7 @@ def test_the_settings_take_an_onnx_file_by_its_content(tmp_path):
     assert isinstance(IngestSettings(str(one)).make_detector(), OnnxDetector)
 
 
-def test_what_is_no_such_detector_is_named(tmp_path):
+def test_unsupported_detectors_are_named(tmp_path):
     (tmp_path / "text.onnx").write_text("nothing")
     cases = {
         tmp_path / "gone.onnx": "no such ONNX file",

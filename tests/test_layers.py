@@ -123,7 +123,7 @@ def test_the_arithmetic_of_a_chain_of_blocks_grows_with_their_number_alone():
     assert arithmetic(8) <= 4.02 * arithmetic(2)  # XLA left to itself: 7 times
 
 
-def test_what_is_materialised_is_what_it_was_and_so_is_its_gradient():
+def test_materialising_changes_neither_value_nor_gradient():
     x = jnp.asarray([jnp.nan, -0.0, 2.0])
     np.testing.assert_array_equal(np.signbit(materialised(x)), np.signbit(x))
     value, gradient = jax.value_and_grad(lambda x: jnp.sum(materialised(x) ** 2))(x[1:])

@@ -53,7 +53,7 @@ def test_loose_crops(crops):
     ]
 
 
-def test_crops_that_are_named_otherwise(crops):
+def test_crops_with_unknown_names_are_refused(crops):
     make(crops, "china/beijing/dQw4w9WgXcQ/12_250_0.jpg", "000012_0000250_00.jpg")
     with pytest.raises(ValueError, match=r"2 of 5 names are not <country>/<city>/<id>/<pid>_<frame>_<object>\.jpg"):
         read_dataset("lupersonnl", crops)
@@ -64,7 +64,7 @@ def test_crops_that_are_named_otherwise(crops):
 # --- LMDB
 
 
-def test_lmdb(crops, tmp_path):
+def test_an_lmdb_is_read(crops, tmp_path):
     root = write_lmdb(tmp_path / "lupnl_lmdb", crops)
     table = read_dataset("lupersonnl", root).samples
     assert table.arrow.to_pylist() == [
@@ -122,7 +122,7 @@ def test_an_lmdb_that_is_cut_off(crops, tmp_path, cut):
         read_dataset("lupersonnl", root)
 
 
-def test_without_the_package(crops, tmp_path, monkeypatch):
+def test_a_missing_package_is_named(crops, tmp_path, monkeypatch):
     root = write_lmdb(tmp_path / "lupnl_lmdb", crops)
     monkeypatch.setitem(__import__("sys").modules, "lmdb", None)
     with pytest.raises(ValueError, match="is an LMDB; pip install lmdb"):

@@ -122,7 +122,7 @@ def test_configs_need_data_and_say_so(config, tmp_path):
     assert missing_data(built) is None
 
 
-def test_the_demo_needs_nothing_and_every_model_has_a_config():
+def test_the_demo_needs_no_data_and_every_model_has_a_config():
     assert missing_data(demo.get_config()) is None
     assert {zoo.get_config(name).model for name in list_models()} == set(list_models())
     with pytest.raises(ValueError, match="no such model"):
@@ -195,7 +195,7 @@ def test_a_wrong_half_width_is_reported_before_anything_is_extracted():
         missing_data(config)
 
 
-def test_a_wrong_benchmark_is_told_before_training(tmp_path):
+def test_a_wrong_benchmark_is_reported_before_training(tmp_path):
     config = base.get_config()
     config.stages = ("pretrain", "evaluate")
     config.data.samples = config.data.images = config.evaluate.root = str(tmp_path)
@@ -203,7 +203,7 @@ def test_a_wrong_benchmark_is_told_before_training(tmp_path):
         missing_data(config)
 
 
-def test_what_an_interrupted_stage_took_counts(tmp_path, monkeypatch):
+def test_time_of_an_interrupted_stage_is_counted(tmp_path, monkeypatch):
     config = demo.get_config()
     config.stages = ("street", "export")
     workdir, tries = Workdir(tmp_path, config), []

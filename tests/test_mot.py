@@ -44,7 +44,7 @@ def test_detections_belong_to_no_track(tmp_path):
     assert numbered.ids is None and numbered.frames.tolist() == [1, 1, 2]
 
 
-def test_all_lines_of_a_tracker_count(tmp_path):
+def test_every_line_of_a_tracker_is_used(tmp_path):
     result = boxes(tmp_path, "1, 3, 794.27, 247.59, 71.245, 174.88, -1, -1, -1, -1\n1,6,0,0,5,5,0,0,0,0\n", "tracks")
     assert result.ids.tolist() == [3, 6]
     np.testing.assert_allclose(result.boxes[0], [794.27, 247.59, 865.515, 422.47])

@@ -77,7 +77,7 @@ def test_crops_of_detections_have_no_tracklet(tmp_path):
     assert "tracklet" not in reading.samples.columns
 
 
-def test_a_trackers_results(tmp_path):
+def test_results_of_a_tracker_are_read(tmp_path):
     root = write_sequence(tmp_path / "data", "a")
     write_sequence(root, "b")
     results = tmp_path / "results"
@@ -95,7 +95,7 @@ def test_a_trackers_results(tmp_path):
     assert read_samples(tmp_path / "s.parquet").arrow.equals(table.arrow)
 
 
-def test_one_file_of_results_is_of_one_sequence(tmp_path):
+def test_a_results_file_belongs_to_one_sequence(tmp_path):
     root = write_sequence(tmp_path / "data", "a")
     results = tmp_path / "a.txt"
     results.write_text("1,4,1.5,1,5,9,0.9,-1,-1,-1\n")
@@ -106,7 +106,7 @@ def test_one_file_of_results_is_of_one_sequence(tmp_path):
 
 
 @pytest.mark.parametrize("tracks", ["det", "results"])
-def test_an_empty_file_says_that_nobody_was_there(tmp_path, tracks):
+def test_an_empty_file_means_no_detections(tmp_path, tracks):
     root = write_sequence(tmp_path / "data", "a", det="")
     write_sequence(root, "b", det="1,-1,1,1,5,9,0.9\n")
     (tmp_path / "results").mkdir()
@@ -165,14 +165,14 @@ def test_only_what_changed_is_cut_again(tmp_path):
     assert not crop.exists() and load_image(tmp_path / "crops/a/000002/000001.jpg").shape == (20, 6, 3)
 
 
-def test_nothing_but_crops_is_ever_replaced(tmp_path):
+def test_only_crops_are_ever_replaced(tmp_path):
     root = write_sequence(tmp_path / "data", "a", gt="1,1,10,4,8,20,1,1,1\n")
     with pytest.raises(ValueError, match=r"data/a is there already and was not made by this reader"):
         read(root, "gt", root)
     assert (root / "a/img1/000001.jpg").exists()
 
 
-def test_sequences_of_mot17_are_there_once(tmp_path):
+def test_mot17_sequences_are_read_once(tmp_path):
     for detector in ("DPM", "FRCNN", "SDP"):
         write_sequence(tmp_path / "train", f"MOT17-02-{detector}", gt="1,1,10,4,8,20,1,1,1\n", det="1,-1,0,0,9,9,1\n")
     truth = read(tmp_path / "train", "gt", tmp_path / "crops")
@@ -181,7 +181,7 @@ def test_sequences_of_mot17_are_there_once(tmp_path):
     assert len(read(tmp_path / "train", "det", tmp_path / "detected").samples) == 3
 
 
-def test_videos(tmp_path):
+def test_videos_are_listed(tmp_path):
     (tmp_path / "videos").mkdir()
     with av.open(str(tmp_path / "videos" / "street.mp4"), "w") as container:
         stream = container.add_stream("mpeg4", rate=25)

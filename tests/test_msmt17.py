@@ -36,7 +36,7 @@ def make_folders(root):
         (".", "mask_test_v2", "faces masked"),
     ],
 )
-def test_lists(tmp_path, place, folder, words):
+def test_msmt17_lists_are_read(tmp_path, place, folder, words):
     make_lists(tmp_path / place, folder)
     query, gallery, source = read_msmt17(tmp_path)
     assert words in source

@@ -106,7 +106,7 @@ def test_a_folder_that_is_not_shared_is_refused_by_all(tmp_path):
     assert list((tmp_path / "all").iterdir()) == list((tmp_path / "0").iterdir()) == []
 
 
-def test_one_process_shares_its_folder_with_nobody(tmp_path):
+def test_a_single_process_needs_no_shared_folder(tmp_path):
     check_shared(tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
 
@@ -128,7 +128,7 @@ def test_incomplete_start_up_settings_are_refused(given, message):
         start_up(environment=given)
 
 
-def test_a_process_by_itself_starts_nothing():
+def test_a_single_process_does_not_initialise_jax_distributed():
     start_up(environment={})
     start_up(environment={"SLURM_NTASKS": "8", "SLURM_PROCID": "0"})  # a batch script, not a job step
     start_up("localhost:1", 1, 0, environment={})

@@ -59,7 +59,7 @@ def test_convert_writes_a_program_with_its_card(tmp_path):
     ("options", "message"),
     [({"with_head": True}, "has no projection head"), ({"loader": "transreid"}, r"that code reads \.pth files")],
 )
-def test_what_a_program_cannot_have_is_refused(options, message, tmp_path):
+def test_options_that_a_program_does_not_support_are_refused(options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         convert("resnet_test", tmp_path / "w.pth", tmp_path / "to.stablehlo", **options)
 

@@ -20,7 +20,7 @@ from tests.image_folders import make, rows
 # --- CION-AL and SYNTH-PEDES
 
 
-def test_cional(tmp_path):
+def test_cion_al_annotations_are_read(tmp_path):
     make(tmp_path, "sec0/a.jpg", "sec129/b.jpg")
     annotations = [{"id": 7, "file_path": "sec0/a.jpg"}, {"id": 246903, "file_path": "sec129/b.jpg"}]
     (tmp_path / "cional_annos.json").write_text(json.dumps(annotations))
@@ -65,7 +65,7 @@ def test_bad_annotations(tmp_path, annotations, message):
 
 
 @pytest.mark.parametrize("place", ["", "market1501", "Market-1501-v15.09.15"])
-def test_market1501(tmp_path, place):
+def test_market1501_is_read(tmp_path, place):
     names = ["0002_c1s1_000451_03.jpg", "0007_c6s3_077467_05.jpg", "-1_c3s2_000001_00.jpg"]
     make(tmp_path / place / "bounding_box_train", *names)
     make(tmp_path / place / "query", "0003_c1s1_000451_03.jpg")
@@ -214,7 +214,7 @@ def test_a_gallery_is_complete_whatever_its_image_format(tmp_path, extension):
 
 
 @pytest.mark.parametrize("name", ["1" * 19 + "_c1_0.jpg", f"1_c{'1' * 19}_0.jpg"])
-def test_labels_that_do_not_fit_int64_are_refused(tmp_path, name):
+def test_labels_beyond_int64_are_refused(tmp_path, name):
     make(tmp_path / "bounding_box_train", name)
     with pytest.raises(ValueError, match="1 of 1 file names do not begin with"):
         read_dataset("market1501", tmp_path)
@@ -223,7 +223,7 @@ def test_labels_that_do_not_fit_int64_are_refused(tmp_path, name):
 # --- a folder of tracklets
 
 
-def test_tracklets(tmp_path):
+def test_tracklets_are_read(tmp_path):
     make(tmp_path, "a/1/x.jpg", "a/2/y.png", "b/1/z.jpg", "town/c/9/w.JPG")
     assert rows(read_dataset("tracklets", tmp_path)) == [
         {"file_path": "a/1/x.jpg", "video": "a", "tracklet": "1"},

@@ -1,4 +1,4 @@
-"""`report.html`: what is on it, what is left out and why, and how it looks in a browser."""
+"""`report.html`: its content, sections left out with the reason, and layout in a browser."""
 
 import re
 from html.parser import HTMLParser
@@ -28,14 +28,14 @@ from tests.browser import DESKTOP, PHONE, browser, screenshot, show
 
 TITLES = [
     "Summary",
-    "What went in",
+    "Input data",
     "Noise and identities",
-    "Identities found",
-    "Most doubtful links",
+    "Identities",
+    "Least certain links",
     "Self-distillation",
     "Retrieval",
     "Ranked lists",
-    "Features of a few people",
+    "t-SNE of features",
     "Attention",
 ]
 ODD = "v0/<b>&amp;.png"  # a file name that is no HTML
@@ -43,7 +43,7 @@ PEOPLE, VIDEOS, CROPS = 5, 3, 4
 
 
 def make_run(root: Path) -> Workdir:
-    """What a run of all stages leaves, made in a second: random images, made-up scores, real identities."""
+    """Writes the files of a complete run in a second: random images, invented scores, real identities."""
     config = demo.get_config()
     config.model, config.data.samples, config.data.images = "vit_test", str(root / "crawl.parquet"), str(root / "crops")
     config.pretrain.views.global_size = (32, 16)
@@ -112,7 +112,7 @@ def run(tmp_path_factory):
 
 
 class Reader(HTMLParser):
-    """Notes what an HTML file consists of."""
+    """Records the elements and text of an HTML file."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -148,7 +148,7 @@ def test_all_sections_of_a_finished_run_are_there_in_order(run):
 
 
 @pytest.mark.slow
-def test_the_file_needs_nothing_beside_it_and_tells_those_who_do_not_see(run):
+def test_the_page_is_self_contained_and_accessible(run):
     page = read(run)
     assert all(address.startswith(("data:", "#")) for address in page.addresses)
     assert {address[1:] for address in page.addresses if address.startswith("#")} <= set(page.ids)
@@ -163,7 +163,7 @@ def test_the_file_needs_nothing_beside_it_and_tells_those_who_do_not_see(run):
 
 
 @pytest.mark.slow
-def test_what_users_call_files_is_text_not_html(run):
+def test_file_names_are_escaped(run):
     page = read(run)
     assert "b" not in {tag for tag, _ in page.tags}
     assert any(ODD in said for said in page.said)  # the doctor names it: another image has its content
@@ -183,7 +183,7 @@ def test_links_are_marked_by_who_is_shown_and_shown_from_both_sides(run):
     assert said.count(": one person") == 8 and "two persons" not in said
 
 
-def test_a_run_that_has_only_begun_is_told_of_too(tmp_path):
+def test_a_run_without_results_has_a_report_too(tmp_path):
     config = demo.get_config()
     remember_config(config, Workdir(tmp_path, config))
     write_page(reopened(tmp_path))
@@ -195,7 +195,7 @@ def test_a_run_that_has_only_begun_is_told_of_too(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_is_broken_costs_its_own_section_only(run, tmp_path, capsys):
+def test_a_broken_file_leaves_out_its_own_section_only(run, tmp_path, capsys):
     for name in ("config.json", "evaluation.json", "pretrain", "correlation"):
         (tmp_path / name).symlink_to(run.root / name)
     (tmp_path / "evaluation").mkdir()
@@ -203,12 +203,12 @@ def test_what_is_broken_costs_its_own_section_only(run, tmp_path, capsys):
     write_page(reopened(tmp_path))
     page = read(reopened(tmp_path))
     left = page.said[page.said.index("Left out") :]
-    assert {title for title in TITLES if title in left} == {"Ranked lists", "Features of a few people"}
+    assert {title for title in TITLES if title in left} == {"Ranked lists", "t-SNE of features"}
     assert "identity.npz: not what evaluation writes" in capsys.readouterr().err.replace("\n", "")
 
 
 @pytest.mark.slow
-def test_a_collapse_is_said_at_the_top(run, tmp_path):
+def test_a_collapse_is_reported_at_the_top(run, tmp_path):
     for name in ("config.json", "evaluation.json"):
         (tmp_path / name).symlink_to(run.root / name)
     (tmp_path / "pretrain" / "identity").mkdir(parents=True)
@@ -253,12 +253,12 @@ def test_the_page_fits_phone_and_desktop(run, tmp_path):
         assert running.execute_script(broken) == 0
 
 
-def test_titles_and_anchors():
+def test_titles_become_unique_anchors():
     text = render(Page("T", "m", [Section("Two words", [Text("a < b")])], [("Gone", "not there")]))
     assert re.search(r'<section id="two-words"', text) and "a &lt; b" in text and "not there" in text
 
 
-def test_videos_that_could_not_be_used_are_named_and_too_many_images_are_not_looked_at():
+def test_unusable_videos_are_named_and_large_sets_are_not_decoded():
     ingested = {"videos": 9, "broken": {"cut<1>.mkv": "no frames"}, "frames": 1200.0, "crops": 300.0, "tracklets": 40.0}
     counts = {"images": 300, "images_per_tracklet": [1.0, 8.0, 20.0]}
     text = render(Page("T", "m", [data_section({"contents": counts}, ingested)]))
@@ -272,7 +272,7 @@ def test_videos_that_could_not_be_used_are_named_and_too_many_images_are_not_loo
     assert "Wrong: 7 images that cannot be decoded (a.png; b.png, ...)" in text and "nothing is wrong" not in text
 
 
-def test_a_suspicious_identity_is_said_at_the_top():
+def test_a_suspicious_identity_is_reported_at_the_top():
     entry = {"level": 0, "identities": 2, "images_discarded": 0, "noise": 1.0}
     correlation = {"images": 10, "levels": [entry, entry | {"level": 3, "warning": "links have chained"}]}
     outcome = Outcome("vit_test", correlation, None, "untrained", "after", {}, [], [])
@@ -282,5 +282,5 @@ def test_a_suspicious_identity_is_said_at_the_top():
 @pytest.mark.parametrize(
     "seconds, said", [(0.04, "0.0 s"), (59.94, "59.9 s"), (61, "1 min 1 s"), (90000, "25 h 0 min")]
 )
-def test_times_are_said_as_people_do(seconds, said):
+def test_durations_are_formatted_for_reading(seconds, said):
     assert in_time(seconds) == said

@@ -319,7 +319,7 @@ def test_resize_takes_height_first_and_averages_when_it_shrinks():
     assert resize(stripes, (64, 32)) is stripes
 
 
-def test_check_images(tmp_path):
+def test_check_images_reports_undecodable_files(tmp_path):
     table = SampleTable.from_columns(file_path=[f"{i}.jpg" for i in range(50)])
     with pytest.raises(ValueError, match="no such folder"):
         check_images(table, tmp_path / "nowhere")

@@ -55,7 +55,7 @@ def test_bfloat16_factors_bound_the_similarity_too():
             assert (bounds(Screen(np.arange(29)), unit) >= similarity + 2e-5).all()
 
 
-def test_a_vector_of_no_direction_passes_everything():
+def test_a_zero_vector_passes_every_screen():
     nowhere = Vectors(np.zeros((1, 96), np.float32), np.ones(1, np.float32), np.array([np.inf], np.float32))
     bound = bounds(Screen(np.arange(29)), nowhere)
     assert np.isfinite(bound).all() and bound[0, 0] > 2
@@ -78,7 +78,7 @@ def test_the_numbers_with_the_most_energy_are_multiplied():
 
 
 @pytest.mark.parametrize("kept, picked", [(3, False), pytest.param(11, True, marks=pytest.mark.slow)])
-def test_the_screen_decides_nothing(monkeypatch, kept, picked):
+def test_the_screen_never_changes_the_result(monkeypatch, kept, picked):
     inputs, oracle = wide_world(7, images=120, videos=3, tracklets=7)
     dim = inputs[0].shape[1]
     monkeypatch.setattr(screen, "choose", lambda *_: Screen(np.arange(min(kept, dim))))

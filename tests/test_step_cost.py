@@ -1,4 +1,4 @@
-"""What a step costs and in which precision: no work twice, state in place, accumulation, rematerialisation."""
+"""Cost and precision of a step: no repeated work, donated state, gradient accumulation, rematerialisation."""
 
 import functools
 
@@ -112,7 +112,7 @@ def test_the_step_does_no_work_twice(model):
 
 
 def test_rematerialisation_keeps_little_for_the_backward_pass():
-    """What XLA makes of it on a CPU is another matter: there it may merge what is computed twice."""
+    """Counted before XLA's optimisation: on a CPU it may merge repeated computations again."""
     backbone = create_model("convnext_test")
     network = Network(backbone, Head(backbone.embed_dim, 48, hidden_dim=24, bottleneck_dim=16, rngs=nnx.Rngs(0)))
     structure, state = create_state(network, optax.sgd(1e-2))

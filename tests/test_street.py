@@ -313,7 +313,7 @@ def test_crops_of_another_size_show_the_same_scene():
 # Settings
 
 
-def test_a_misspelt_setting_is_answered_with_the_nearest():
+def test_a_misspelt_setting_is_refused_with_the_nearest_name():
     with pytest.raises(ValueError, match="did you mean 'crawl_videos'"):
         street_config(crawl_video=3)
 

@@ -105,6 +105,6 @@ def test_knees_bend_backwards_and_elbows_forwards(walker):
             assert (sign * (upper[:, 0] * lower[:, 1] - upper[:, 1] * lower[:, 0]) > 0).all()
 
 
-def test_the_left_hand_is_on_the_right_of_who_faces_us(walker):
+def test_the_left_hand_of_a_person_facing_the_camera_is_on_the_right(walker):
     assert (pose(walker, 0.0)["left hand"][:, 0] > 32).all()
     assert (pose(walker, np.pi)["left hand"][:, 0] < 32).all()

@@ -57,7 +57,7 @@ def test_from_videos_to_a_report_with_one_command(made, videos, broken, tmp_path
 
 
 @pytest.mark.parametrize("given, message", [([], "ingest.videos"), (["--config.ingest.videos=nowhere"], "'nowhere'")])
-def test_videos_that_are_not_there_are_asked_for_first(given, message, tmp_path):
+def test_missing_videos_are_reported_before_work(given, message, tmp_path):
     command = [sys.executable, "-m", "cion_jax.main", "--config=configs/videos.py", f"--workdir={tmp_path}"]
     done = subprocess.run([*command, *given], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and message in done.stderr and not list(tmp_path.iterdir())

@@ -215,7 +215,7 @@ def test_the_prefix_of_every_family_follows_from_its_layers():
         assert reidzoo_prefix(nnx.eval_shape(lambda: create_model(name))) == reidzoo()[name].prefix, name  # noqa: B023
 
 
-def test_models_that_a_loader_has_not_are_refused():
+def test_models_unknown_to_a_loader_are_refused():
     for loader, name in (
         ("fastreid", "vit_base"),
         ("cluster-contrast", "volo_d1"),
@@ -228,7 +228,7 @@ def test_models_that_a_loader_has_not_are_refused():
     assert loader_defects("transreid", "swin_base") == []
 
 
-def test_what_cannot_be_written_is_refused_before_anything_is_read(tmp_path):
+def test_an_unwritable_output_is_refused_before_reading(tmp_path):
     missing = tmp_path / "missing.pth"
     with pytest.raises(ValueError, match=r"that code reads \.pth files"):
         convert("resnet_test", missing, tmp_path / "to.safetensors", loader="transreid")
@@ -355,7 +355,7 @@ def test_teacher_student_and_head_of_a_run(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_of_another_model_is_told(run, tmp_path):
+def test_a_run_of_another_model_is_refused(run, tmp_path):
     folder, _, name = run
     with pytest.raises(ValueError, match=f"the keys and shapes of {name}"):
         convert("vit_test", folder, tmp_path / "to.pth")

@@ -48,7 +48,7 @@ def data_section(examined: dict[str, Any], ingested: dict[str, Any] | None) -> S
     elif "images" in examined:
         blocks.append(Text("Every image was decoded, and nothing is wrong with the data."))
     blocks += [Text(f"Note: {_finding(remark)}") for remark in remarks]
-    return Section("What went in", blocks)
+    return Section("Input data", blocks)
 
 
 def _videos(ingested: dict[str, Any]) -> list[Block]:

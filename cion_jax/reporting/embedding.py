@@ -25,7 +25,7 @@ def embedding_section(kept: Mapping[str, Evidence]) -> Section:
         f"silhouette score compares distances within and between people in the original feature space: 1 is best, 0 "
         f"means that people overlap."
     )
-    return Section("Features of a few people", [Text(text), Pictures([_map(*item) for item in kept.items()])])
+    return Section("t-SNE of features", [Text(text), Pictures([_map(*item) for item in kept.items()])])
 
 
 def _map(network: str, evidence: Evidence) -> Picture:

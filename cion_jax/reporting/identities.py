@@ -30,7 +30,7 @@ def identities_section(table: SampleTable, images: Images) -> Section:
         "good row shows one person throughout. The first rows are the largest identities, where wrong links show; the "
         "others are spread evenly over all identities."
     )
-    return Section("Identities found", [Text(text), Strips("", strips)])
+    return Section("Identities", [Text(text), Strips("", strips)])
 
 
 def links_section(report: dict[str, Any], table: SampleTable, images: Images) -> Section:
@@ -55,7 +55,7 @@ def links_section(report: dict[str, Any], table: SampleTable, images: Images) ->
         f"{report['settings']['sigma_drm']:g} (0: equal features). A good link shows "
         f"one person in both groups of crops."
     )
-    return Section("Most doubtful links", [Text(text), Strips("", strips)])
+    return Section("Least certain links", [Text(text), Strips("", strips)])
 
 
 def _persons(table: SampleTable, paths: list[str]) -> dict[str, int] | None:
