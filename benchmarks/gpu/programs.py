@@ -84,7 +84,7 @@ def inference(model: str, mesh: Mesh) -> Program:
 
 
 def extraction(model: str, mesh: Mesh, precision: str) -> Program:
-    """What `cion_jax.extract --precision` runs on a batch."""
+    """Feature extraction of a batch by a model that computes in `precision`; `cion_jax.extract` does in float32."""
     function, state = embedder(_evaluated(model, jnp.dtype(precision)))
     images = jax.ShapeDtypeStruct((BATCH, *SIZE, 3), jnp.uint8)
     arguments = placed(state, mesh), placed(images, mesh)
