@@ -4,6 +4,9 @@ SRC is a PyTorch file (ReIDZoo's, a whole training checkpoint of the released co
 file, or the `checkpoints` folder of a run of `cion_jax.pretrain`. It must fit the model exactly: what is missing,
 unexpected or unfit is listed, and nothing is written. Without `--to`, SRC is only checked.
 
+The `.pth` of a fine-tuned network is recognised; DST is then written as its own code has it, neck and classifier
+included, or as a program with the embedding that is compared at test time.
+
 DST is a `.pth` as ReIDZoo has them, or as `--for` needs it, a `.safetensors`, or a `.stablehlo`: the fused model as a
 program for any batch, which `jax.export.deserialize` reads without this package. Its card is written beside it.
 
@@ -15,11 +18,13 @@ import os
 
 from absl import flags
 
+from cion_jax.conversion.finetuned import read_finetuned
 from cion_jax.conversion.loaders import LOADERS
 from cion_jax.conversion.transfer import Target, read_weight_file, transfer, transfer_imagenet
 from cion_jax.conversion.weights import NETWORKS, Weights
 from cion_jax.distillation.run_weights import read_run
-from cion_jax.runtime.commands import run
+from cion_jax.finetuning.transfer import transfer_finetuned
+from cion_jax.runtime.commands import define_resampling_flag, run
 
 
 def convert(
@@ -30,16 +35,23 @@ def convert(
     which: str = "teacher",
     loader: str = "reidzoo",
     with_head: bool = False,
+    resample_positions: bool | None = None,
 ) -> str:
-    """Converts a weight file, or the latest checkpoint of a run; returns a report.
+    """Converts a weight file, of a backbone or a fine-tuned network, or the latest checkpoint of a run.
+
+    Returns a report.
 
     Raises:
         ValueError: as `cion_jax.conversion.transfer.transfer`.
     """
     target = None if destination is None else Target(destination, loader, with_head)
+    if target is not None:
+        target.check(model_name)  # before the source is read
+    from_run = os.path.isdir(source)
+    if not from_run and read_finetuned(source) is not None:
+        return transfer_finetuned(model_name, source, target, resample_positions=resample_positions)
 
     def read() -> Weights:
-        from_run = os.path.isdir(source)
         weights = (read_run if from_run else read_weight_file)(source, which=which, with_head=with_head)
         if with_head and not weights.head:
             raise ValueError(f"{source} ({weights.where}) has no projection head; leave --head out")
@@ -61,7 +73,16 @@ def main(argv: list[str]) -> None:
         target = None if values.to is None else Target(values.to, loader)
         print(transfer_imagenet(values.model, values.init, target))
         return
-    print(convert(values.model, source, values.to, which=values.which, loader=loader, with_head=values.head))
+    report = convert(
+        values.model,
+        source,
+        values.to,
+        which=values.which,
+        loader=loader,
+        with_head=values.head,
+        resample_positions=values.resample_positions,
+    )
+    print(report)
 
 
 if __name__ == "__main__":
@@ -72,4 +93,5 @@ if __name__ == "__main__":
     flags.DEFINE_enum("which", "teacher", NETWORKS, "The network to take, where the source has both.")
     flags.DEFINE_enum("for", "reidzoo", list(LOADERS), "The code that is to read the .pth.")
     flags.DEFINE_bool("head", False, "Write the projection head as well.")
+    define_resampling_flag()
     run(main)

@@ -16,11 +16,10 @@ from typing import Any
 
 from absl import flags
 
-from cion_jax.conversion import load_with_provenance
 from cion_jax.evaluation import KReciprocal
 from cion_jax.evaluation.run import BENCHMARKS, evaluate, evaluate_probes, networks, read_target
 from cion_jax.evaluation.summary import summary, table
-from cion_jax.models import create_model
+from cion_jax.finetuning.weights import load_network, untrained
 from cion_jax.runtime.commands import define_model_flags, run
 from cion_jax.runtime.files import write_json
 
@@ -30,19 +29,27 @@ def main(argv: list[str]) -> None:
     values = flags.FLAGS
     chosen = networks(values.model, values.weights, random_weights=values.random_weights)
     targets = [read_target(given, values.root, values.probe) for given in values.dataset]
-    settings: dict[str, Any] = {"size": (values.height, values.width), "batch_size": values.batch_size}
     rerank = KReciprocal() if values.rerank else None
     reports = []
     for network in chosen:
-        model = create_model(network.model)
-        about = load_with_provenance(model, network.weights) if network.weights else {}
+        if network.weights:
+            loaded = load_network(network.model, network.weights, resample_positions=values.resample_positions)
+        else:
+            loaded = untrained(network.model)
+        settings: dict[str, Any] = loaded.preprocessing.resized(values.height, values.width)._asdict()
+        settings["batch_size"] = values.batch_size
         for target in targets:
             report = network._asdict() | {"dataset": target.dataset, "root": target.root}
             if network.weights:
-                report["weights_sha256"] = about["weights_sha256"]
-            report |= evaluate(model, target.benchmark, ignore_camera=values.ignore_camera, rerank=rerank, **settings)
+                report["weights_sha256"] = loaded.about["weights_sha256"]
+            report |= evaluate(
+                loaded.network, target.benchmark, ignore_camera=values.ignore_camera, rerank=rerank, **settings
+            )
             if target.training:
-                report["probe"] = {"split": values.probe, **evaluate_probes(model, target.training, **settings)}
+                report["probe"] = {
+                    "split": values.probe,
+                    **evaluate_probes(loaded.network, target.training, **settings),
+                }
             reports.append(report)
             if values.out:
                 write_json(values.out, reports)
@@ -55,7 +62,7 @@ if __name__ == "__main__":
     define_model_flags()
     # Overrides the single --model and --weights of the other commands.
     flags.DEFINE_multi_string("model", None, "Name of a model.", required=True, allow_override=True)
-    flags.DEFINE_multi_string("weights", [], "Its weights: a .pth, or a file of convert's.", allow_override=True)
+    flags.DEFINE_multi_string("weights", [], "Its weights, as of extract.", allow_override=True)
     flags.DEFINE_multi_string(
         "dataset",
         ["market1501"],

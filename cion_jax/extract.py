@@ -18,28 +18,24 @@ Several machines share the work with `--shard=i/n`, counted from 0: `--shard=$SL
 """
 
 from pathlib import Path
-from typing import Any
 
 from absl import flags
-from flax import nnx
 
-from cion_jax.conversion import load_with_provenance
 from cion_jax.features.extraction import DTYPES
 from cion_jax.features.store import EXAMPLES, aligned_samples, extract, list_samples, shard_file
-from cion_jax.models import create_model
+from cion_jax.finetuning.weights import Loaded, load_network, untrained
 from cion_jax.runtime.commands import check_weights_given, define_model_flags, run
 from cion_jax.runtime.progress import console
 from cion_jax.runtime.shards import Shard
 
 
-def _model_with_provenance() -> tuple[nnx.Module, dict[str, Any]]:
-    """The model that the flags name, and the provenance of its weights for the feature file's description."""
+def _model() -> Loaded:
+    """The network that the flags name."""
     values = flags.FLAGS
     check_weights_given(values.weights, random_weights=values.random_weights)
-    model = create_model(values.model)
     if not values.weights:
-        return model, {"model": values.model, "weights": None}
-    return model, {"model": values.model, **load_with_provenance(model, values.weights)}
+        return untrained(values.model)
+    return load_network(values.model, values.weights, resample_positions=values.resample_positions)
 
 
 def main(argv: list[str]) -> None:
@@ -47,14 +43,14 @@ def main(argv: list[str]) -> None:
     values = flags.FLAGS
     shard = Shard.parse(values.shard)
     table = list_samples(values.samples, values.images, values.out)
-    model, about = _model_with_provenance()
+    loaded = _model()
     result = extract(
-        model,
+        loaded.network,
         table,
         values.images,
         values.out,
-        about={**about, "samples": values.samples, "images": values.images},
-        size=(values.height, values.width),
+        about={"model": values.model, **loaded.about, "samples": values.samples, "images": values.images},
+        **loaded.preprocessing.resized(values.height, values.width)._asdict(),
         batch_size=values.batch_size,
         dtype=values.dtype,
         shard=shard,

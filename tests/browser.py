@@ -9,7 +9,7 @@ import pytest
 
 PHONE, DESKTOP = 390, 1280  # widths in CSS pixels
 
-# What sticks out of the page to the right, but for what lies in a box that scrolls by itself.
+# Elements that overflow the page to the right, except inside a box that scrolls by itself.
 _STICKING_OUT = """
 const wide = document.documentElement.clientWidth;
 return [...document.body.querySelectorAll('*')].filter(
@@ -38,7 +38,7 @@ def browser():
 
 
 def show(running, page: Path, width: int) -> dict:
-    """Opens a file and its folds; returns what the console said, what sticks out, how far it scrolls, its height."""
+    """Opens a file with all folds expanded; returns console messages, overflowing elements, scroll width and height."""
     metrics = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width == PHONE}
     running.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     running.get(page.as_uri())

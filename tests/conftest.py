@@ -12,9 +12,19 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--fuzz-seconds", type=float, default=0, help="Seconds that every fuzz test goes on for.")
+
+
+@pytest.fixture
+def fuzz_seconds(request) -> float:
+    """Time for a fuzz test, for `tests.fuzzing.repeat`; 0, the default, stands for a single short round."""
+    return request.config.getoption("--fuzz-seconds")
+
+
 @pytest.fixture
 def optimised():
-    """For tests that look at what XLA makes of a program."""
+    """For tests of the programs that XLA compiles."""
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)

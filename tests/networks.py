@@ -42,5 +42,5 @@ def trained(name):
 
 
 def compiled(function):
-    """As `jax.jit`, without the optimisation that takes LLVM longer than it saves in one run of a test."""
+    """As `jax.jit`, without the LLVM optimisations that take longer than they save in a single run."""
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})

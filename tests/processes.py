@@ -53,7 +53,7 @@ def finish(started, folder, timeout=200):
 
 
 def run(count, folder, *arguments, devices=1, timeout=200):
-    """`start` and `finish`; fails with what was printed unless every process succeeds. What each printed."""
+    """`start` and `finish`; returns the output of each process, and fails with it unless all succeed."""
     codes, logs = finish(start(count, folder, *arguments, devices=devices), folder, timeout)
     assert codes == [0] * count, "\n".join(logs)
     return logs

@@ -35,16 +35,19 @@ def flat(config, prefix=""):
 def test_a_row_differs_from_the_recipe_only_in_what_it_ablates(row):
     config = ablation.get_config(row)
     recipe = dict(flat(base.get_config()))
-    changed = {key for key, value in flat(config) if value != recipe[key]}
+    changed = {key for key, value in flat(config) if value != recipe.get(key)}
     allowed = {"model", "stages", "correlate.levels", "pretrain.group_by", "pretrain.data_ratio"}
-    if row == "instance":
+    if row in ("moco", "instance"):
         allowed |= {"pretrain.curriculum.stage_epochs", "pretrain.curriculum.images_per_identity"}
+    if row == "moco":
+        allowed |= {"pretrain.objective", *(f"pretrain.views.{name}" for name in ablation.LUP_VIEWS)}
     assert changed <= allowed
     assert set(config.stages) <= set(STAGES)
 
 
 @pytest.mark.parametrize(
-    ("row", "groups"), [("instance", 1200), ("tracklet", 24), ("identity", 12), ("data50", 6), ("data10", 1)]
+    ("row", "groups"),
+    [("moco", 1200), ("instance", 1200), ("tracklet", 24), ("identity", 12), ("data50", 6), ("data10", 1)],
 )
 def test_a_row_trains_on_its_identities(row, groups):
     config = ablation.get_config(row)
@@ -54,7 +57,7 @@ def test_a_row_trains_on_its_identities(row, groups):
     identities = table["identity"]
     assert len(set(identities[identities >= 0])) == groups
     stages = plan(config, identities, devices=1).stages
-    assert [stage.images_per_identity for stage in stages] == ([1] if row == "instance" else [2, 4, 6, 8])
+    assert [stage.images_per_identity for stage in stages] == ([1] if row in ("moco", "instance") else [2, 4, 6, 8])
 
 
 def test_smaller_shares_are_part_of_larger_ones_and_keep_identities_whole():
@@ -74,7 +77,7 @@ def test_level_zero_is_the_tracklets():
 
 
 def test_wrong_rows_and_ratios_are_named():
-    with pytest.raises(ValueError, match="choose from instance, tracklet"):
+    with pytest.raises(ValueError, match="choose from moco, instance, tracklet"):
         ablation.get_config("video")
     with pytest.raises(ValueError, match="data_ratio must be above 0"):
         share_of_identities(CROPS, 0.0, seed=0)

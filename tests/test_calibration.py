@@ -3,13 +3,14 @@
 import itertools
 import json
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from cion_jax.correlation import calibration
-from cion_jax.correlation.calibration import Evidence, calibrate
+from cion_jax.correlation.calibration import Calibration, Evidence, calibrate
 from cion_jax.reporting.calibration import calibrate_to
 from cion_jax.reporting.correlation_report import print_calibration
 from cion_jax.samples import SampleTable, write_samples
@@ -31,13 +32,38 @@ def pairs_at(distances, images=4):
 def test_the_proposal_is_where_the_stated_share_of_known_distances_joins():
     distances = 0.1 + 0.0004 * np.arange(2000) + 0.00005  # between two steps of a proposal
     found = calibrate(*pairs_at(np.random.default_rng(0).permutation(distances)))
-    assert (found.tracklets, found.pairs) == (4000, 2000)
-    for rate, most in ((1e-3, 2), (0.01, 20), (0.1, 200)):
+    assert (found.tracklets, found.pairs, found.groups, found.neighbours) == (4000, 2000, 4000, 1)
+    for rate, most in ((0.05, 100), (0.1, 200), (0.5, 1000)):
         expected = math.floor(distances[most] * 1e4) / 1e4
         assert found.sigma_drm.threshold(rate) == found.sigma_cst.threshold(rate) == pytest.approx(expected, abs=1e-9)
         joined = found.sigma_drm.at(found.sigma_drm.threshold(rate))
         assert (joined["different_joined"], joined["same_joined"]) == (most, 4000)
         assert found.sigma_cst.at(expected)["different_joined"] == 2 * most  # either image to the other's tracklet
+
+
+def test_small_shares_are_those_of_a_normal_distribution_whatever_the_tracker_did():
+    distances = np.random.default_rng(0).normal(1, 0.1, 40_000)
+    distances[::100] = 0.001  # a hundredth are one person twice
+    evidence = Evidence(np.zeros(1), np.sort(distances), inclusive=True)
+    for rate in (1e-3, 1e-5, 1e-7):
+        assert evidence.threshold(rate) == pytest.approx(1 + 0.1 * NormalDist().inv_cdf(rate), abs=0.05)
+
+
+def test_rates_are_per_comparison_that_will_be_made():
+    found = Calibration(*[Evidence(np.zeros(1), np.ones(200), inclusive=True)] * 2, 10, 10, groups=5001, neighbours=20)
+    assert found.rates(0.1, 1000) == {"sigma_cst": pytest.approx(0.1 / 20), "sigma_drm": pytest.approx(0.1 / 2000)}
+    assert found.rates(0.1, "all")["sigma_drm"] == found.rates(0.1, 9999)["sigma_drm"] == pytest.approx(0.1 / 5000)
+    for links in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="expected a number of links per group above 0"):
+            found.rates(links, 1000)
+
+
+def test_sigma_cst_removes_few_images():
+    same, different = np.linspace(0, 1, 101), np.linspace(0.99, 1.01, 200)
+    found = Calibration(
+        Evidence(same, different, inclusive=False), Evidence(same, different, inclusive=True), 10, 10, 10, 3
+    )
+    assert found.propose(0.1, 1000)["sigma_cst"] == 0.95
 
 
 def test_distances_are_those_of_the_definitions():
@@ -90,7 +116,7 @@ def test_a_tracker_that_switches_does_not_lower_the_proposal():
     assert dist(features[26:30].sum(0), features[30:34].sum(0)) < 1e-6 and set(frames[20:30]) & set(frames[30:34])
     found = calibrate(features, videos, tracklets, frames)
     assert found.pairs == 240  # videos of the second kind give no evidence
-    assert found.sigma_cst.threshold(0.01) > 0.4 and found.sigma_drm.threshold(0.01) > 0.4
+    assert found.sigma_cst.threshold(0.1) > 0.4 and found.sigma_drm.threshold(0.1) > 0.4
 
 
 def test_the_upper_bound_has_95_percent_confidence():
@@ -106,7 +132,8 @@ def test_thresholds_join_as_their_equations_do():
     values = np.array([0.1, 0.2, 0.2, 0.3])
     up_to, below = (Evidence(values, values, inclusive=inclusive) for inclusive in (True, False))
     assert (up_to.at(0.2)["same_joined"], below.at(0.2)["same_joined"]) == (3, 1)
-    assert up_to.threshold(0.25) == below.threshold(0.25) == 0.1999  # one may join, and the two at 0.2 are one too many
+    many = Evidence(values, np.repeat(values, 25), inclusive=True)
+    assert many.threshold(0.25) == many.threshold(0.5) == 0.1999  # a quarter may join; the half at 0.2 is one too many
 
 
 def test_of_many_a_sample_is_drawn_and_always_the_same(monkeypatch):
@@ -149,8 +176,9 @@ def test_pairs_are_found_whole_in_pieces(monkeypatch):
 def test_tables_without_pairs_to_calibrate_on_are_refused():
     features, videos, tracklets, frames = pairs_at(np.linspace(0.2, 1, 50))
     found = calibrate(features, videos, tracklets, frames)
-    with pytest.raises(ValueError, match=r"100 distances .* too few for a false-link rate of 0.001: it needs 1,000"):
-        found.sigma_cst.threshold(1e-3)
+    assert found.sigma_cst.threshold(0.1) > 0.2
+    with pytest.raises(ValueError, match=r"50 distances .* expected at least 100: .* give more rows, or set sigma_cst"):
+        found.sigma_drm.threshold(0.1)
     for rate in (0, 1, -0.1, float("nan")):
         with pytest.raises(ValueError, match="expected a share above 0 and below 1"):
             found.sigma_cst.threshold(rate)
@@ -160,7 +188,9 @@ def test_tables_without_pairs_to_calibrate_on_are_refused():
     unknown = calibrate(features, videos, tracklets, np.full(len(frames), -1))
     assert unknown.pairs == 0
     with pytest.raises(ValueError, match="boxed people twice"):
-        calibrate(*pairs_at(np.zeros(50))).sigma_drm.threshold(0.1)
+        calibrate(*pairs_at(np.zeros(150))).sigma_drm.threshold(0.1)
+    with pytest.raises(ValueError, match="the features do not separate people"):
+        calibrate(*pairs_at(np.linspace(0.01, 0.02, 150))).sigma_drm.threshold(1e-9)
     with pytest.raises(ValueError, match="no tracklet has 4 images"):
         calibrate(*pairs_at(np.linspace(0.2, 1, 50), images=3))
     with pytest.raises(ValueError, match="frames are float64"):
@@ -175,8 +205,12 @@ def test_tables_without_pairs_to_calibrate_on_are_refused():
 
 @pytest.fixture
 def paths(tmp_path):
-    features, videos, tracklets, frames = pairs_at(np.linspace(0.2, 1, 500))
-    columns = {"video": videos, "tracklet": tracklets, "frame": frames}
+    """200 videos of two people each, who look alike in none."""
+    random = np.random.default_rng(0)
+    people = random.normal(size=(400, 32))
+    features = np.repeat(people, 4, axis=0) + 0.1 * random.normal(size=(1600, 32))
+    tracklets = np.repeat(np.arange(400), 4)
+    columns = {"video": tracklets // 2, "tracklet": tracklets, "frame": np.tile(np.arange(4), 400)}
     names = [f"{row}.jpg" for row in range(len(features))]
     write_samples(SampleTable.from_columns(file_path=names, **columns), tmp_path / "s.parquet")
     np.save(tmp_path / "f.npy", features.astype(np.float16))
@@ -185,32 +219,34 @@ def paths(tmp_path):
 
 def test_calibration_is_written_and_printed(paths, capsys):
     out = paths[0]
-    report = calibrate_to(*paths, false_link_rate=0.01, given=GIVEN)
+    report = calibrate_to(*paths, given=GIVEN)
     assert json.loads((out / "calibration.json").read_text()) == report
     drm = report["sigma_drm"]
-    assert drm["proposed"] == pytest.approx(0.2 + 5 * 0.8 / 499, abs=5e-3)  # float16 features
-    assert [row["note"] for row in drm["table"]] == ["given", "", "proposed", "", ""]
+    assert drm["rate"] == pytest.approx(0.1 / 399) and 0.1 < drm["proposed"] <= report["ceiling"]
     assert [row["sigma"] for row in drm["table"]] == sorted(row["sigma"] for row in drm["table"])
+    assert {row["note"] for row in drm["table"]} == {"given", "proposed", ""}
     with Image.open(out / "calibration.png") as figure:
         assert figure.size[0] > 800 and len(np.unique(np.asarray(figure.convert("L")))) > 20
     print_calibration(report)
     printed = capsys.readouterr().out
-    assert f"sigma_drm: {drm['proposed']} at a false-link rate of 0.01" in printed
-    assert "5 of 500" in printed and "1,000 of 1,000" in printed and "…" not in printed
+    assert f"sigma_drm: {drm['proposed']}, from a false-link rate of 0.00025" in printed
+    assert "400 of 400" in printed and "…" not in printed
 
     with pytest.raises(ValueError, match="this calibration is complete; to replace it, set overwrite"):
         calibrate_to(*paths, given=GIVEN)
-    again = calibrate_to(*paths, false_link_rate=0.01, given=GIVEN, overwrite=True)
+    again = calibrate_to(*paths, given=GIVEN, overwrite=True)
     assert {**again, "seconds": 0} == {**report, "seconds": 0}
+    stricter = calibrate_to(*paths, false_links=1e-3, half_width=3, given=GIVEN, overwrite=True)
+    assert stricter["sigma_drm"]["rate"] == pytest.approx(1e-3 / 6)
 
 
 def test_calibration_that_fails_leaves_nothing(paths):
     out, samples, _ = paths
-    with pytest.raises(ValueError, match="too few for a false-link rate of 1e-05"):
-        calibrate_to(*paths, false_link_rate=1e-5, given=GIVEN)
-    with pytest.raises(ValueError, match="expected a share above 0"):
-        calibrate_to(*paths, false_link_rate=2, given=GIVEN)
-    table = SampleTable.from_columns(file_path=[f"{i}.jpg" for i in range(4000)], video=[0] * 4000, tracklet=[0] * 4000)
+    with pytest.raises(ValueError, match="the features do not separate people"):
+        calibrate_to(*paths, false_links=1e-30, given=GIVEN)
+    with pytest.raises(ValueError, match="links per group above 0"):
+        calibrate_to(*paths, false_links=-2, given=GIVEN)
+    table = SampleTable.from_columns(file_path=[f"{i}.jpg" for i in range(1600)], video=[0] * 1600, tracklet=[0] * 1600)
     write_samples(table, samples)
     with pytest.raises(ValueError, match=r"s\.parquet: no column frame; who is in one frame"):
         calibrate_to(*paths, given=GIVEN)

@@ -1,4 +1,4 @@
-"""Weights between PyTorch and Flax: round trips, files people have, files that lie."""
+"""Weights between PyTorch and Flax: round trips, common checkpoint formats, malicious files."""
 
 import collections
 import pickle

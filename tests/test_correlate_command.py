@@ -1,4 +1,4 @@
-"""`correlate_to` and the command: three whole files or no result, and refusals before any work."""
+"""`correlate_to` and the command: all three files or none, and errors before any work."""
 
 import errno
 import json
@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cion_jax import correlate as command
 from cion_jax.correlation import correlate, correlate_to, pairwise_scores, results
-from cion_jax.reporting.correlation_report import print_summary
+from cion_jax.reporting.correlation_report import draw_identities, print_summary
 from cion_jax.samples import SampleTable, read_samples, write_samples
 
 IMAGES = 40
@@ -47,13 +46,14 @@ def flags(paths):
     return [f"--{name}={path}" for name, path in zip(("out", "samples", "features"), paths)]
 
 
-def test_command_writes_three_files_that_agree(paths):
+def test_command_writes_files_that_agree(paths):
     out, samples, features = paths
     done = run_command(*flags(paths), "--half_width=all", "--sigma_drm=0.15")
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in out.iterdir()) == [
         "annotations.json",
         "identities.parquet",
+        "index",
         "report.json",
     ]
     table = read_samples(samples)
@@ -113,6 +113,7 @@ def test_a_killed_run_leaves_no_result_and_is_simply_run_again(paths, monkeypatc
     assert sorted(path.name for path in out.iterdir()) == [
         "annotations.json",
         "identities.parquet",
+        "index",
         "report.json",
     ]
 
@@ -121,7 +122,7 @@ def test_summary_has_a_row_for_each_level(paths, capsys):
     print_summary(correlate_to(*paths, levels=2))
     printed = capsys.readouterr().out
     rows = [line.split()[0] for line in printed.splitlines() if line.strip()[:1].isdigit()]
-    assert rows == ["40", "0", "1", "2", "0", "1", "2"]  # images in all, what is left, how right it is
+    assert rows == ["40", "0", "1", "2", "0", "1", "2"]  # all images, kept images, accuracy
 
 
 def test_a_picture_does_not_outlive_its_results(paths):
@@ -129,10 +130,10 @@ def test_a_picture_does_not_outlive_its_results(paths):
     for row in range(IMAGES):
         Image.new("RGB", (8, 16)).save(images / f"{row:03d}.jpg")
     correlate_to(*paths, sigma_drm=0.3)
-    command.draw_identities(out, images)
+    draw_identities(out, images)
     assert (out / "identities.png").exists()
     correlate_to(*paths, levels=0, overwrite=True)
-    command.draw_identities(out, None)
+    draw_identities(out, None)
     assert not (out / "identities.png").exists()
 
 

@@ -1,4 +1,4 @@
-"""The summary of a correlation, and the contact sheet of what it found across videos."""
+"""The summary of a correlation, and the contact sheet of identities across videos."""
 
 import numpy as np
 import pytest

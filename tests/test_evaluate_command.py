@@ -1,4 +1,4 @@
-"""The evaluate command: several networks on several data sets, re-ranking and probes, and what it refuses."""
+"""The evaluate command: several networks on several data sets, re-ranking, probes, and errors."""
 
 import json
 import subprocess

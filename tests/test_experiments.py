@@ -1,4 +1,4 @@
-"""Experiments: what statistics say, and that runs are planned, shared, kept and continued."""
+"""Experiments: statistics by hand, and runs that are planned, shared, kept and resumed."""
 
 import json
 import os
@@ -119,7 +119,7 @@ TRACKLET = np.repeat(np.arange(40), 6)
 
 @pytest.fixture
 def config(tmp_path):
-    """A config of 40 tracklets in four videos, with a benchmark of names and an extractor that nobody reads."""
+    """A config of 40 tracklets in four videos, with a benchmark of empty files and weights that are never read."""
     columns = {"video": [f"v{tracklet % 4}" for tracklet in TRACKLET], "tracklet": TRACKLET, "identity": TRACKLET // 2}
     files = [f"{row}.jpg" for row in range(len(TRACKLET))]
     write_samples(SampleTable.from_columns(file_path=files, **columns), tmp_path / "crops.parquet")
@@ -135,7 +135,7 @@ def config(tmp_path):
 
 
 class Stages:
-    """Stands in for `run_stages`: leaves what the stages leave, without work, and knows what it was asked for."""
+    """Replaces `run_stages`: writes the stages' output files without training, and records its calls."""
 
     def __init__(self):
         self.done, self.interrupt_after = [], None
@@ -188,19 +188,21 @@ def test_an_interrupted_experiment_goes_on_where_it_was(config, stages, tmp_path
     stages.interrupt_after = 6  # extract, correlate, two whole runs
     with pytest.raises(KeyboardInterrupt):
         run_experiment("table4", config, tmp_path / "w", seeds=2)
-    assert trainings(stages) == ["instance/seed0", "tracklet/seed0"]
+    assert trainings(stages) == ["moco/seed0", "instance/seed0"]
     assert not list((tmp_path / "w").glob("table4.*"))
     stages.interrupt_after = None
     text = run_experiment("table4", config, tmp_path / "w", seeds=2)
-    assert trainings(stages) == [f"{row}/seed{seed}" for seed in (0, 1) for row in ("instance", "tracklet", "identity")]
+    assert trainings(stages) == [
+        f"{row}/seed{seed}" for seed in (0, 1) for row in ("moco", "instance", "tracklet", "identity")
+    ]
     assert "| an identity (CION) | 10 | 240 |" in text and "15.0 ± 63.5 %" in text  # 12.7062 * 10 sqrt(1/2) / sqrt(2)
     assert (tmp_path / "w" / "table4.md").read_text() == text
     assert (tmp_path / "w" / "table4.png").read_bytes().startswith(b"\x89PNG")
-    assert len(json.loads((tmp_path / "w" / "table4.json").read_text())["rows"]) == 3
+    assert len(json.loads((tmp_path / "w" / "table4.json").read_text())["rows"]) == 4
     before = list(stages.done)
     assert run_experiment("table4", config, tmp_path / "w", seeds=2) == text and stages.done == before
     run_experiment("table4", config, tmp_path / "w", seeds=3)
-    assert trainings(stages)[6:] == ["instance/seed2", "tracklet/seed2", "identity/seed2"]
+    assert trainings(stages)[8:] == ["moco/seed2", "instance/seed2", "tracklet/seed2", "identity/seed2"]
 
 
 def test_experiments_share_what_is_the_same(config, stages, tmp_path):

@@ -116,7 +116,7 @@ def test_undecodable_images_are_set_aside_and_rows_stay_aligned(folder, tmp_path
 
 
 def test_preprocessing_is_recorded_beside_the_features(folder, tmp_path):
-    """From the description alone, somebody else gets the same features: here in float64 NumPy."""
+    """The recorded description suffices to compute the same features, here in float64 NumPy."""
     model, table = Tiny(), SampleTable.from_columns(file_path=["3.png", "8.png"])
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
     extract(model, table, folder, tmp_path / "F.npy", about={}, size=SIZE, mean=mean, std=std, dtype="float32")
@@ -132,7 +132,7 @@ def test_preprocessing_is_recorded_beside_the_features(folder, tmp_path):
 
 
 def test_a_folder_that_changed_is_extracted_anew(folder, tmp_path):
-    """Nothing of an earlier run is taken over: neither rows nor features of images that were replaced."""
+    """Nothing of an earlier run is reused: neither its rows nor features of replaced images."""
     out, model = tmp_path / "F.npy", Tiny()
 
     def paths_of_a_run() -> list[str]:
@@ -287,7 +287,7 @@ def test_the_command_writes_its_files(folder, tmp_path):
 
 @pytest.mark.slow
 def test_command_on_a_folder(folder, tmp_path):
-    """One line from a folder to embeddings: those of the weights in the file, every broken image named."""
+    """One command from a folder to embeddings by the given weights; every broken image is named."""
     model = create_model("resnet_ibn_test", rngs=nnx.Rngs(1))
     write_weights(model, tmp_path / "w.pth")
     (folder / "below").mkdir()

@@ -56,12 +56,16 @@ def printed(monkeypatch):
 
 def make_monitor(log):
     return monitor.TrainingMonitor(
-        log, batch_size=8, total_steps=10, learning_from=1, prototypes=PROTOTYPES, embed_dim=DIM
+        log,
+        batch_size=8,
+        total_steps=10,
+        learning_from=1,
+        concerns=lambda values: concerns(values, prototypes=PROTOTYPES, embed_dim=DIM),
     )
 
 
 def batch(replaced=0):
-    return Batch(np.zeros((8, 2, 2, 3), np.uint8), np.ones((8, 2), np.int32), replaced)
+    return Batch(np.zeros((8, 2, 2, 3), np.uint8), np.ones((8, 2), np.int32), np.arange(8), replaced)
 
 
 def reports(folder, rows, replaced=0):

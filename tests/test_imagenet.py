@@ -8,12 +8,13 @@ import re
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 
 from cion_jax.configs import base
 from cion_jax.conversion import read_weights, state_dict, write_weights
 from cion_jax.conversion.imagenet import initialise
 from cion_jax.conversion.transfer import Target, transfer_imagenet
-from cion_jax.distillation.train import make_network
+from cion_jax.distillation.train import create_backbone
 from cion_jax.models import create_model
 from tests.weights import assert_same
 
@@ -176,7 +177,7 @@ def file_tokens(form):
 
 
 def official_swin(window):
-    """A Swin as its authors name it, with windows of another size; and what the model takes of it."""
+    """A Swin with its authors' names and windows of another size, and the entries that the model takes from it."""
     arrays = backbone_with_names("swin_test")
     file, expected = {}, {}
     for key, value in arrays.items():
@@ -258,7 +259,7 @@ def test_converting_and_training_start_from_them(tmp_path):
     config = base.get_config()
     config.model, config.pretrain.init = "resnet_test", str(source)
     config.pretrain.head.update(prototypes=8, hidden_dim=8, bottleneck_dim=4)
-    assert_same(state_dict(make_network(config).backbone), arrays)
+    assert_same(state_dict(create_backbone(config, nnx.Rngs(0))), arrays)
 
 
 def test_a_converted_file_can_be_the_source_again(tmp_path):

@@ -217,9 +217,9 @@ def test_whole_jpegs_of_any_kind_are_not_called_damaged(mode, options):
 @pytest.mark.parametrize(
     ("data", "kind"),
     [
-        (b"<!DOCTYPE html><html>Quota exceeded", "not an image but an HTML page, .*; download the file again"),
-        (b"version https://git-lfs.github.com/spec/v1\noid", "not an image but a git-lfs pointer; run `git lfs pull`"),
-        (b"", "not an image but an empty file"),
+        (b"<!DOCTYPE html><html>Quota exceeded", "the file is a web page .*; download it again"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "the file is a git-lfs pointer, .*; run `git lfs pull`"),
+        (b"", r"the file is empty \(0 bytes\); copy or"),
     ],
 )
 def test_files_that_are_something_else_are_named(data, kind):

@@ -13,7 +13,7 @@ from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
 from cion_jax.models import repvit
-from cion_jax.models.backend.compiler import materialised, traced_for
+from cion_jax.models.backend.compiler import materialised
 from cion_jax.models.backend.convolution import convolve
 from cion_jax.models.layers import (
     IBN,
@@ -29,6 +29,7 @@ from cion_jax.models.layers import (
 from cion_jax.models.squeeze_excite import squeeze_excite
 from cion_jax.models.vit import resize_position_embedding
 from cion_jax.models.volo import fold, unfold
+from cion_jax.runtime.platform import traced_for
 
 
 def normal(seed, *shape):

@@ -39,6 +39,7 @@ def load(sampler, crops, **options):
 def equal(ours, theirs):
     np.testing.assert_array_equal(ours.images, theirs.images)
     np.testing.assert_array_equal(ours.sizes, theirs.sizes)
+    np.testing.assert_array_equal(ours.rows, theirs.rows)
     assert ours.replaced == theirs.replaced
 
 
@@ -63,6 +64,7 @@ def test_the_parts_of_processes_are_the_whole_batch(sampler, crops, processes, m
         together = loader.Batch(
             np.concatenate([part[step].images for part in parts]),
             np.concatenate([part[step].sizes for part in parts]),
+            np.concatenate([part[step].rows for part in parts]),
             sum(part[step].replaced for part in parts),
         )
         equal(together, batch)
@@ -79,6 +81,8 @@ def test_broken_images_are_replaced_within_their_identity_and_counted(sampler, c
             own = [pictures[row] for row in whole] or list(pictures.values())
             for image in images:
                 assert any(np.array_equal(image, picture) for picture in own)
+        for row, image in zip(batch.rows, batch.images, strict=True):
+            np.testing.assert_array_equal(image, pictures[row])
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The examples, tables, files and commands in README and docs/ are real."""
+"""Examples in README and docs/ run; tables, files and commands they name exist."""
 
 import re
 from pathlib import Path
@@ -40,6 +40,9 @@ def test_examples_run(page, tmp_path, monkeypatch):
     names = run_examples(page, tmp_path, monkeypatch)
     if page == "docs/videos.md":
         assert names["table"]["person"].tolist() == [7]
+    if page == "docs/correlation.md":
+        assert names["identities"].tolist() == [0, 1, 0, 2]
+        assert names["nearest"]["identity"] == 0 and names["nearest"]["videos"] == ["a", "b"]
     if page == "docs/data.md":
         assert names["identities"].tolist() == [0, 0, 0]
 
@@ -68,7 +71,7 @@ def test_files_and_commands_that_are_named_exist(page):
 def test_the_table_of_commands_is_complete():
     table = PAGES["README.md"].partition("## Commands")[2].partition("\n## ")[0]
     commands = re.findall(r"^\| `([\w.]+) --", table, flags=re.MULTILINE)
-    assert len(commands) == 15
+    assert len(commands) == 16
     for command in commands:
         assert is_command(f"cion_jax.{command}"), command
 

@@ -1,4 +1,4 @@
-"""`report.html`: what is on it, what is left out and why, and how it looks in a browser."""
+"""`report.html`: its content, sections left out with the reason, and layout in a browser."""
 
 import re
 from html.parser import HTMLParser
@@ -112,7 +112,7 @@ def run(tmp_path_factory):
 
 
 class Reader(HTMLParser):
-    """Notes what an HTML file consists of."""
+    """Records the elements and text of an HTML file."""
 
     def __init__(self, text: str):
         super().__init__()

@@ -49,7 +49,7 @@ def people(seed, queries=15, gallery=60, identities=8, dim=8, noise=0.6):
 @pytest.mark.parametrize("k2", [1, 3, 6])
 def test_distances_are_those_of_the_paper(k1, k2, monkeypatch):
     monkeypatch.setattr("cion_jax.evaluation.distances.BLOCK_BYTES", 20 * 75 * 4)  # four blocks of rows
-    monkeypatch.setattr("cion_jax.evaluation.reranking._ROWS_AT_ONCE", 32)
+    monkeypatch.setattr("cion_jax.evaluation.k_reciprocal._ROWS_AT_ONCE", 32)
     query, gallery, _, _ = people(seed=k1)
     distances_of = reranked_distances(query, gallery, KReciprocal(k1, k2, 0.3))
     expected = by_the_paper(query, gallery, k1, k2, 0.3)

@@ -8,6 +8,7 @@ from cion_jax.correlation import correlate
 from cion_jax.correlation.engine import linking, screen, tiles
 from cion_jax.correlation.engine.centroids import Vectors
 from cion_jax.correlation.engine.screen import Screen
+from cion_jax.runtime.platform import traced_for
 from cion_jax.runtime.progress import silent
 from tests.correlation_oracle import wide_world
 
@@ -45,13 +46,13 @@ def test_products_of_the_factors_are_never_below_the_similarity(family, kept):
         np.testing.assert_allclose(bound, similarity, atol=1e-3)
 
 
-def test_bfloat16_factors_bound_the_similarity_too(monkeypatch):
-    monkeypatch.setattr(screen.jax, "default_backend", lambda: "gpu")
+def test_bfloat16_factors_bound_the_similarity_too():
     for rows in families(np.random.default_rng(0)).values():
         unit = vectors(rows)
-        assert Screen(np.arange(29)).factors(unit).dtype == jnp.bfloat16
         similarity = unit.rows.astype(np.float64) @ unit.rows.T.astype(np.float64)
-        assert (bounds(Screen(np.arange(29)), unit) >= similarity + 2e-5).all()
+        with traced_for("cuda"):
+            assert Screen(np.arange(29)).factors(unit).dtype == jnp.bfloat16
+            assert (bounds(Screen(np.arange(29)), unit) >= similarity + 2e-5).all()
 
 
 def test_a_zero_vector_passes_every_screen():

@@ -1,4 +1,4 @@
-"""A whole training run on a few rendered rectangles: resume, bad images, what it leaves behind."""
+"""A whole training run on a few rendered rectangles: resume, bad images, output files."""
 
 import gc
 import signal
@@ -10,7 +10,7 @@ import pytest
 
 from cion_jax.conversion import read_weights, signature
 from cion_jax.convert import convert
-from cion_jax.distillation import train
+from cion_jax.distillation import objectives, train
 from cion_jax.models import create_model
 from cion_jax.runtime.checkpoints import Checkpoints, read_checkpoint
 from cion_jax.runtime.files import read_json
@@ -86,14 +86,14 @@ def finished(crops, tmp_path_factory):
         (folder / path.name).write_bytes(path.read_bytes())
     for row in (0, 1, *np.flatnonzero(IDENTITIES == 5)):
         (folder / f"{row:02d}.jpg").write_bytes(b"no picture")
-    workdir, functions, make = tmp_path_factory.mktemp("run"), [], train.make_train_step
+    workdir, functions, make = tmp_path_factory.mktemp("run"), [], objectives.make_train_step
 
     def make_train_step(*arguments, **options):
         functions.append(make(*arguments, **options))
         return functions[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "make_train_step", make_train_step)
+        patch.setattr(objectives, "make_train_step", make_train_step)
         config = get_config()
         config.pretrain.views.local_views = 1
         train.pretrain(config, table_of(folder), folder, workdir)
@@ -150,7 +150,7 @@ def test_memory_settings_reach_the_step(crops, tmp_path, one_device, monkeypatch
     def make_train_step(*_, remat, accumulate, **__):
         raise Reached(f"remat {remat}, accumulate {accumulate}")
 
-    monkeypatch.setattr(train, "make_train_step", make_train_step)
+    monkeypatch.setattr(objectives, "make_train_step", make_train_step)
     config = get_config()
     config.pretrain.update(remat=True, accumulate=2)
     with pytest.raises(Reached, match="remat True, accumulate 2"):

@@ -11,8 +11,8 @@ from ml_collections.config_dict import FieldReference, placeholder
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
-    # The stages that `cion_jax.main` runs, always in this order: ingest, street, extractor, extract, correlate,
-    # pretrain, evaluate, export.
+    # The stages that `cion_jax.main` runs, always in this order: ingest, street, extractor, rounds, extract, adapt,
+    # calibrate, correlate, pretrain, evaluate, export.
     config.stages = ("pretrain", "export")
     config.model = "vit_base"
 
@@ -37,6 +37,10 @@ def get_config() -> ConfigDict:
     config.extractor = ConfigDict()
     config.extractor.model = "vit_base"
     config.extractor.weights = placeholder(str)
+    # What the extractor stage trains on: a sample table of images in `data.images`, by default the street's labelled
+    # crops, and the column that defines an identity, as for `pretrain.group_by`.
+    config.extractor.labelled = placeholder(str)
+    config.extractor.group_by = "identity"
     config.extractor.size = (256, 128)
     config.extractor.batch_size = 64
     config.extractor.training = ConfigDict(
@@ -62,6 +66,24 @@ def get_config() -> ConfigDict:
         )
     )
 
+    # Rounds that find identities without labels, in place of extractor, extract and correlate. A round extracts,
+    # adapts, calibrates and correlates; the next round's network is trained on its identities (docs/bootstrap.md).
+    config.rounds = ConfigDict()
+    # Round 0's network: trained on every "tracklet" or, by distillation only, every "image" as an identity; or a file
+    # of weights of `model`.
+    config.rounds.start = "tracklet"
+    config.rounds.train = "contrastive"  # as the extractor is; or "distillation", as in pre-training
+    config.rounds.limit = 4  # most rounds
+    # Rounds have settled when the adjusted Rand index with the previous one is at least `agreement`, and the number of
+    # identities and n_S change by at most the share `change`.
+    config.rounds.agreement = 0.9
+    config.rounds.change = 0.05
+
+    # The adapt stage centers features by video and whitens them. The calibrate stage then proposes sigma_cst and
+    # sigma_drm, which replace those of `correlate`: the largest at which a group gets, on average, `false_links` links
+    # to other people.
+    config.calibrate = ConfigDict(dict(false_links=0.1))
+
     # Identity correlation, Sec. 3.1-3.2.
     config.correlate = ConfigDict()
     config.correlate.sigma_cst = 0.2
@@ -75,6 +97,8 @@ def get_config() -> ConfigDict:
     # Columns that define an identity; one network is trained for each: "identity" (the column, or the result of
     # correlation), "tracklet" (Fig. 1b), "image" (Fig. 1a: DINO), "person" (ground truth, if the table has it).
     pretrain.group_by = ("identity",)
+    # "distillation" (the paper's), or "moco": MoCo v2 with LUP's settings, the other image-level baseline of Table 4.
+    pretrain.objective = "distillation"
     pretrain.data_ratio = 1.0  # fraction of the identities to train on (Fig. 6)
     pretrain.init = placeholder(str)  # ImageNet weights to start from, as `cion_jax.convert --init` reads them
     pretrain.batch_size = 960  # global batch: images per step over all devices and processes
@@ -94,6 +118,18 @@ def get_config() -> ConfigDict:
     pretrain.head = ConfigDict(dict(prototypes=65536, hidden_dim=2048, bottleneck_dim=256, batch_norm=False))
     pretrain.loss = ConfigDict(
         dict(form="paper", student_temperature=0.1, teacher_temperature=0.04, center_momentum=0.9)
+    )
+    # Settings of objective "moco" (LUP's); its views are set by `cion_jax.configs.ablation` (row `moco`).
+    pretrain.moco = ConfigDict(
+        dict(
+            queue=65536,  # keys; a multiple of the batch size
+            dim=128,
+            temperature=0.1,
+            momentum=0.999,
+            learning_rate=0.3,  # for a batch of 2560; scaled linearly with batch_size
+            weight_decay=1e-4,
+            erased_area=(0.02, 0.6),  # random erasing with probability 0.5; fractions of the image's area
+        )
     )
     # EMA teacher. The paper (Sec. 3.3) freezes it over an epoch and updates it once per epoch: update_every="epoch".
     # The default here is an update after every step, as in DINO's code.

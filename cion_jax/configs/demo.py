@@ -52,6 +52,7 @@ def get_config() -> ConfigDict:
     pretrain.head.update(dict(prototypes=1024, hidden_dim=256, bottleneck_dim=64, batch_norm=True))
     pretrain.teacher.update(dict(momentum=0.97, momentum_end=0.99))
     pretrain.optimizer.update(dict(learning_rate=4e-3, warmup_epochs=0.3, freeze_last_layer_epochs=0.0))
+    pretrain.moco.update(dict(queue=4096, momentum=0.99, learning_rate=4.0))
     pretrain.views.update(dict(global_size=(64, 32), local_views=0, blur_sigma=(0.1, 1.0)))
     pretrain.checkpoint.every_steps = 100
 

@@ -17,9 +17,9 @@ from flax import nnx
 from jax import lax
 
 from cion_jax.conversion.card import card_path, write_card
-from cion_jax.models.backend.compiler import traced_for
 from cion_jax.models.fuse import fuse
 from cion_jax.runtime.files import atomic_path
+from cion_jax.runtime.platform import traced_for
 
 SUFFIX = ".stablehlo"
 PLATFORMS = ("cpu", "cuda")

@@ -1,5 +1,6 @@
 """Identity correlation: the noise of Sec. 3.1 and the progressive multi-level denoising of Sec. 3.2."""
 
+from cion_jax.correlation.growing.extend import extend_to
 from cion_jax.correlation.levels import Correlation, LevelResult, correlate
 from cion_jax.correlation.noise import Noise, noise
 from cion_jax.correlation.results import correlate_to
@@ -12,6 +13,7 @@ __all__ = [
     "PairwiseScores",
     "correlate",
     "correlate_to",
+    "extend_to",
     "noise",
     "pairwise_scores",
 ]

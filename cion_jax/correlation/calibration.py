@@ -11,13 +11,18 @@ between the distances of these two kinds, measured as in its equation:
 
 The proposal is the largest threshold, in steps of `STEP`, at which at most the stated share of *different* distances
 joins: those < sigma_cst, those <= sigma_drm. The rate is per compared pair: a group that is compared with a thousand
-others runs a thousand times this risk. Assumptions:
+others runs a thousand times this risk. So `Calibration.propose` starts from the false links that a group may have, and
+divides by the comparisons that it will take part in. Shares below `BODY` follow the normal distribution through the
+median and that quantile of the distances: no sample shows events of one in a million, and of the few distances below,
+most are errors of the tracker. Assumptions:
 
 - Trackers switch identities, and the few tracklets that share a frame with another of the same person would dominate
   rare events. So a frame counts only if both tracklets have a *typical* image in it: one in the nearer half of the
-  images of its tracklet, by distance to the mean of the others. A tracker that draws two boxes around one person
-  still makes a proposal too strict; nothing here makes it too loose.
-- People in one frame share light and camera; people in two videos tend to be farther apart.
+  images of its tracklet, by distance to the mean of the others.
+- The distances of different people have the tail of a normal distribution. Look-alikes make it heavier, so a threshold
+  for very small shares is too loose; `cion_jax.correlation.chaining.unchained_threshold` bounds it by the links.
+- People in one frame share light and camera; people in two videos tend to be farther apart, unless the features are
+  centered by video (`cion_jax.features.adaptation`).
 - Tracklets are those of the tracker, before Eq. 4. Halves are means of half as many images, hence noisier than what
   Eq. 6 compares.
 """
@@ -27,6 +32,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from scipy.special import betaincinv
+from scipy.stats import norm
 
 from cion_jax.correlation import checks, covisible
 from cion_jax.correlation.closure import numbered
@@ -35,7 +41,11 @@ from cion_jax.runtime.progress import Progress, silent
 
 TRACKLETS, PAIRS = 20_000, 50_000  # sample sizes: 50 events at a rate of one in a thousand
 FEWEST_HALVED = 4  # images of a tracklet that is split into halves
+FEWEST_PAIRS = 100  # that share a frame: five below the quantile of `BODY`
 STEP = 1e-4  # of proposed thresholds
+BODY = 0.05  # smallest share that is read off the distances; smaller ones are extrapolated
+# Largest share of the images of a tracklet that sigma_cst may remove: trackers are wrong in few images.
+LEAVING = 0.05
 CONFIDENCE = 0.95
 
 _ROWS_AT_ONCE, _PAIRS_AT_ONCE, _LOOKUPS_AT_ONCE = 2**13, 2**12, 2**16
@@ -58,23 +68,31 @@ class Evidence:
     def threshold(self, false_link_rate: float) -> float:
         """The largest multiple of `STEP` at which at most this share of `different` joins.
 
+        A share below `BODY` is that of the normal distribution through the median m and the quantile q of `BODY`:
+
+            m + (q - m) z(rate) / z(BODY),   z = inverse of the standard normal distribution function
+
         Raises:
-            ValueError: Too few distances for this rate, or too many near 0 for any threshold.
+            ValueError: Too few distances, or no threshold above 0.
         """
         checks.check_rate(false_link_rate)
         seen = len(self.different)
-        if seen * false_link_rate < 1:
+        if seen < FEWEST_PAIRS:
             raise ValueError(
-                f"{seen:,} distances between tracklets that share a frame, too few for a false-link rate of "
-                f"{false_link_rate:g}: it needs {int(np.ceil(1 / false_link_rate)):,}; give more rows or a higher rate"
+                f"{seen:,} distances between tracklets that share a frame, expected at least {FEWEST_PAIRS}: "
+                "thresholds cannot be calibrated on these; give more rows, or set sigma_cst and sigma_drm"
             )
-        excess = self.different[int(seen * false_link_rate)]  # the first that must not join
-        steps = np.floor(excess / STEP)
-        sigma = round(float(STEP * (steps if steps * STEP < excess else steps - 1)), 4)
+        body = self.different[int(seen * max(false_link_rate, BODY))]  # the first that must not join
+        if false_link_rate < BODY:
+            middle = np.median(self.different)
+            body = middle + (body - middle) * norm.ppf(false_link_rate) / norm.ppf(BODY)
+        steps = np.floor(body / STEP)
+        sigma = round(float(STEP * (steps if steps * STEP < body else steps - 1)), 4)
         if sigma <= 0:
             raise ValueError(
-                f"more than {false_link_rate:g} of {seen:,} distances between tracklets that share a frame are below "
-                f"{STEP:g}: the tracker boxed people twice, or features and table are not row for row"
+                f"no threshold above 0 joins at most {false_link_rate:g} of the distances between tracklets that "
+                "share a frame: the features do not separate people (center and whiten them, see cion_jax.features."
+                "adaptation), the tracker boxed people twice, or features and table are not row for row"
             )
         return sigma
 
@@ -100,12 +118,48 @@ class Evidence:
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """Evidence for both thresholds, and the numbers of tracklets and co-visible pairs of tracklets it is from."""
+    """Evidence for both thresholds.
+
+    Attributes:
+        sigma_cst, sigma_drm: The distances that each must separate.
+        tracklets, pairs: Numbers of tracklets and co-visible pairs of tracklets that they are from.
+        groups: Number of tracklets of the crawl.
+        neighbours: Mean number of other tracklets in the video of a tracklet, which Eq. 5 compares it with.
+    """
 
     sigma_cst: Evidence
     sigma_drm: Evidence
     tracklets: int
     pairs: int
+    groups: int
+    neighbours: float
+
+    def rates(self, false_links: float, half_width: int | str | None) -> dict[str, float]:
+        """False-link rates per comparison at which a group gets `false_links` from all its comparisons.
+
+        An image that Eq. 4 removed is compared with the other tracklets of its video (Eq. 5); a group with those
+        `half_width` places before and after it (Eq. 7), or with all others.
+        """
+        if not 0 < false_links < np.inf:
+            raise ValueError(f"false_links={false_links}: expected a number of links per group above 0, such as 0.1")
+        reach, others = checks.reach(half_width), max(self.groups - 1, 1)
+        comparisons = others if reach is None else min(2 * reach, others)
+        return {
+            "sigma_cst": min(false_links / max(self.neighbours, 1), 0.5),
+            "sigma_drm": min(false_links / max(comparisons, 1), 0.5),
+        }
+
+    def propose(self, false_links: float, half_width: int | str | None) -> dict[str, float]:
+        """The largest thresholds at these rates; sigma_cst is at most what removes `LEAVING` of the images.
+
+        Raises:
+            ValueError: What `Evidence.threshold` and `rates` raise.
+        """
+        sigmas = {
+            name: getattr(self, name).threshold(rate) for name, rate in self.rates(false_links, half_width).items()
+        }
+        leaving = round(float(np.quantile(self.sigma_cst.same, 1 - LEAVING)), 4)
+        return sigmas | {"sigma_cst": min(sigmas["sigma_cst"], max(leaving, STEP))}
 
 
 def calibrate(
@@ -147,7 +201,15 @@ def calibrate(
         Evidence(np.sort(halves), np.sort(centroid_distances), inclusive=True),
         tracklets=len(drawn),
         pairs=len(pairs),
+        groups=int(tracklets.max()) + 1,
+        neighbours=_neighbours(videos, tracklets),
     )
+
+
+def _neighbours(videos: np.ndarray, tracklets: np.ndarray) -> float:
+    """Mean over tracklets of the number of other tracklets in their video."""
+    counts = np.bincount(numbered(videos)[np.unique(tracklets, return_index=True)[1]])
+    return float((counts * (counts - 1)).sum() / counts.sum())
 
 
 def _covisible_pairs(

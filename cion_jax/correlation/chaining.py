@@ -1,15 +1,24 @@
-"""Chaining: a few wrong links merge many people into one identity."""
+"""Chaining: a few wrong links merge many people into one identity.
+
+Closure joins every two groups that a path of links connects. Where links are right, most of these pairs are close
+enough to be linked themselves. Where they chain, most are not. This support of the pairs by links tells both apart
+without labels, at any size of crawl: it needs neither a threshold nor a rate.
+"""
 
 import dataclasses
 
 import numpy as np
 from scipy import sparse
 
+from cion_jax.correlation import closure, cross_video
 from cion_jax.correlation.engine.centroids import Groups
 from cion_jax.correlation.engine.linking import pair_distances
+from cion_jax.correlation.engine.sharding import Track
 
 LARGEST, WEAKEST = 5, 5  # identities that are reported, and links of each
 IMPLAUSIBLE_SHARE, IMPLAUSIBLE_FACTOR = 0.02, 50
+SUPPORTED = 0.5  # least share of the pairs that closure joins that are links themselves
+THRESHOLDS = 100  # that are tried, evenly spaced below the largest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,3 +94,42 @@ def chaining_warning(identities: np.ndarray) -> str | None:
         f"one identity has {counts.max():,} images, {share:.0%} of all and {factor:.0f} times the median: links have "
         f"chained; lower sigma_drm, forbid covisible links, or look at its weakest links in the report"
     )
+
+
+def unchained_threshold(
+    groups: Groups, features: np.ndarray, half_width: int | None, ceiling: float, track: Track
+) -> tuple[float, float]:
+    """The largest threshold up to `ceiling` at which links do not chain.
+
+        support(sigma) = |{(i, j) : dist(c_i, c_j) <= sigma}| / |{(i, j) : i ~ j}| >= SUPPORTED,   |i - j| <= r_s
+
+        ~ transitive closure of the links at sigma,   c_i [d] centroid of group i,   r_s = half_width
+
+    Args:
+        groups: The groups that Eq. 7 would link, in sliding order.
+        features: `[n, d]`, of their images.
+        half_width: r_s, in groups; None compares every pair.
+        ceiling: Cosine distance; the number of links at this threshold must fit into memory.
+        track: Progress over the tiles of pairs.
+
+    Returns:
+        The threshold, 0 if links chain at every threshold tried, and its support.
+    """
+    links = cross_video.link(groups, features, half_width, ceiling, track)
+    distances = pair_distances(groups.centroids, groups.centroids, links)
+    order = np.argsort(distances, kind="stable")
+    links, distances = links[order], distances[order]
+    for sigma in np.linspace(ceiling, 0, THRESHOLDS, endpoint=False).round(4).tolist():
+        linked = int(np.searchsorted(distances, sigma, side="right"))
+        support = linked / max(_joined_pairs(len(groups.sums), links[:linked], half_width), 1)
+        if support >= SUPPORTED or not linked:
+            return sigma, support
+    return 0.0, 0.0
+
+
+def _joined_pairs(count: int, links: np.ndarray, half_width: int | None) -> int:
+    """Number of pairs i < j of `count` groups, j - i <= `half_width`, that the closure of `links` joins."""
+    component = closure.groups(count, links)
+    reach = count if half_width is None else min(half_width, count)
+    keys = np.sort(component * (count + reach + 1) + np.arange(count))  # components lie farther apart than the reach
+    return int((np.searchsorted(keys, keys + reach, side="right") - np.arange(count) - 1).sum())

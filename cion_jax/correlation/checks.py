@@ -95,7 +95,7 @@ def check_threshold(name: str, sigma: float) -> None:
 def check_rate(rate: float) -> None:
     """Checks that a false-link rate lies strictly between 0 and 1."""
     if not 0 < rate < 1:
-        raise ValueError(f"false_link_rate={rate}: expected a share above 0 and below 1, such as 1e-3")
+        raise ValueError(f"a false-link rate of {rate}: expected a share above 0 and below 1, such as 1e-3")
 
 
 def reach(half_width: int | str | None) -> int | None:

@@ -28,6 +28,7 @@ class LevelResult:
         covisible: `[links]` bool, the links between identities that share a frame, which cannot be one person; None
             if frames are not known.
         largest: The largest identities after closure, and their weakest links.
+        groups: The groups after Eq. 6 in sliding order, from level 2 alone; their number is the order of the range.
         seconds: Wall time of this level alone.
     """
 
@@ -36,6 +37,7 @@ class LevelResult:
     links: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 2), np.int64))
     covisible: np.ndarray | None = None
     largest: tuple[LargeIdentity, ...] = ()
+    groups: Groups | None = None
     seconds: float = 0.0
 
 
@@ -135,7 +137,7 @@ def _steps(
     groups = video.reassign(groups, features, tracklet, video_lengths, settings.sigma_cst, track("strays", "tiles"))
     links = video.merge(groups, features, video_lengths, settings.sigma_drm, track("single videos", "tiles"))
     groups, result = _merged(2, groups, links, names, settings)
-    yield result
+    yield dataclasses.replace(result, groups=groups)
 
     links = cross_video.link(groups, features, settings.reach, settings.sigma_drm, track("across videos", "tiles"))
     yield _merged(3, groups, links, _names(groups), settings)[1]

@@ -10,7 +10,7 @@ from cion_jax.correlation.checks import check_features, check_identities, check_
 from cion_jax.correlation.engine import rounding
 from cion_jax.correlation.engine.centroids import Groups, Vectors
 from cion_jax.correlation.engine.distances import TIE, add_rows, row_blocks
-from cion_jax.correlation.engine.linking import are_close, pair_distances
+from cion_jax.correlation.engine.linking import pair_distances, settled_distances
 from cion_jax.correlation.engine.sharding import Track
 from cion_jax.correlation.engine.tiles import Windows, compare
 from cion_jax.runtime.processes import all_gather
@@ -144,9 +144,9 @@ def _close_counts(
     Pairs are counted a block at a time and not kept.
     """
     chosen = centroids if len(rows) == len(centroids) else centroids[rows]
-    counts = np.zeros(len(rows), np.int64)
+    counts, exact = np.zeros(len(rows), np.int64), groups.exactly(features)
     for pairs in compare(chosen, centroids, windows, np.array([len(rows)]), sigma_drm, track):
         identities = np.stack([rows[pairs[:, 0]], pairs[:, 1]], 1)
-        close = are_close(identities, centroids, groups, features, sigma_drm)
+        close = settled_distances(identities, centroids, exact, sigma_drm) <= sigma_drm + TIE
         counts += np.bincount(pairs[close, 0], minlength=len(rows))
     return all_gather(counts[None]).sum(0)

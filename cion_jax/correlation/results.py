@@ -1,24 +1,24 @@
-"""Correlation of a sample table and its features on disk, and the three files it writes."""
+"""Correlation of a sample table and its features on disk, and the files it writes."""
 
-import dataclasses
 import os
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from cion_jax import samples as tables
-from cion_jax.correlation import chaining, covisible
-from cion_jax.correlation.levels import LevelResult, correlate
-from cion_jax.correlation.noise import noise
-from cion_jax.correlation.scoring import pairwise_scores
+from cion_jax.correlation import covisible
+from cion_jax.correlation.entries import largest_entry, level_entry
+from cion_jax.correlation.growing.index import FOLDER, feature_part, write_index
+from cion_jax.correlation.growing.state import State
+from cion_jax.correlation.levels import Correlation, LevelResult, correlate
+from cion_jax.features.store import extractor_of
 from cion_jax.runtime.files import write_json
 from cion_jax.runtime.processes import is_primary
 from cion_jax.runtime.progress import progress
 
-# With more identities than this, the pairs of Eq. 2 are counted for a sample of this many.
-NOISE_ROWS = 4000
-SHOWN = 4  # images that the report lists for either side of a weak link
 IDENTITIES, ANNOTATIONS, REPORT = "identities.parquet", "annotations.json", "report.json"
 
 
@@ -36,8 +36,8 @@ def correlate_to(
 ) -> dict:
     """Correlates a sample table; writes `identities.parquet`, `annotations.json`, `report.json` into `out`.
 
-    Each file is written atomically, the report last: if it exists, the results are complete. Only the primary process
-    writes.
+    After level 3, the folder `index` is there too, from which the correlation can grow and be searched. Each is written
+    atomically, the report last: if it exists, the results are complete. Only the primary process writes.
 
     Args:
         out: Output folder.
@@ -53,41 +53,67 @@ def correlate_to(
         ValueError: Unusable input, or complete results without `overwrite`, before any work starts.
     """
     started = time.perf_counter()
-    report_path = Path(out) / REPORT
-    if is_primary() and report_path.exists() and not overwrite:
-        raise ValueError(f"{report_path} exists: these results are complete; to replace them, set overwrite")
+    check_unwritten(out, overwrite)
     table = read_correlatable(samples)
     features = open_features(features_path, len(table))
     reach = "all" if half_width is None else half_width
     settings = {"sigma_cst": sigma_cst, "sigma_drm": sigma_drm, "half_width": reach, "levels": levels}
     settings["forbid_covisible"] = forbid_covisible
-    identities, entries = _correlate(table, features, settings)
+    correlation, entries = _correlate(table, features, settings)
     report = {
         "images": len(table),
         "settings": settings,
         "levels": entries,
         "seconds": round(time.perf_counter() - started, 3),
     }
+
+    def write_state(folder: Path) -> None:
+        if levels == 3:
+            write_index(
+                folder,
+                State.after(correlation),
+                correlation.identities,
+                [feature_part(features_path, features)],
+                settings=settings,
+                extractor=extractor_of(features_path),
+                next_identity=int(correlation.identities.max()) + 1,
+            )
+
     if is_primary():
-        _write(Path(out), table.with_columns(identity=identities), report)
+        write_results(Path(out), table.with_columns(identity=correlation.identities), report, write_state)
     return report
 
 
-def _write(out: Path, identified: tables.SampleTable, report: dict) -> None:
-    """Writes all three files, or none if one cannot be written."""
+def check_unwritten(out: str | os.PathLike, overwrite: bool) -> None:
+    """Raises ValueError if `out` has complete results that are not to be replaced."""
+    report = Path(out) / REPORT
+    if is_primary() and report.exists() and not overwrite:
+        raise ValueError(f"{report} exists: these results are complete; to replace them, set overwrite")
+
+
+def write_results(out: Path, identified: tables.SampleTable, report: dict, write_state: Callable[[Path], None]) -> None:
+    """Writes all results, the report last, or none if one cannot be written; `write_state(out)` writes the index."""
     (out / REPORT).unlink(missing_ok=True)  # the results it describes are being replaced
     try:
+        _remove_results(out)
+        write_state(out)
         tables.write_samples(identified, out / IDENTITIES)
         tables.write_annotations(identified, out / ANNOTATIONS)
         write_json(out / REPORT, report)
     except OSError as error:
-        for name in (IDENTITIES, ANNOTATIONS):
-            (out / name).unlink(missing_ok=True)
+        _remove_results(out)
         raise OSError(f"{out}: results cannot be written ({error}); make room, or choose another --out") from error
 
 
-def _correlate(table: tables.SampleTable, features: np.ndarray, settings: dict) -> tuple[np.ndarray, list[dict]]:
-    """Identities `[n]`, and the report entry of each level."""
+def _remove_results(out: Path) -> None:
+    for name in (IDENTITIES, ANNOTATIONS):
+        (out / name).unlink(missing_ok=True)
+    if (out / FOLDER).exists():
+        shutil.rmtree(out / FOLDER)
+
+
+def _correlate(table: tables.SampleTable, features: np.ndarray, settings: dict) -> tuple[Correlation, list[dict]]:
+    """The correlation, and the report entry of each level."""
     entries: list[dict] = []
     frames = table["frame"] if "frame" in table.columns else None
     frame_ids = None if frames is None else covisible.number_frames(table.videos, frames)
@@ -95,14 +121,14 @@ def _correlate(table: tables.SampleTable, features: np.ndarray, settings: dict) 
     before = np.full(len(table), -1)  # identities of the previous level
 
     def on_level(result: LevelResult) -> None:
-        entry = _entry(result, table, features, frame_ids, settings)
-        entries.append(entry | {"largest": [_described(large, table, before) for large in result.largest]})
+        entry = level_entry(result, table, features, frame_ids, settings)
+        entries.append(entry | {"largest": [largest_entry(large, table, before) for large in result.largest]})
         before[:] = result.identities
 
     correlation = correlate(
         features, table.videos, table.tracklets, **settings, frames=frames, on_level=on_level, progress=progress
     )
-    return correlation.identities, entries
+    return correlation, entries
 
 
 def read_correlatable(path: str | os.PathLike) -> tables.SampleTable:
@@ -131,52 +157,3 @@ def open_features(path: str | os.PathLike, rows: int) -> np.ndarray:
             f"[{rows}, dim], row for row as in the table that they were extracted from"
         )
     return features
-
-
-def _entry(
-    result: LevelResult, table: tables.SampleTable, features: np.ndarray, frame_ids: np.ndarray | None, settings: dict
-) -> dict:
-    """Report entry of one level."""
-    started = time.perf_counter()
-    sigmas = {name: settings[name] for name in ("sigma_cst", "sigma_drm")}
-    measured = noise(features, result.identities, **sigmas, most_rows=NOISE_ROWS, progress=progress)
-    discarded = int((result.identities < 0).sum())
-    entry = {
-        "level": result.level,
-        "identities": measured.identities,
-        "images_kept": len(features) - discarded,
-        "images_discarded": discarded,
-        "links": len(result.links),
-        "noise": measured.total,
-        "noise_consistency": measured.consistency,
-        "noise_discrimination": measured.discrimination,
-        "noise_standard_error": measured.standard_error,
-        "images_per_identity": chaining.sizes(result.identities),
-        "seconds": round(result.seconds, 3),
-        "seconds_noise": round(time.perf_counter() - started, 3),
-    }
-    if warning := chaining.chaining_warning(result.identities):
-        entry["warning"] = warning
-    if frame_ids is not None:
-        entry["covisible_links"] = 0 if result.covisible is None else int(result.covisible.sum())
-        entry["covisible_identities"] = covisible.conflicts(frame_ids, table.tracklets, result.identities)
-    if "person" in table.columns:
-        entry["pairwise"] = dataclasses.asdict(pairwise_scores(result.identities, table["person"]))
-    return entry
-
-
-def _described(large: chaining.LargeIdentity, table: tables.SampleTable, before: np.ndarray) -> dict:
-    """Report entry of a large identity, with example images; `before` `[n]` are the identities that it links."""
-    weakest = [
-        {"identities": [a, b], "distance": distance, "images": [_examples(table, before == side) for side in (a, b)]}
-        for a, b, distance in large.weakest
-    ]
-    first = str(table["file_path"][large.row])
-    return {"images": large.images, "joined": large.groups, "first_image": first, "weakest_links": weakest}
-
-
-def _examples(table: tables.SampleTable, members: np.ndarray) -> list[str]:
-    """Up to `SHOWN` image paths of the rows in the mask `members` `[n]`, evenly spaced from first to last."""
-    rows = np.flatnonzero(members)
-    spread = np.unique(np.linspace(0, len(rows) - 1, SHOWN).astype(int))
-    return table.select(rows[spread])["file_path"].tolist()

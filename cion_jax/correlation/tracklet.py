@@ -22,6 +22,7 @@ from cion_jax.correlation.engine.sharding import (
     split_over_devices,
 )
 from cion_jax.runtime.mesh import double_buffered
+from cion_jax.runtime.platform import on_cpu
 from cion_jax.runtime.processes import all_gather
 
 BATCH_BYTES = 24 * 2**20  # of float32 images per device and batch
@@ -34,7 +35,7 @@ LONGEST_FLOAT32 = 256
 
 def _chunk_bytes() -> int:
     """Bytes processed at a time: what fits into the cache of a CPU, or fills a GPU."""
-    return 2**20 if jax.default_backend() == "cpu" else 2**26
+    return 2**20 if on_cpu() else 2**26
 
 
 def denoise_tracklets(

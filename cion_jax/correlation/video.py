@@ -8,7 +8,7 @@ import numpy as np
 
 from cion_jax.correlation.engine.centroids import Groups, Vectors
 from cion_jax.correlation.engine.distances import TIE, unit
-from cion_jax.correlation.engine.linking import close_pairs, pair_distances, pairs_of
+from cion_jax.correlation.engine.linking import gathered, near_pairs, pair_distances, pairs_of
 from cion_jax.correlation.engine.sharding import Track
 from cion_jax.correlation.engine.tiles import Windows, compare
 from cion_jax.runtime.processes import all_gather
@@ -55,7 +55,9 @@ def merge(
 
     mu(0) = 1,   v tracklets of a video,   c_p [d] centroid after Eq. 5,   dist = cosine distance
     """
-    return close_pairs(groups, features, video_lengths, int(video_lengths.max()), sigma_drm, track)
+    windows = Windows.within(video_lengths, int(video_lengths.max()))
+    near = near_pairs(groups, features, windows, video_lengths, sigma_drm, track)
+    return gathered(pairs[distances <= sigma_drm + TIE] for pairs, distances in near)
 
 
 def _nearest(

@@ -43,8 +43,12 @@ def random_box(
     return jnp.concatenate([place, box])
 
 
-def crop_and_resize(image: jax.Array, box: jax.Array, size: tuple[int, int], *, flip: jax.Array) -> jax.Array:
+def crop_and_resize(
+    image: jax.Array, box: jax.Array, size: tuple[int, int], *, flip: jax.Array, shift: jax.Array | None = None
+) -> jax.Array:
     """Crops `box` of `[h, w, 3]`, resizes it to `size` (antialiased bicubic) and mirrors it if `flip`.
+
+    With `shift`, int32 `[2]`, the result is then moved up and left by so many pixels, and black moves in.
 
     Returns:
         Grey levels `[*size, 3]`, float32 in [0, 255].
@@ -52,10 +56,19 @@ def crop_and_resize(image: jax.Array, box: jax.Array, size: tuple[int, int], *, 
     rows = resize_weights(box[0], box[2], size[0], image.shape[0])
     columns = resize_weights(box[1], box[3], size[1], image.shape[1])
     columns = jnp.where(flip, columns[::-1], columns)
+    if shift is not None:
+        rows, columns = _moved(rows, shift[0]), _moved(columns, shift[1])
     # Full float32 products: grey levels must not be rounded to bfloat16 or TF32.
     exact = jax.lax.Precision.HIGHEST
     wide = jnp.einsum("ow,hwc->hoc", columns, image.astype(jnp.float32), precision=exact)
     return jnp.clip(jnp.einsum("ph,hoc->poc", rows, jnp.clip(wide, 0, 255), precision=exact), 0, 255)
+
+
+def _moved(weights: jax.Array, shift: jax.Array) -> jax.Array:
+    """Rows `shift`, `shift + 1`, ... of the weights, and rows of zeros where there are none."""
+    row = jnp.arange(len(weights)) + shift
+    inside = (row >= 0) & (row < len(weights))
+    return jnp.where(inside[:, None], weights[jnp.clip(row, 0, len(weights) - 1)], 0.0)
 
 
 def resize_weights(start: jax.Array, length: jax.Array, size: int, canvas: int) -> jax.Array:

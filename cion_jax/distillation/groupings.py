@@ -32,6 +32,22 @@ def grouped(table: SampleTable, by: str) -> SampleTable:
     return table.with_columns(identity=table[by])
 
 
+def trainable(table: SampleTable) -> SampleTable:
+    """The rows whose identity has several images, which a loss over pairs of them needs.
+
+    Raises:
+        ValueError: fewer than two identities have several images.
+    """
+    identities = table["identity"]
+    present, counts = np.unique(identities[identities >= 0], return_counts=True)
+    if np.count_nonzero(counts > 1) < 2:
+        raise ValueError(
+            f"{np.count_nonzero(counts > 1)} of {len(present)} identities have several images; training needs at least "
+            "two that do"
+        )
+    return table.select(np.isin(identities, present[counts > 1]))
+
+
 def share_of_identities(table: SampleTable, ratio: float, seed: int) -> SampleTable:
     """The table with a random fraction `ratio` of its identities; the others are set to -1, not used.
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from cion_jax.distillation.sampler import IdentitySampler
+from cion_jax.distillation.sampler import Sampler
 from cion_jax.samples import UndecodableImage, open_images
 
 Paths = Sequence[str] | np.ndarray
@@ -20,37 +20,40 @@ class Batch:
     """This process's part of a global batch.
 
     `images` is uint8 `[b, canvas height, canvas width, 3]`, each image in the upper left corner of its canvas; `sizes`
-    is int32 `[b, 2]`, their heights and widths; `replaced` counts images that could not be decoded and were replaced.
+    is int32 `[b, 2]`, their heights and widths; `rows` is int64 `[b]`, their rows in the table; `replaced` counts
+    images that could not be decoded and were replaced.
     """
 
     images: np.ndarray
     sizes: np.ndarray
+    rows: np.ndarray
     replaced: int
 
 
 def load_batches(
-    sampler: IdentitySampler,
+    sampler: Sampler,
     paths: Paths,
     root: Path,
     *,
     canvas: tuple[int, int],
     first_step: int = 0,
+    end_step: int | None = None,
     threads: int = 4,
 ) -> Iterator[Batch]:
-    """Batches from `first_step` to the end of training, decoded ahead by `threads` threads.
+    """Batches from `first_step` to `end_step` (the end of training), decoded ahead by `threads` threads.
 
     With several processes, each loads a contiguous part of the groups of every global batch. The contents of a global
     batch do not depend on the number of processes or threads, even if some images cannot be decoded.
     """
     load = _LoadGroups(paths, root, canvas)
-    dataset = grain.MapDataset.source(_Steps(sampler)).slice(slice(first_step, None)).map(load)
+    dataset = grain.MapDataset.source(_Steps(sampler)).slice(slice(first_step, end_step)).map(load)
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
 
 
 class _Steps(grain.sources.RandomAccessDataSource):
     """Rows `[groups, K]` of the global batch of every step, as a grain source."""
 
-    def __init__(self, sampler: IdentitySampler):
+    def __init__(self, sampler: Sampler):
         self._sampler = sampler
 
     def __len__(self) -> int:
@@ -68,25 +71,26 @@ class _LoadGroups(grain.transforms.Map):
 
     def map(self, groups: np.ndarray) -> Batch:
         own = np.array_split(np.arange(len(groups)), jax.process_count())[jax.process_index()]
-        images, replaced = [], 0
+        chosen, replaced = [], 0
         for number in own:
             good = self._decode_group(groups[number])
             replaced += groups.shape[1] - len(good)
             good = good or self._substitute(groups, number)
-            images += [good[place % len(good)] for place in range(groups.shape[1])]
+            chosen += [good[place % len(good)] for place in range(groups.shape[1])]
+        rows, images = zip(*chosen)
         batch = np.zeros((len(images), *self._canvas, 3), np.uint8)
         for slot, image in zip(batch, images):
             slot[: image.shape[0], : image.shape[1]] = image
         sizes = np.asarray([image.shape[:2] for image in images], np.int32)
-        return Batch(batch, sizes, replaced)
+        return Batch(batch, sizes, np.asarray(rows, np.int64), replaced)
 
-    def _decode_group(self, rows: np.ndarray) -> list[np.ndarray]:
-        """The images of a group that can be decoded; they also replace those that can't."""
-        decoded = (self._decode(row) for row in rows)
-        return [image for image in decoded if image is not None]
+    def _decode_group(self, rows: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        """Rows and images of a group that can be decoded; they also replace those that can't."""
+        decoded = ((row, self._decode(row)) for row in rows)
+        return [(row, image) for row, image in decoded if image is not None]
 
-    def _substitute(self, groups: np.ndarray, number: int) -> list[np.ndarray]:
-        """Decodable images of the next group that has any, for a group that has none."""
+    def _substitute(self, groups: np.ndarray, number: int) -> list[tuple[int, np.ndarray]]:
+        """Rows and images of the next group that has decodable ones, for a group that has none."""
         for other in range(number + 1, number + len(groups)):
             if good := self._decode_group(groups[other % len(groups)]):
                 return good

@@ -2,14 +2,13 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 
 import jax
 import numpy as np
 
-from cion_jax.distillation.health import concerns
 from cion_jax.distillation.loader import Batch
 from cion_jax.runtime.metrics import MetricsLog, check_finite
 from cion_jax.runtime.processes import all_gather
@@ -29,9 +28,8 @@ class TrainingMonitor:
         log: receives the metrics.
         batch_size: images of a global batch.
         total_steps: steps of the whole run.
-        learning_from: first step at which signs of collapse are reported, the end of the warm-up.
-        prototypes: outputs of the head.
-        embed_dim: dimension of the embeddings.
+        learning_from: first step at which concerns are reported, the end of the warm-up.
+        concerns: signs of collapse or divergence in a line of metrics, as descriptions with remedies by name.
     """
 
     def __init__(
@@ -41,11 +39,10 @@ class TrainingMonitor:
         batch_size: int,
         total_steps: int,
         learning_from: int,
-        prototypes: int,
-        embed_dim: int,
+        concerns: Callable[[Mapping[str, float]], dict[str, str]],
     ):
         self._log, self._batch_size, self._total_steps = log, batch_size, total_steps
-        self._learning_from, self._sizes = learning_from, {"prototypes": prototypes, "embed_dim": embed_dim}
+        self._learning_from, self._concerns = learning_from, concerns
         self._reported: set[str] = set()
         self._line_at = time.perf_counter()
         self._reader, self._running = ThreadPoolExecutor(1), deque[Future[float]]()
@@ -100,7 +97,7 @@ class TrainingMonitor:
 
     def _warn(self, step: int, values: Mapping[str, float]) -> None:
         """Prints each concern when it first appears, and not again while it persists."""
-        current = concerns(values, **self._sizes) if step >= self._learning_from else {}
+        current = self._concerns(values) if step >= self._learning_from else {}
         if values["undecodable_images"] or UNDECODABLE in self._reported:  # reported once
             current[UNDECODABLE] = (
                 f"{values['undecodable_images']:.0f} images since the last line, others of their identities take their "

@@ -2,10 +2,22 @@
 
 import functools
 import threading
+from typing import Protocol
 
 import numpy as np
 
 from cion_jax.distillation.schedules import Curriculum
+
+
+class Sampler(Protocol):
+    """Rows of every batch: `sampler[step]` is `[groups, K]`, the rows of a group being of one identity.
+
+    It is a pure function of the seed and the step, so that a run can continue anywhere. Devices take contiguous parts.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, step: int) -> np.ndarray: ...
 
 
 class IdentitySampler:

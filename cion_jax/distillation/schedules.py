@@ -92,14 +92,7 @@ def make_curriculum(
     used = [k for k, start in zip(ks, starts) if start < epochs]
     if micro_batches < 1:
         raise ValueError(f"a batch can't be cut into {micro_batches} micro-batches; give 1 (no accumulation) or more")
-    step = int(np.lcm.reduce(used)) * devices * micro_batches
-    if batch_size % step:
-        below, above = batch_size // step * step, (batch_size // step + 1) * step
-        near = " or ".join(str(b) for b in (below, above) if b)
-        parts = f"{devices} device(s)" + (f" in each of {micro_batches} micro-batches" if micro_batches > 1 else "")
-        raise ValueError(
-            f"batch size {batch_size} does not give each of {parts} whole identities of {used} images; use {near}"
-        )
+    step = whole_identities(batch_size, used, devices=devices, micro_batches=micro_batches)
     stages, first_step = [], 0
     for k, start, end in zip(used, starts, [*starts[1:], epochs]):
         groups = int((-(-np.asarray(identity_sizes) // k)).sum())
@@ -112,6 +105,23 @@ def make_curriculum(
         stages.append(Stage(k, start, min(end, epochs) - start, first_step, steps))
         first_step = stages[-1].end_step
     return Curriculum(tuple(stages))
+
+
+def whole_identities(batch_size: int, used: Sequence[int], *, devices: int, micro_batches: int = 1) -> int:
+    """The number that batch sizes must be multiples of, for `used` images per identity.
+
+    Raises:
+        ValueError: `batch_size` is none; the nearest ones that are are named.
+    """
+    step = int(np.lcm.reduce(used)) * devices * micro_batches
+    if batch_size % step:
+        below, above = batch_size // step * step, (batch_size // step + 1) * step
+        near = " or ".join(str(b) for b in (below, above) if b)
+        parts = f"{devices} device(s)" + (f" in each of {micro_batches} micro-batches" if micro_batches > 1 else "")
+        raise ValueError(
+            f"batch size {batch_size} does not give each of {parts} whole identities of {list(used)} images; use {near}"
+        )
+    return step
 
 
 def cosine_schedule(start: float, end: float, steps: int, warmup_steps: int = 0) -> Schedule:

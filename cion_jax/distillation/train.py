@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,15 +12,13 @@ from jax.sharding import Mesh
 
 from cion_jax.conversion import write_weights
 from cion_jax.conversion.imagenet import initialise
-from cion_jax.distillation.augmentation import Augmentation, make_views, sample_keys
-from cion_jax.distillation.head import Head
 from cion_jax.distillation.loader import Batch, load_batches
+from cion_jax.distillation.loop import Loop
 from cion_jax.distillation.monitor import TrainingMonitor
-from cion_jax.distillation.optimizer import make_optimizer
+from cion_jax.distillation.objectives import create_objective
 from cion_jax.distillation.provenance import check_continuation, provenance
 from cion_jax.distillation.sampler import IdentitySampler, identity_sizes
-from cion_jax.distillation.schedules import Curriculum, Schedule, Stage, cosine_schedule, make_curriculum
-from cion_jax.distillation.step import LossSettings, Network, TrainState, create_state, make_train_step
+from cion_jax.distillation.schedules import Curriculum, make_curriculum
 from cion_jax.models import create_model
 from cion_jax.models.backbone import Backbone
 from cion_jax.runtime.checkpoints import Checkpoints, to_shape
@@ -29,7 +27,7 @@ from cion_jax.runtime.mesh import make_mesh, replicate, shard_batch
 from cion_jax.runtime.metrics import MetricsLog
 from cion_jax.runtime.processes import check_shared, is_primary
 from cion_jax.runtime.progress import console, progress
-from cion_jax.runtime.termination import Terminated, Termination
+from cion_jax.runtime.termination import Termination
 from cion_jax.samples import SampleTable
 
 
@@ -61,8 +59,8 @@ def pretrain(config: Config, table: SampleTable, images: Path, workdir: Path) ->
             state = run.train(state, checkpoints, log, termination)
     if is_primary():
         student, teacher = ((state.student, state.student_stats), (state.teacher, state.teacher_stats))
-        write_weights(run.network(*student).backbone, workdir / "student.pth", about=run.about("student"))
-        write_weights(run.network(*teacher).backbone, workdir / "teacher.pth", about=run.about("teacher"))
+        write_weights(run.backbone(*student), workdir / "student.pth", about=run.about("student"))
+        write_weights(run.backbone(*teacher), workdir / "teacher.pth", about=run.about("teacher"))
 
 
 def plan(config: Config, identities: Any, *, devices: int) -> Curriculum:
@@ -79,16 +77,15 @@ def plan(config: Config, identities: Any, *, devices: int) -> Curriculum:
     )
 
 
-def make_network(config: Config) -> Network:
-    """Backbone and head of a config, initialised from its seed or from the ImageNet weights that it names."""
-    rngs = nnx.Rngs(config.seed)
+def create_backbone(config: Config, rngs: nnx.Rngs) -> Backbone:
+    """The backbone of a config with weights drawn from `rngs`, or the ImageNet weights that it names."""
     dtype = jnp.dtype(config.pretrain.compute_dtype)
     backbone = create_model(config.model, dtype=dtype, rngs=rngs)
     if config.pretrain.init is not None:
         console.print(
             f"{config.model} starts from {config.pretrain.init}: {initialise(backbone, config.pretrain.init)}"
         )
-    return Network(backbone, Head(backbone.embed_dim, rngs=rngs, **config.pretrain.head))
+    return backbone
 
 
 def check_settings(settings: Config) -> None:
@@ -119,40 +116,21 @@ class _Run:
         self._sampler = IdentitySampler(identities, self._plan, batch_size=self._settings.batch_size, seed=self._seed)
         self._paths, self._images = table["file_path"], images
         self._meta = provenance(config, table, self._plan.stages)
-        self._augmentation = Augmentation(**self._settings.views)
-        self._optimizer, self._momentum = self._schedule()
-        network = make_network(config)
-        self._embed_dim = cast(Backbone, network.backbone).embed_dim
-        self._prototypes = config.pretrain.head.prototypes
-        self._structure, self._initial = create_state(network, self._optimizer)
+        rngs = nnx.Rngs(config.seed)
+        self._objective = create_objective(config, self._plan, create_backbone(config, rngs), rngs)
 
-    def _schedule(self):
-        s, total = self._settings, self._plan.total_steps
-        peak = s.optimizer.learning_rate * s.batch_size / 256
-        rate = cosine_schedule(
-            peak, s.optimizer.min_learning_rate, total, self._plan.first_step(s.optimizer.warmup_epochs)
-        )
-        decay = cosine_schedule(s.optimizer.weight_decay, s.optimizer.weight_decay_end, total)
-        optimizer = make_optimizer(
-            rate,
-            decay,
-            clip_norm=s.optimizer.clip_norm,
-            freeze_last_layer_steps=self._plan.first_step(s.optimizer.freeze_last_layer_epochs),
-        )
-        return optimizer, cosine_schedule(s.teacher.momentum, s.teacher.momentum_end, total)
-
-    def network(self, params: Any, stats: Any) -> Network:
-        return nnx.merge(self._structure, params, stats)
+    def backbone(self, params: Any, stats: Any) -> Backbone:
+        return nnx.merge(self._objective.structure, params, stats).backbone
 
     def about(self, which: str) -> dict[str, Any]:
         """The run's metadata for the card beside its weights."""
         config = json.loads(self._meta["config"])
         return self._meta | {"weights": which, "config": config, "input_size": list(self._settings.views.global_size)}
 
-    def start(self, checkpoints: Checkpoints) -> TrainState:
+    def start(self, checkpoints: Checkpoints) -> Any:
         """The state of the latest checkpoint, or the initial state, as the only copy on the devices."""
-        initial = replicate(self._initial, self._mesh)
-        del self._initial
+        initial = replicate(self._objective.state, self._mesh)
+        del self._objective.state
         step = checkpoints.latest_step
         if step is None:
             return initial
@@ -162,34 +140,31 @@ class _Run:
                 f"step {step} is saved, past the {self._plan.total_steps} steps that these data make; give another "
                 f"--workdir"
             )
-        shapes = jax.tree.map(to_shape, vars(initial))
+        shapes, state_class = jax.tree.map(to_shape, vars(initial)), type(initial)
         del initial
-        state = TrainState(**checkpoints.restore(shapes))
+        state = state_class(**checkpoints.restore(shapes))
         console.print(f"Continuing from step {step}.")
         return state
 
-    def train(
-        self, state: TrainState, checkpoints: Checkpoints, log: MetricsLog, termination: Termination
-    ) -> TrainState:
-        step, total, settings = int(state.step), self._plan.total_steps, self._settings
-        batches, monitor = self._batches(step), self._monitor(log)
+    def train(self, state: Any, checkpoints: Checkpoints, log: MetricsLog, termination: Termination) -> Any:
+        step, total = int(state.step), self._plan.total_steps
+        batches = self._batches(step)
         with progress("Pre-training", total, "steps") as advance:
             advance(step)
+            loop = Loop(
+                monitor=self._monitor(log),
+                checkpoints=checkpoints,
+                meta=self._meta,
+                termination=termination,
+                ship=self._ship,
+                advance=advance,
+                total_steps=total,
+                log_every=self._settings.log_every,
+                save_every=self._settings.checkpoint.every_steps,
+            )
             for stage in self._plan.stages:
-                step_function = self._step_function(stage)  # compiled when it is first called
-                while step < stage.end_step:
-                    state, metrics = step_function(state, self._ship(monitor.next_batch(batches)))
-                    monitor.started(step, metrics)
-                    step += 1
-                    asked = termination.asked(step)
-                    save = asked or step == total or step % settings.checkpoint.every_steps == 0
-                    if save or step % settings.log_every == 0:
-                        advance(0, note=monitor.report(step - 1, metrics))
-                    if save:
-                        checkpoints.save(step, vars(state), self._meta)
-                    advance(1)
-                    if asked and step < total:
-                        raise Terminated(f"step {step} of {total} is saved; the same command continues from it")
+                # compiled when it is first called
+                state = loop.run(state, stage.end_step, self._objective.step_function(stage, self._mesh), batches)
         return state
 
     def _monitor(self, log: MetricsLog) -> TrainingMonitor:
@@ -199,8 +174,7 @@ class _Run:
             batch_size=settings.batch_size,
             total_steps=self._plan.total_steps,
             learning_from=self._plan.first_step(settings.optimizer.warmup_epochs),
-            prototypes=self._prototypes,
-            embed_dim=self._embed_dim,
+            concerns=self._objective.concerns,
         )
 
     def _batches(self, first_step: int) -> Iterator[Batch]:
@@ -215,32 +189,3 @@ class _Run:
 
     def _ship(self, batch: Batch) -> dict[str, jax.Array]:
         return shard_batch({"images": batch.images, "sizes": batch.sizes}, self._mesh)
-
-    def _teacher_momentum(self, stage: Stage) -> Schedule:
-        """Momentum of every step, or of the last step of each epoch, and 1 (no update) in between."""
-        if self._settings.teacher.update_every == "step":
-            return self._momentum
-
-        def once_an_epoch(step: jax.typing.ArrayLike) -> jax.Array:
-            last = (jnp.asarray(step) + 1 - stage.first_step) % stage.steps_per_epoch == 0
-            return jnp.where(last, self._momentum(step), 1.0)
-
-        return once_an_epoch
-
-    def _step_function(self, stage: Stage):
-        def views(batch: dict[str, jax.Array], step: jax.Array, positions: jax.Array):
-            keys = sample_keys(self._seed, step, positions)
-            return make_views(batch["images"], batch["sizes"], keys, self._augmentation)
-
-        return make_train_step(
-            self._structure,
-            self._optimizer,
-            mesh=self._mesh,
-            make_views=views,
-            momentum=self._teacher_momentum(stage),
-            images_per_identity=stage.images_per_identity,
-            loss=LossSettings(**self._settings.loss),
-            seed=self._seed,
-            remat=self._settings.remat,
-            accumulate=self._settings.accumulate,
-        )

@@ -15,9 +15,10 @@ from cion_jax.evaluation.msmt17 import read_msmt17
 from cion_jax.evaluation.probes import probe
 from cion_jax.evaluation.reranking import KReciprocal
 from cion_jax.evaluation.retrieval import RetrievalScores, retrieval_scores
-from cion_jax.features.extraction import extract_features
+from cion_jax.features.extraction import RGB, extract_features
 from cion_jax.models import create_model, list_models
 from cion_jax.runtime.commands import check_weights_given
+from cion_jax.samples import IMAGENET_MEAN, IMAGENET_STD
 from cion_jax.samples.readers import read_dataset
 
 BENCHMARKS: dict[str, Callable[[str], Benchmark]] = {"market1501": read_market1501, "msmt17": read_msmt17}
@@ -44,6 +45,8 @@ def evaluate(
     benchmark: Benchmark,
     *,
     size: tuple[int, int] = (256, 128),
+    mean: RGB = IMAGENET_MEAN,
+    std: RGB = IMAGENET_STD,
     batch_size: int = 64,
     ignore_camera: bool = False,
     rerank: KReciprocal | None = None,
@@ -55,6 +58,7 @@ def evaluate(
         model: maps normalised images `[b, h, w, 3]` to features `[b, dim]`.
         benchmark: queries and gallery; undecodable images are left out and counted.
         size: height and width in pixels that images are resized to.
+        mean, std: normalisation of RGB in [0, 1].
         batch_size: images per batch.
         ignore_camera: keep matches from the query's own camera.
         rerank: settings of k-reciprocal re-ranking, scored in addition.
@@ -65,7 +69,7 @@ def evaluate(
     """
     queries = len(benchmark.query.paths)
     paths = benchmark.query.paths + benchmark.gallery.paths
-    result = extract_features(model, paths, size=size, batch_size=batch_size, dtype="float32")
+    result = extract_features(model, paths, size=size, mean=mean, std=std, batch_size=batch_size, dtype="float32")
     kept = int(np.searchsorted(result.rows, queries))  # queries come first
     query = benchmark.query.select(result.rows[:kept])
     gallery = benchmark.gallery.select(result.rows[kept:] - queries)
@@ -101,10 +105,17 @@ def _numbers(scores: RetrievalScores) -> dict[str, float]:
 
 
 def evaluate_probes(
-    model: nnx.Module, images: LabelledImages, *, size: tuple[int, int] = (256, 128), batch_size: int = 64
+    model: nnx.Module,
+    images: LabelledImages,
+    *,
+    size: tuple[int, int] = (256, 128),
+    mean: RGB = IMAGENET_MEAN,
+    std: RGB = IMAGENET_STD,
+    batch_size: int = 64,
 ) -> dict[str, Any]:
     """Extracts the features of labelled images and probes them (`cion_jax.evaluation.probe`)."""
-    result = extract_features(model, images.paths, size=size, batch_size=batch_size, dtype="float32")
+    options: dict[str, Any] = {"size": size, "mean": mean, "std": std, "batch_size": batch_size}
+    result = extract_features(model, images.paths, dtype="float32", **options)
     kept = images.select(result.rows)
     return probe(result.features, kept.ids, kept.cameras)._asdict()
 

@@ -1,5 +1,6 @@
 """Feature extraction: images are decoded ahead of the device and run through a model in batches of one shape."""
 
+import functools
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -78,7 +79,8 @@ def extract_features(
     batch_size = min(batch_size, len(paths))
     part = _rows_of(shard, len(paths), batch_size)
     loaded = load_batches(paths, size, batch_size, load=load, rows=part)
-    batches = _feature_batches(_forward(model, mean, std), loaded, paths)
+    forward = functools.partial(*embedder(model, mean, std))
+    batches = _feature_batches(forward, loaded, paths)
     if out is None:
         parts: list[np.ndarray] = []
         rows, undecodable = _collect(batches, part, lambda part: parts.append(part.astype(dtype)))
@@ -99,8 +101,13 @@ def _rows_of(shard: Shard, images: int, batch_size: int) -> range:
     return range(part.start * batch_size, min(part.stop * batch_size, images))
 
 
-def _forward(model: nnx.Module, mean: RGB, std: RGB) -> Callable[[np.ndarray], jax.Array]:
-    """A function from `[b, h, w, 3]` uint8 to `[b, dim]` float32 unit vectors; the model's own mode is unchanged."""
+def embedder(
+    model: nnx.Module, mean: RGB = IMAGENET_MEAN, std: RGB = IMAGENET_STD
+) -> tuple[Callable[[nnx.State, np.ndarray], jax.Array], nnx.State]:
+    """A jitted function `(state, images)` from `[b, h, w, 3]` uint8 to `[b, dim]` float32 unit vectors, and its state.
+
+    The model's own mode, training or evaluation, is unchanged.
+    """
     evaluated = nnx.merge(*nnx.split(model))
     evaluated.eval()
     graph, state = nnx.split(evaluated)
@@ -112,7 +119,7 @@ def _forward(model: nnx.Module, mean: RGB, std: RGB) -> Callable[[np.ndarray], j
             features = nnx.merge(graph, state)(scaled).astype(jnp.float32)
         return features / jnp.linalg.norm(features, axis=1, keepdims=True)
 
-    return lambda images: forward(state, images)
+    return forward, state
 
 
 def _feature_batches(

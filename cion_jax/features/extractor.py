@@ -5,6 +5,7 @@ supervised contrastive loss (Khosla et al., 2020) and a cosine classifier over t
 0.2 / 0.18 are distances in this extractor's space: the temperature 0.1 sets its scale.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,15 @@ import numpy as np
 import optax
 from flax import nnx
 
-from cion_jax.conversion import write_weights
+from cion_jax.conversion import load_with_provenance, write_weights
+from cion_jax.conversion.weights import read_weights
 from cion_jax.distillation.augmentation import Augmentation, make_views, sample_keys
 from cion_jax.distillation.loader import load_batches
 from cion_jax.distillation.sampler import IdentitySampler, identity_sizes
 from cion_jax.distillation.schedules import Curriculum, make_curriculum
 from cion_jax.features.losses import cosine_cross_entropy, supervised_contrastive_loss
 from cion_jax.models import create_model
+from cion_jax.models.backbone import Backbone
 from cion_jax.models.neck import BNNeck
 from cion_jax.runtime.config import Config
 from cion_jax.runtime.progress import progress
@@ -33,6 +36,13 @@ Tree = Any
 def create_extractor(name: str, seed: int = 0) -> BNNeck:
     """A newly initialised backbone with a BNNeck."""
     return BNNeck(create_model(name, rngs=nnx.Rngs(seed)))
+
+
+def load_extractor(name: str, weights: str | os.PathLike) -> tuple[Backbone, dict[str, str]]:
+    """A backbone, with a BNNeck if the weights have one, and the provenance of the weights."""
+    has_neck = any(key.startswith("bottleneck.") for key in read_weights(weights)[0])
+    model = create_extractor(name) if has_neck else create_model(name)
+    return model, load_with_provenance(model, weights)
 
 
 def train_extractor(config: Config, table: SampleTable, images: Path, out: Path) -> None:

@@ -14,7 +14,7 @@ from flax import nnx
 
 import cion_jax
 from cion_jax.features.extraction import RGB, Extraction, extract_features
-from cion_jax.runtime.files import write_json
+from cion_jax.runtime.files import read_json, write_json
 from cion_jax.runtime.shards import WHOLE, Shard
 from cion_jax.samples import (
     IMAGENET_MEAN,
@@ -28,6 +28,8 @@ from cion_jax.samples import (
 )
 
 EXAMPLES = 10  # undecodable images named in the description
+# Fields of the description that determine the features of an image.
+EXTRACTOR = ("model", "weights_sha256", "weights_taken", "size", "mean", "std", "interpolation")
 
 
 def extract(
@@ -102,6 +104,25 @@ def extract(
         report["shard"] = {"index": shard.index, "count": shard.count, "paths_sha256": paths_sha256}
     write_json(out.with_suffix(".json"), report)
     return result
+
+
+def extractor_of(features: str | os.PathLike) -> dict[str, Any] | None:
+    """The network, weights (SHA-256) and preprocessing that made a feature file; None if it has no description.
+
+    Features can be compared only if this is equal.
+    """
+    description = Path(features).with_suffix(".json")
+    if not description.exists():
+        return None
+    report = read_json(description)
+    return {name: report.get(name) for name in EXTRACTOR}
+
+
+def check_extractor(own: Mapping[str, Any], expected: Mapping[str, Any], source: str | os.PathLike) -> None:
+    """Raises ValueError if the extractor of `source` differs from the expected one in a field that both state."""
+    shared = [name for name in EXTRACTOR if name in own and name in expected]
+    if differ := [f"{name} {own[name]}, expected {expected[name]}" for name in shared if own[name] != expected[name]]:
+        raise ValueError(f"{source}: another extractor than that of the correlated features: {'; '.join(differ)}")
 
 
 def aligned_samples(features: str | os.PathLike) -> Path:

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cion_jax.models.backbone import Backbone
-from cion_jax.models.backend.compiler import materialised
-from cion_jax.models.layers import Conv, LayerNorm, Linear, gelu
+from cion_jax.models.layers import Conv, LayerNorm, Linear, gelu, residual
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Block(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = self.pwconv2(gelu(self.pwconv1(self.norm(self.dwconv(x)))))
-        return materialised(x + self.gamma[...].astype(x.dtype) * y)
+        return residual(x, y, self.gamma[...])
 
 
 class ConvNeXt(Backbone):

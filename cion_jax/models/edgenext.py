@@ -14,8 +14,7 @@ from flax import nnx
 from jax import lax
 
 from cion_jax.models import convnext
-from cion_jax.models.backend.compiler import materialised
-from cion_jax.models.layers import Conv, LayerNorm, Linear, gelu
+from cion_jax.models.layers import Conv, LayerNorm, Linear, gelu, residual
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,9 +133,9 @@ class SDTABlock(nnx.Module):
         y = self._convolve_groups(x)
         if self.pos_embd is not None:
             y = y + self.pos_embd(*y.shape[1:3], y.dtype)
-        z = materialised(y + self.gamma_xca[...].astype(x.dtype) * self.xca(self.norm_xca(y)))
+        z = residual(y, self.xca(self.norm_xca(y)), self.gamma_xca[...])
         y = self.pwconv2(gelu(self.pwconv1(self.norm(z))))
-        return materialised(x + self.gamma[...].astype(x.dtype) * y)
+        return residual(x, y, self.gamma[...])
 
     def _convolve_groups(self, x: jax.Array) -> jax.Array:
         *groups, last = jnp.split(x, list(range(self.group, x.shape[-1], self.group)), axis=-1)

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cion_jax.models.backbone import Backbone
-from cion_jax.models.backend.compiler import materialised
 from cion_jax.models.fuse import fold, fold_behind, identity, parallel, scale
 from cion_jax.models.layers import (
     Attention,
@@ -19,6 +18,7 @@ from cion_jax.models.layers import (
     Conv,
     conv_before_norm,
     gelu,
+    residual,
     truncated_normal_02,
 )
 from cion_jax.models.squeeze_excite import squeeze_excite
@@ -153,7 +153,7 @@ class RepMixer(nnx.Module):
         self.mixer = MobileOne(width, width, 3, groups=width, activate=False, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return materialised(x + _scaled(self.layer_scale, self.mixer(x) - self.norm(x)))
+        return residual(x, self.mixer(x) - self.norm(x), self.layer_scale[...])
 
     def fused(self) -> Conv:
         factor = self.layer_scale[...]
@@ -187,7 +187,7 @@ class Residual(nnx.Module):
         self.branch = branch
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return materialised(x + self.branch(x))
+        return residual(x, self.branch(x))
 
 
 class RepMixerBlock(nnx.Module):
@@ -200,7 +200,7 @@ class RepMixerBlock(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.token_mixer(x)
-        return materialised(x + _scaled(self.layer_scale, self.convffn(x)))
+        return residual(x, self.convffn(x), self.layer_scale[...])
 
     def fused(self) -> nnx.Sequential:
         self.convffn.fc2 = scale(self.convffn.fc2, self.layer_scale[...])
@@ -220,8 +220,8 @@ class AttentionBlock(nnx.Module):
         self.convffn = ConvFFN(width, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = materialised(x + _scaled(self.layer_scale_1, self.token_mixer(self.norm(x))))
-        return materialised(x + _scaled(self.layer_scale_2, self.convffn(x)))
+        x = residual(x, self.token_mixer(self.norm(x)), self.layer_scale_1[...])
+        return residual(x, self.convffn(x), self.layer_scale_2[...])
 
     def fused(self) -> nnx.Sequential:
         attention, convffn = self.token_mixer, self.convffn
@@ -313,7 +313,3 @@ def _stages(settings: Settings, *, rngs: nnx.Rngs) -> list[nnx.Module]:
 def _layer_scale(width: int, value: float) -> nnx.Param:
     """One factor per channel, in the shape that PyTorch's channels-first maps need."""
     return nnx.Param(jnp.full((width, 1, 1), value, jnp.float32))
-
-
-def _scaled(layer_scale: nnx.Param, x: jax.Array) -> jax.Array:
-    return layer_scale[...].reshape(-1).astype(x.dtype) * x

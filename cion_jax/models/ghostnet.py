@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cion_jax.models.backbone import Backbone
-from cion_jax.models.backend.compiler import materialised
-from cion_jax.models.layers import BatchNorm, Conv, conv_before_norm
+from cion_jax.models.layers import BatchNorm, Conv, conv_before_norm, residual
 from cion_jax.models.squeeze_excite import SqueezeExcite, round_channels
 
 
@@ -137,7 +136,7 @@ class GhostBottleneck(nnx.Module):
             y = self.bn_dw(self.conv_dw(y))
         if self.se is not None:
             y = self.se(y)
-        return materialised(self.ghost2(y) + (x if self.shortcut is None else self.shortcut(x)))
+        return residual(x if self.shortcut is None else self.shortcut(x), self.ghost2(y))
 
 
 class ConvBnAct(nnx.Module):

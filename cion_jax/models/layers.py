@@ -16,6 +16,7 @@ from flax import nnx
 from jax import lax
 from jax.core import Tracer
 
+from cion_jax.models.backend.compiler import materialised
 from cion_jax.models.backend.convolution import convolve
 
 Initializer = Callable[[jax.Array, tuple[int, ...]], jax.Array]
@@ -283,6 +284,11 @@ class Identity(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return x
+
+
+def residual(x: jax.Array, branch: jax.Array, scale: jax.Array | None = None) -> jax.Array:
+    """`x + scale * branch`, `[..., c]`, one factor of `scale` per channel, `materialised`."""
+    return materialised(x + (branch if scale is None else scale.reshape(-1).astype(x.dtype) * branch))
 
 
 def gelu(x: jax.Array) -> jax.Array:

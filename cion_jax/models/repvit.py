@@ -9,7 +9,7 @@ from flax import nnx
 from cion_jax.models.backbone import Backbone
 from cion_jax.models.backend.compiler import materialised
 from cion_jax.models.fuse import fold, identity, parallel
-from cion_jax.models.layers import BatchNorm, Conv, Identity, conv_before_norm, gelu
+from cion_jax.models.layers import BatchNorm, Conv, Identity, conv_before_norm, gelu, residual
 from cion_jax.models.squeeze_excite import SqueezeExcite
 
 
@@ -71,7 +71,7 @@ class ChannelMixer(nnx.Module):
         self.m = nnx.Sequential(ConvNorm(width, 2 * width, 1, rngs=rngs), gelu, last)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return materialised(x + self.m(x))
+        return residual(x, self.m(x))
 
 
 class Block(nnx.Module):

@@ -25,8 +25,10 @@ from cion_jax.reporting.identities import identities_section, links_section
 from cion_jax.reporting.noise import noise_section
 from cion_jax.reporting.page import Page, Section, Table, render
 from cion_jax.reporting.retrieval import lists_section, retrieval_section
+from cion_jax.reporting.rounds import rounds_section
 from cion_jax.reporting.summary import Outcome, facts_table, settings_table, summary_section
 from cion_jax.reporting.training import Log, training_concerns, training_section
+from cion_jax.runtime.config import Config
 from cion_jax.runtime.files import atomic_path, read_json, write_json
 from cion_jax.runtime.metrics import read_metrics
 from cion_jax.runtime.progress import console, progress
@@ -35,15 +37,22 @@ from cion_jax.samples.contents import contents
 from cion_jax.samples.examination import examine
 
 MOST_EXAMINED = 100_000  # images that the report decodes by itself to find defects
-# Names of the networks, by the grouping they were trained on.
-NETWORKS = {
+# Names of the networks, by the grouping they were trained on; `network_names` adds "image".
+_NETWORKS = {
     "untrained": "untrained",
-    "image": "pre-trained, every image by itself (DINO)",
     "tracklet": "pre-trained on raw tracklets",
     "identity": "pre-trained on identities (CION)",
     "person": "pre-trained on true persons",
     "extractor": "extractor (trained with labels)",
+    "rounds": "extractor of the last round (trained without labels)",
 }
+
+_IMAGE_METHODS = {"distillation": "DINO", "moco": "MoCo v2"}  # by the objective of pre-training
+
+
+def network_names(config: Config) -> dict[str, str]:
+    """Names of a run's networks in reports, by the grouping they were trained on."""
+    return _NETWORKS | {"image": f"pre-trained, every image by itself ({_IMAGE_METHODS[config.pretrain.objective]})"}
 
 
 def write_page(workdir: Workdir) -> Path:
@@ -70,8 +79,8 @@ def _summary(workdir: Workdir) -> Section:
         model=workdir.config.model,
         correlation=_read_if_there(workdir.correlation_report),
         scores=_named_scores(workdir) if workdir.scores.exists() else None,
-        before=NETWORKS["untrained"],
-        after=NETWORKS[workdir.config.pretrain.group_by[-1]],
+        before=network_names(workdir.config)["untrained"],
+        after=network_names(workdir.config)[workdir.config.pretrain.group_by[-1]],
         seconds=_read_if_there(workdir.seconds) or {},
         concerns=training_concerns(_logs(workdir), **_sizes_of_training(workdir)),
         provenance=[_facts(workdir), settings_table(read_json(config_file(workdir.root)))],
@@ -88,6 +97,11 @@ def _data(workdir: Workdir) -> Section:
             return data_section({"contents": contents(table)}, ingested)
         write_json(kept, examine(table, workdir.images, progress=progress))
     return data_section(read_json(kept), ingested)
+
+
+def _rounds(workdir: Workdir) -> Section:
+    _ran(workdir.rounds_report, "rounds")
+    return rounds_section(read_json(workdir.rounds_report))
 
 
 def _noise(workdir: Workdir) -> Section:
@@ -116,13 +130,15 @@ def _retrieval(workdir: Workdir) -> Section:
 def _lists(workdir: Workdir) -> Section:
     _ran(workdir.scores, "evaluate")
     by = workdir.config.pretrain.group_by[-1]
-    return lists_section(NETWORKS[by], Evidence.load(workdir.evidence(by)))
+    return lists_section(network_names(workdir.config)[by], Evidence.load(workdir.evidence(by)))
 
 
 def _embedding(workdir: Workdir) -> Section:
     _ran(workdir.scores, "evaluate")
     names = "untrained", *workdir.config.pretrain.group_by
-    return embedding_section({NETWORKS[name]: Evidence.load(workdir.evidence(name)) for name in names})
+    return embedding_section(
+        {network_names(workdir.config)[name]: Evidence.load(workdir.evidence(name)) for name in names}
+    )
 
 
 def _attention(workdir: Workdir) -> Section:
@@ -137,12 +153,15 @@ def _attention(workdir: Workdir) -> Section:
     rows = np.linspace(0, len(table) - 1, min(IMAGES, len(table))).astype(int)
     some = table.select(rows)["file_path"].tolist()
     size = config.pretrain.views.global_size
-    return attention_section(NETWORKS[by], cast(ViT, model), open_images(workdir.images), some, size)
+    return attention_section(
+        network_names(workdir.config)[by], cast(ViT, model), open_images(workdir.images), some, size
+    )
 
 
 _SECTIONS: Mapping[str, Callable[[Workdir], Section]] = {
     "Summary": _summary,
     "Input data": _data,
+    "Bootstrapped rounds": _rounds,
     "Noise and identities": _noise,
     "Identities": _identities,
     "Least certain links": _links,
@@ -166,7 +185,7 @@ def _correlated(workdir: Workdir) -> tuple[dict[str, Any], SampleTable]:
 
 
 def _named_scores(workdir: Workdir) -> dict[str, dict[str, Any]]:
-    return {NETWORKS[name]: scores for name, scores in read_json(workdir.scores).items()}
+    return {network_names(workdir.config)[name]: scores for name, scores in read_json(workdir.scores).items()}
 
 
 def _read_if_there(path: Path) -> Any:
@@ -175,13 +194,15 @@ def _read_if_there(path: Path) -> Any:
 
 def _logs(workdir: Workdir) -> dict[str, Log]:
     runs = workdir.config.pretrain.group_by
-    return {NETWORKS[by]: read_metrics(workdir.metrics(by)) for by in runs}
+    return {network_names(workdir.config)[by]: read_metrics(workdir.metrics(by)) for by in runs}
 
 
 def _sizes_of_training(workdir: Workdir) -> dict[str, int]:
     config = workdir.config
     shape = nnx.eval_shape(lambda: create_model(config.model))
-    return {"prototypes": config.pretrain.head.prototypes, "embed_dim": shape.embed_dim}
+    contrastive = config.pretrain.objective == "moco"  # it chooses among the queue and the image's own key
+    outputs = config.pretrain.moco.queue + 1 if contrastive else config.pretrain.head.prototypes
+    return {"prototypes": outputs, "embed_dim": shape.embed_dim}
 
 
 def _facts(workdir: Workdir) -> Table:
@@ -190,7 +211,7 @@ def _facts(workdir: Workdir) -> Table:
     facts |= {f"report written with {name}": metadata.version(name) for name in ("jax", "flax", "numpy")}
     for by in workdir.config.pretrain.group_by:
         if card := _read_if_there(card_path(workdir.teacher(by))):
-            name = NETWORKS[by]
+            name = network_names(workdir.config)[by]
             facts |= {f"{name}: trained with {library}": version for library, version in card["versions"].items()}
             facts |= {f"{name}: SHA-256 of data": str(card["data"]), f"{name}: SHA-256 of weights": card["sha256"]}
             facts[f"{name}: parameters"] = f"{card['parameters']:,}"

@@ -53,8 +53,9 @@ def remember_config(config: Config, workdir: Workdir, *, begun: Sequence[str] | 
 def _begun(root: Path) -> list[str]:
     """Stages whose settings are fixed by existing results. An unfinished pre-training run checks its own settings."""
     config = remembered(root)
-    trained = any(Workdir(root, config).runs.glob("*/teacher.pth"))
-    return [*config.stages, *(["pretrain"] if trained else [])]
+    workdir = Workdir(root, config)
+    begun = {"pretrain": any(workdir.runs.glob("*/teacher.pth")), "rounds": workdir.rounds.exists()}
+    return [*config.stages, *(name for name, has in begun.items() if has)]
 
 
 def remembered(root: Path) -> Config:

@@ -12,14 +12,18 @@ from cion_jax.conversion import load_weights, load_with_provenance, write_weight
 from cion_jax.conversion.card import card_path, training_of
 from cion_jax.conversion.imagenet import initialise
 from cion_jax.correlation import correlate_to
-from cion_jax.distillation.groupings import pretrain_groupings
+from cion_jax.correlation.results import open_features, read_correlatable
+from cion_jax.distillation.groupings import grouped, pretrain_groupings, trainable
 from cion_jax.evaluation import read_market1501
 from cion_jax.evaluation.run import evaluate
+from cion_jax.features.adaptation import adapt_to
 from cion_jax.features.extractor import create_extractor, train_extractor
 from cion_jax.features.store import aligned_samples, extract
 from cion_jax.models import create_model
 from cion_jax.models.neck import BNNeck
+from cion_jax.pipeline.rounds import round_run, run_rounds
 from cion_jax.pipeline.workdir import Workdir
+from cion_jax.reporting.calibration import calibrate_to
 from cion_jax.runtime.config import Config
 from cion_jax.runtime.files import read_json, write_json
 from cion_jax.runtime.progress import console, progress
@@ -93,8 +97,12 @@ def _street(config: Config, workdir: Workdir) -> None:
 
 
 def _extractor(config: Config, workdir: Workdir) -> None:
-    labelled = workdir.street / "labelled"
-    train_extractor(config, read_samples(labelled / "labelled.parquet"), labelled, workdir.extractor)
+    table = trainable(grouped(read_samples(workdir.labelled), config.extractor.group_by))
+    train_extractor(config, table, workdir.labelled_images, workdir.extractor)
+
+
+def _rounds(config: Config, workdir: Workdir) -> None:
+    run_rounds(config, workdir, run_stages)
 
 
 def _load_extractor(config: Config, workdir: Workdir) -> tuple[BNNeck | nnx.Module, dict[str, str]]:
@@ -117,9 +125,33 @@ def _extract(config: Config, workdir: Workdir) -> None:
     )
 
 
+def _adapt(config: Config, workdir: Workdir) -> None:
+    del config
+    table, about = (
+        read_correlatable(aligned_samples(workdir.features)),
+        read_json(workdir.features.with_suffix(".json")),
+    )
+    adapt_to(workdir.adapted, open_features(workdir.features, len(table)), table, about)
+
+
+def _calibrate(config: Config, workdir: Workdir) -> None:
+    settings = config.correlate
+    calibrate_to(
+        workdir.calibration.parent,
+        aligned_samples(workdir.correlated),
+        workdir.correlated,
+        false_links=config.calibrate.false_links,
+        half_width=settings.half_width,
+        given={name: settings[name] for name in ("sigma_cst", "sigma_drm")},
+    )
+
+
 def _correlate(config: Config, workdir: Workdir) -> None:
     settings = config.correlate.to_dict()
-    correlate_to(workdir.correlation, aligned_samples(workdir.features), workdir.features, **settings)
+    if "calibrate" in config.stages:
+        calibrated = read_json(workdir.calibration)
+        settings |= {name: calibrated[name]["proposed"] for name in ("sigma_cst", "sigma_drm")}
+    correlate_to(workdir.correlation, aligned_samples(workdir.correlated), workdir.correlated, **settings)
 
 
 def _pretrain(config: Config, workdir: Workdir) -> None:
@@ -138,6 +170,9 @@ def _evaluate(config: Config, workdir: Workdir) -> None:
         networks[by] = (model, config.evaluate.size)
     if "extractor" in config.stages:
         networks["extractor"] = (_load_extractor(config, workdir)[0], config.extractor.size)
+    if "rounds" in config.stages:
+        last = round_run(config, workdir, read_json(workdir.rounds_report)["good"])
+        networks["rounds"] = (_load_extractor(*last)[0], config.extractor.size)
     scores, batch_size = {}, config.evaluate.batch_size
     for name, (model, size) in networks.items():
         kept = workdir.evidence(name)
@@ -157,7 +192,14 @@ STAGES = {
     "ingest": Stage(_ingest, lambda w: w.ingest_report, ("ingest",)),
     "street": Stage(_street, lambda w: w.street, ("street",)),
     "extractor": Stage(_extractor, lambda w: card_path(w.extractor), ("extractor", "seed")),
+    "rounds": Stage(
+        _rounds,
+        lambda w: w.rounds_report,
+        ("rounds", "extractor", "data", "calibrate", "correlate", "pretrain", "model", "seed"),
+    ),
     "extract": Stage(_extract, lambda w: w.features.with_suffix(".json"), ("extractor", "data")),
+    "adapt": Stage(_adapt, lambda w: w.adapted.with_suffix(".json"), ()),
+    "calibrate": Stage(_calibrate, lambda w: w.calibration, ("calibrate", "correlate")),
     "correlate": Stage(_correlate, lambda w: w.correlation_report, ("correlate",)),
     "pretrain": Stage(
         _pretrain,

@@ -5,8 +5,10 @@ from pathlib import Path
 from cion_jax.correlation import checks
 from cion_jax.evaluation import read_market1501
 from cion_jax.models import create_model, list_models
+from cion_jax.pipeline.rounds import STARTS, TRAINED_BY, check_frames
 from cion_jax.pipeline.stages import STAGES
 from cion_jax.runtime.config import Config
+from cion_jax.samples import read_samples
 
 
 def missing_data(config: Config) -> str | None:
@@ -22,17 +24,19 @@ def missing_data(config: Config) -> str | None:
     for name in (config.model, config.extractor.model):
         if name not in list_models():
             create_model(name)  # raises, naming the closest models
-    if "correlate" in stages:
+    if {"correlate", "rounds"} & {*stages}:
         checks.reach(config.correlate.half_width)
+    if "rounds" in stages:
+        _check_rounds(config.rounds)
     needed = {}
     if "ingest" in stages:
         needed["ingest.videos"] = config.ingest.videos
     if "street" not in stages:
-        if "ingest" not in stages and {"extract", "correlate", "pretrain"} & set(stages):
+        if "ingest" not in stages and {"rounds", "extract", "correlate", "pretrain"} & set(stages):
             needed |= {"data.samples": config.data.samples, "data.images": config.data.images}
         if "evaluate" in stages:
             needed["evaluate.root"] = config.evaluate.root
-        if "extractor" in stages:
+        if "extractor" in stages and not config.extractor.labelled:
             return "the extractor stage trains on the street; train one on your own labels with cion_jax.extractor"
     if "extract" in stages and "extractor" not in stages:
         needed["extractor.weights"] = config.extractor.weights
@@ -40,6 +44,8 @@ def missing_data(config: Config) -> str | None:
     if not absent:
         if "evaluate.root" in needed:
             read_market1501(config.evaluate.root)  # a wrong folder is reported now, not after training
+        if "rounds" in stages and "data.samples" in needed:
+            check_frames(read_samples(config.data.samples))
         return None
     settings = "\n".join(
         f"  --config.{name}=...  ({f'{needed[name]!r} does not exist' if needed[name] else 'not given'})"
@@ -50,3 +56,18 @@ def missing_data(config: Config) -> str | None:
         "or see the whole pipeline run on rendered people, with no data at all:\n"
         "  python -m cion_jax.main --config=configs/demo.py --workdir=runs/demo"
     )
+
+
+def _check_rounds(rounds: Config) -> None:
+    """Raises `ValueError` for settings that no round can run with."""
+    if rounds.train not in TRAINED_BY:
+        raise ValueError(f"rounds.train={rounds.train!r}: choose from {', '.join(TRAINED_BY)}")
+    if rounds.start not in STARTS and not Path(rounds.start).exists():
+        raise ValueError(f"rounds.start={rounds.start!r}: expected {' or '.join(STARTS)}, or a file of weights")
+    if rounds.start == "image" and rounds.train == "contrastive":
+        raise ValueError(
+            "rounds.start='image' needs rounds.train='distillation': contrastive training compares several images of "
+            "an identity; start from 'tracklet'"
+        )
+    if rounds.limit < 1:
+        raise ValueError(f"rounds.limit={rounds.limit}: expected at least 1 round")

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from cion_jax.correlation.results import IDENTITIES, REPORT
+from cion_jax.reporting.calibration import CALIBRATION
 from cion_jax.runtime.config import Config
 
 
@@ -53,8 +54,40 @@ class Workdir:
         return self.root / "extractor.pth" if trained else Path(self.config.extractor.weights)
 
     @property
+    def labelled(self) -> Path:
+        """The sample table that the extractor is trained on."""
+        return self._input(self.config.extractor.labelled, "labelled/labelled.parquet")
+
+    @property
+    def labelled_images(self) -> Path:
+        return self.images if self.config.extractor.labelled else self.street / "labelled"
+
+    @property
     def features(self) -> Path:
+        """Features as the extractor gives them."""
         return self.root / "features.npy"
+
+    @property
+    def adapted(self) -> Path:
+        return self.root / "adapted.npy"
+
+    @property
+    def correlated(self) -> Path:
+        """The features that are calibrated and correlated."""
+        return self.adapted if "adapt" in self.config.stages else self.features
+
+    @property
+    def calibration(self) -> Path:
+        return self.root / "calibration" / CALIBRATION
+
+    @property
+    def rounds(self) -> Path:
+        """One folder per bootstrapped round, named by its number."""
+        return self.root / "rounds"
+
+    @property
+    def rounds_report(self) -> Path:
+        return self.root / "rounds.json"
 
     @property
     def correlation(self) -> Path:
@@ -71,7 +104,7 @@ class Workdir:
 
     @property
     def training_samples(self) -> Path:
-        return self.identities if "correlate" in self.config.stages else self.samples
+        return self.identities if {"correlate", "rounds"} & {*self.config.stages} else self.samples
 
     @property
     def runs(self) -> Path:

@@ -1,17 +1,17 @@
 """Reports of correlation and calibration: terminal tables, histograms and a contact sheet."""
 
 import os
-import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from cion_jax.correlation.calibration import CONFIDENCE, Calibration
+from cion_jax.correlation.results import IDENTITIES
 from cion_jax.reporting.figures import contact_sheet, histograms
-from cion_jax.samples import SampleTable, UndecodableImage, open_images
+from cion_jax.reporting.terminal import new_console, new_table
+from cion_jax.samples import SampleTable, UndecodableImage, open_images, read_samples
 from cion_jax.samples.stores.sources import Images
 
 _SHEET_ROWS, _SHEET_COLUMNS, _SHEET_LARGEST = 12, 14, 4
@@ -29,8 +29,8 @@ def print_summary(report: dict) -> None:
     F1 are precision, recall and F1 over pairs of images; purity is the share of images that show the most frequent
     person of their identity.
     """
-    console = _console()
-    table = _table(f"{report['images']:,} images, {report['seconds']:,.1f} s", *_LEFT)
+    console = new_console()
+    table = new_table(f"{report['images']:,} images, {report['seconds']:,.1f} s", *_LEFT)
     for entry in report["levels"]:
         noises = (f"{entry[name]:.3f}" for name in ("noise", "noise_consistency", "noise_discrimination"))
         table.add_row(*(f"{entry[name]:,}" for name in _COUNTS), *noises, f"{entry['seconds']:,.1f}")
@@ -46,20 +46,48 @@ def print_summary(report: dict) -> None:
 def _quality(levels: list[dict], framed: bool, scored: bool) -> Table:
     """Accuracy of each level, by tracklets that share a frame and by true persons."""
     frames, scores = _FRAMES if framed else {}, _SCORES if scored else {}
-    table = _table("Accuracy", "level", *frames.values(), *scores.values())
+    table = new_table("Accuracy", "level", *frames.values(), *scores.values())
     for entry in levels:
         counts = (f"{entry[name]:,}" for name in ("level", *frames))
         table.add_row(*counts, *(f"{entry['pairwise'][name]:.1%}" for name in scores))
     return table
 
 
+def print_growth(report: dict) -> None:
+    """Prints a report of `extend_to`: identities before and after, and what has to be trained again."""
+    console, grown, last = new_console(), report["grown"], report["levels"][-1]
+    table = new_table(f"{report['images']:,} images, {report['seconds']:,.1f} s", "", "")
+    table.add_row("images added", f"{report['added']['images']:,}")
+    table.add_row("images removed", f"{grown['images_removed']:,}")
+    for name in ("new", "merged", "split", "removed"):
+        table.add_row(f"identities {name}", f"{grown[f'identities_{name}']:,}")
+    table.add_row("identities now", f"{last['identities']:,}")
+    table.add_row("pairs of groups compared", f"{grown['pairs_compared']:,}")
+    console.print(table)
+    for text in (last.get("warning"), grown.get("train_again")):
+        if text:
+            console.print(f"[yellow]Note:[/] {text}", soft_wrap=True)
+
+
+def draw_identities(out: str | os.PathLike, images: str | os.PathLike | None) -> None:
+    """Draws `identities.png` if an image root is given; removes the drawing of replaced results."""
+    sheet = Path(out) / "identities.png"
+    sheet.unlink(missing_ok=True)
+    if images is not None:
+        unreadable = identities_sheet(read_samples(Path(out) / IDENTITIES), images, sheet)
+        if unreadable is None:
+            print("No identity is in several videos: no contact sheet.")
+        elif unreadable:
+            print(f"Contact sheet: {unreadable} images are missing or cannot be decoded.")
+
+
 def print_calibration(report: dict) -> None:
     """Prints a report of `calibrate_to`: a table per threshold, with the proposed value marked."""
-    console = _console()
+    console = new_console()
     for name in ("sigma_cst", "sigma_drm"):
-        title = f"{name}: {report[name]['proposed']} at a false-link rate of {report['false_link_rate']:g}"
+        title = f"{name}: {report[name]['proposed']}, from a false-link rate of {report[name]['rate']:.2g}"
         bounded = f"below ({CONFIDENCE:.0%})"
-        table = _table(title, name, "same joined", "share", "different joined", "share", bounded, "")
+        table = new_table(title, name, "same joined", "share", "different joined", "share", bounded, "")
         for row in report[name]["table"]:
             same, different = (
                 (f"{row[f'{kind}_joined']:,} of {report[name][kind]:,}", f"{row[f'{kind}_share']:{digits}}")
@@ -69,7 +97,11 @@ def print_calibration(report: dict) -> None:
             table.add_row(f"{row['sigma']:.4f}", *same, *different, bound, row["note"])
         console.print(table)
     sample = f"{report['tracklets']:,} tracklets and {report['pairs']:,} pairs that share a frame"
-    console.print(f"From {sample}. A group that is compared with N others meets N times the rate.", highlight=False)
+    rule = f"Up to {report['false_links']:g} false links per group, half width {report['half_width']}"
+    bound = (
+        f"sigma_drm was at most {report['ceiling']} by this; {report['support']:.0%} of the pairs it joins are links"
+    )
+    console.print(f"From {sample}. {rule}: {bound}.", highlight=False)
 
 
 def calibration_figure(calibration: Calibration, report: dict, out: str | os.PathLike) -> None:
@@ -153,14 +185,3 @@ def _readable(source: Images, path: str) -> bool:
     except UndecodableImage:
         return False
     return True
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in columns:
-        table.add_column(column, justify="right")
-    return table
-
-
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 120)  # files and pipes have no width

@@ -67,11 +67,23 @@ def run(main: Callable[[list[str]], None], *, shares_work: bool = False) -> None
 def define_model_flags() -> None:
     """Defines the flags of every command that runs a model."""
     flags.DEFINE_string("model", None, "Name of the model, for example resnet50_ibn.", required=True)
-    flags.DEFINE_string("weights", None, "Its weights: a ReIDZoo .pth, or a file written by convert.")
+    flags.DEFINE_string("weights", None, "Its weights: a ReIDZoo .pth, a file of convert's, or a fine-tuned network.")
     flags.DEFINE_bool("random_weights", False, "Use the model untrained, instead of --weights.")
-    flags.DEFINE_integer("height", 256, "Height that images are resized to.", lower_bound=1)
-    flags.DEFINE_integer("width", 128, "Width that images are resized to.", lower_bound=1)
+    default = "Default: that of the weights' card, else"
+    flags.DEFINE_integer("height", None, f"Height that images are resized to. {default} 256.", lower_bound=1)
+    flags.DEFINE_integer("width", None, f"Width that images are resized to. {default} 128.", lower_bound=1)
     flags.DEFINE_integer("batch_size", 64, "Images per batch.", lower_bound=1)
+    define_resampling_flag()
+
+
+def define_resampling_flag() -> None:
+    """Defines the flag for ViTs that the released code fine-tuned (`cion_jax.finetuning.positions`)."""
+    flags.DEFINE_bool(
+        "resample_positions",
+        None,
+        "Resample a ViT's position table, as networks fine-tuned by the released code need it. Default: what the "
+        "weights' card says, else no.",
+    )
 
 
 def check_weights_given(weights: str | Sequence[str] | None, *, random_weights: bool) -> None:

@@ -1,87 +1,92 @@
-"""Recognition of files that are not what their name says: failed downloads, git-lfs pointers, archives.
+"""Recognition of files that are not what their name promises: failed downloads, git-lfs pointers, archives."""
 
-Readers call it when they cannot read a file, so that the message names the actual kind of file and the remedy.
-"""
-
-import io
 import os
-import zipfile
-from typing import BinaryIO
+import re
+from typing import NamedTuple
 
-_HEAD = 1024  # bytes; everything but zip archives is recognised by its beginning
-_UNPACK = "unpack it and give its contents"
-_AGAIN = "most likely the answer to a failed download; download the file again"
-
-# Beginning of the file in lower case, without a byte order mark or white space.
-_TEXTS = (
-    ("<!doctype html", f"an HTML page, {_AGAIN}"),
-    ("<html", f"an HTML page, {_AGAIN}"),
-    ("<?xml", f"an XML document, {_AGAIN}"),
-    ("<error>", f"an XML document, {_AGAIN}"),
-    ("version https://git-lfs.github.com/spec/", "a git-lfs pointer; run `git lfs pull` in its repository"),
-    ("/annex/objects/", "a git-annex pointer; run `git annex get` in its repository"),
-    ("{", "a JSON document"),
-    ("[", "a JSON document"),
-)
-# Offset and bytes there.
-_MAGIC = (
-    (257, b"ustar", f"a tar archive; {_UNPACK}"),
-    (0, b"\x1f\x8b", f"compressed with gzip; {_UNPACK}"),
-    (0, b"BZh", f"compressed with bzip2; {_UNPACK}"),
-    (0, b"\xfd7zXZ\0", f"compressed with xz; {_UNPACK}"),
-    (0, b"\x28\xb5\x2f\xfd", f"compressed with zstd; {_UNPACK}"),
-    (0, b"7z\xbc\xaf\x27\x1c", f"a 7-Zip archive; {_UNPACK}"),
-    (0, b"Rar!\x1a\x07", f"a RAR archive; {_UNPACK}"),
-    (0, b"%PDF-", "a PDF document"),
-    (0, b"PAR1", "a Parquet table"),
-    (0, b"\x93NUMPY", "a NumPy array"),
-    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
-)
+_START = 512  # bytes; a tar archive has its mark at byte 257
 
 
-def recognised(file: BinaryIO) -> str | None:
-    """Returns the kind of `file` with a remedy where there is one, such as "a tar archive; unpack it and ...".
+class _Kind(NamedTuple):
+    start: bytes  # regular expression of the first bytes
+    description: str
+    remedy: str
 
-    The text fits after "not an image but". None: the kind is unknown. The position in `file` is not kept.
+
+_UNPACK = "unpack it and give the file in it"
+_KINDS = {
+    "empty": _Kind(rb"\Z", "is empty (0 bytes)", "copy or download it again"),
+    "html": _Kind(
+        rb"(?i)\s*(<!--.*?-->\s*)?<(!doctype html|html|head|body)\b",
+        "is a web page (HTML), as a failed download leaves it",
+        "download it again, logged in if the site asks for it, and compare the size",
+    ),
+    "xml": _Kind(rb"\s*<(\?xml|Error>)", "is XML: an error message of a server, or annotations", "export it as text"),
+    "git-lfs": _Kind(
+        rb"version https://git-lfs", "is a git-lfs pointer, not the file itself", "run `git lfs pull` in its repository"
+    ),
+    "git-annex": _Kind(
+        rb"(\.\./)*(\.git)?/annex/objects/", "is a git-annex pointer, not the file itself", "run `git annex get` on it"
+    ),
+    "utf-16": _Kind(rb"\xff\xfe|\xfe\xff", "is UTF-16 text", "save it as UTF-8"),
+    "gzip": _Kind(rb"\x1f\x8b", "is compressed with gzip", _UNPACK),
+    "bzip2": _Kind(rb"BZh[1-9]1AY", "is compressed with bzip2", _UNPACK),
+    "xz": _Kind(rb"\xfd7zXZ\0", "is compressed with xz", _UNPACK),
+    "zstd": _Kind(rb"\x28\xb5\x2f\xfd", "is compressed with zstd", _UNPACK),
+    "zip": _Kind(rb"PK\x03\x04", "is a zip archive, an Excel workbook or a PyTorch file", _UNPACK),
+    "7z": _Kind(rb"7z\xbc\xaf\x27\x1c", "is a 7-Zip archive", _UNPACK),
+    "rar": _Kind(rb"Rar!\x1a", "is a RAR archive", _UNPACK),
+    "tar": _Kind(rb".{257}ustar", "is a tar archive", _UNPACK),
+    "parquet": _Kind(rb"PAR1", "is a Parquet file", "give it a name that ends in .parquet"),
+    "arrow": _Kind(rb"ARROW1|FEA1", "is an Arrow or Feather file", "save it as Parquet"),
+    "numpy": _Kind(rb"\x93NUMPY", "is a NumPy array (.npy)", "give the file that it belongs to"),
+    "hdf5": _Kind(rb"\x89HDF\r\n", "is an HDF5 file", "export what it holds"),
+    "sqlite": _Kind(rb"SQLite format 3\0", "is an SQLite database", "export the table in it"),
+    "pickle": _Kind(rb"\x80[\x02-\x05]", "is a Python pickle", "export what it holds"),
+    "pdf": _Kind(rb"%PDF-", "is a PDF document", "give the file that it belongs to"),
+    "image": _Kind(rb"\xff\xd8\xff|\x89PNG\r\n|GIF8|RIFF....WEBP", "is an image", "give the file that it belongs to"),
+}
+_PATTERNS = {name: re.compile(kind.start, re.DOTALL) for name, kind in _KINDS.items()}
+
+
+def kind_of(path: str | os.PathLike) -> str | None:
+    """The kind of a file by its first bytes, a key such as "html" or "zip"; None for text and other files."""
+    with open(path, "rb") as file:
+        return _kind_of_bytes(file.read(_START))
+
+
+def other_kind(path: str | os.PathLike, *own: str) -> str | None:
+    """What a file that cannot be read is, and what to do: "the file is a tar archive; unpack it ...".
+
+    None if it is of none of the known kinds, or of the caller's `own` (keys of `kind_of`), or is no file at all: the
+    caller then reports its own failure to read it.
     """
-    file.seek(0)
-    head = file.read(_HEAD)
-    if not head:
-        return "an empty file; copy or download it again"
-    if head.startswith(b"PK\x03\x04"):
-        return _zip_kind(file)
-    for offset, magic, kind in _MAGIC:
-        if head.startswith(magic, offset):
-            return kind
-    text = head.removeprefix(b"\xef\xbb\xbf").decode("latin-1").lstrip().lower()
-    return next((kind for start, kind in _TEXTS if text.startswith(start)), None)
-
-
-def recognised_bytes(data: bytes) -> str | None:
-    """As `recognised`, for the contents of a file."""
-    return recognised(io.BytesIO(data))
-
-
-def recognised_at(path: str | os.PathLike) -> str | None:
-    """As `recognised`, for the file at `path`; None if it is no file or cannot be read."""
     try:
         with open(path, "rb") as file:
-            return recognised(file)
-    except OSError:  # the caller reports its own failure to read it
+            return other_kind_of_bytes(file.read(_START), *own)
+    except OSError:
         return None
 
 
-def _zip_kind(file: BinaryIO) -> str:
-    """Tells PyTorch's files from other zip archives by the members that PyTorch writes."""
-    try:
-        names = zipfile.ZipFile(file).namelist()
-    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError):
-        return "a zip archive that is cut off or damaged; copy or download it again"
-    if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
-        return (
-            "a TorchScript archive, a program with its weights; in PyTorch, "
-            "`torch.save(torch.jit.load(FILE).state_dict(), NEW)` writes the weights alone"
-        )
-    if any(name.endswith("/data.pkl") for name in names):
-        return "a file of PyTorch weights"
-    return f"a zip archive; {_UNPACK}"
+def other_kind_of_bytes(data: bytes, *own: str) -> str | None:
+    """As `other_kind`, for the contents of a file."""
+    name = _kind_of_bytes(data)
+    if name is None or name in own:
+        return None
+    return f"the file {_KINDS[name].description}; {_KINDS[name].remedy}"
+
+
+def refuse_other_kinds(path: str | os.PathLike, *own: str) -> None:
+    """Raises `ValueError` for a file of a known kind that is none of the caller's `own` (keys of `kind_of`).
+
+    The message says what the file is and what to do: "labels.csv: the file is a git-lfs pointer, ...".
+    """
+    with open(path, "rb") as file:
+        other = other_kind_of_bytes(file.read(_START), *own)
+    if other is not None:
+        raise ValueError(f"{path}: {other}")
+
+
+def _kind_of_bytes(data: bytes) -> str | None:
+    start = data[:_START].removeprefix(b"\xef\xbb\xbf")
+    return next((name for name, pattern in _PATTERNS.items() if pattern.match(start)), None)

@@ -1,7 +1,7 @@
 """Samples: the table of person crops, its readers and writers, image decoding and packed image stores."""
 
 from cion_jax.samples.batches import ImageBatch, load_batches
-from cion_jax.samples.formats import read_samples, write_annotations, write_samples
+from cion_jax.samples.formats import read_rows, read_samples, write_annotations, write_samples
 from cion_jax.samples.images import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -28,6 +28,7 @@ __all__ = [
     "load_batches",
     "load_image",
     "open_images",
+    "read_rows",
     "read_samples",
     "resize",
     "write_annotations",

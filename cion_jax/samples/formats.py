@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.json
@@ -44,6 +45,18 @@ def read_samples(path: str | os.PathLike) -> SampleTable:
     except (pa.ArrowException, OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: cannot be read, broken or truncated ({error})") from error
     return SampleTable(table, source=str(path))
+
+
+def read_rows(path: str | os.PathLike, rows: np.ndarray) -> pa.Table:
+    """Some rows (distinct, ascending) of a Parquet sample table; only the row groups that hold them are read."""
+    file = pyarrow.parquet.ParquetFile(path)
+    ends = np.cumsum([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
+    owner = np.searchsorted(ends, rows, side="right")
+    parts = [file.schema_arrow.empty_table()]
+    for group in np.unique(owner).tolist():
+        start = ends[group] - file.metadata.row_group(group).num_rows
+        parts.append(file.read_row_group(group).take(pa.array(rows[owner == group] - start)))
+    return pa.concat_tables(parts)
 
 
 def write_samples(table: SampleTable, path: str | os.PathLike) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from cion_jax.runtime.file_kinds import recognised_bytes
+from cion_jax.runtime.file_kinds import other_kind_of_bytes
 from cion_jax.samples.orientation import UPRIGHT, Orientation, displayed, exif_orientation
 
 try:
@@ -125,9 +125,8 @@ def _decode_with_pil(data: bytes, name: str) -> np.ndarray:
     except (MemoryError, UndecodableImage):
         raise
     except UnidentifiedImageError as error:
-        kind = recognised_bytes(data)
         unknown = "not an image, cut off at its very beginning, or of a kind that Pillow cannot read"
-        raise UndecodableImage(f"{name}: {f'not an image but {kind}' if kind else unknown}") from error
+        raise UndecodableImage(f"{name}: {other_kind_of_bytes(data, 'image') or unknown}") from error
     except Exception as error:  # the errors of Pillow's decoders have no common base class
         raise UndecodableImage(f"{name}: a broken image ({error})") from error
 

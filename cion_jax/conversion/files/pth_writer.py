@@ -8,6 +8,7 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +18,8 @@ from cion_jax.runtime.files import atomic_path
 _STORAGE_OF = {np.dtype(dtype): name for name, dtype in STORAGES.items()}
 
 
-def write_pth(path: str | os.PathLike, sections: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-    """Writes `{section: {key: tensor}}` as `torch.save` would, whole or not at all.
+def write_pth(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
+    """Writes `{key: tensor}`, or such dicts by section, as `torch.save` would, whole or not at all.
 
     `torch.load(path, weights_only=True)` gives the same numbers back, bit by bit. The same content always
     makes the same file.
@@ -26,26 +27,26 @@ def write_pth(path: str | os.PathLike, sections: Mapping[str, Mapping[str, np.nd
     Raises:
         ValueError: an array of a dtype that PyTorch has no storage for.
     """
-    arrays = [array for section in sections.values() for array in section.values()]
-    pickled = _pickle(sections)
+    arrays: list[np.ndarray] = []
+    pickled = pickle.PROTO + b"\x02" + _nested(content, arrays) + pickle.STOP
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in (("data.pkl", pickled), ("byteorder", b"little"), ("version", b"3\n")):
-            archive.writestr(zipfile.ZipInfo(f"archive/{name}"), content)
+        for name, data in (("data.pkl", pickled), ("byteorder", b"little"), ("version", b"3\n")):
+            archive.writestr(zipfile.ZipInfo(f"archive/{name}"), data)
         for index, array in enumerate(arrays):
             little = array.astype(array.dtype.newbyteorder("<"), copy=False)
             archive.writestr(zipfile.ZipInfo(f"archive/data/{index}"), little.tobytes())
 
 
-def _pickle(sections: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
-    index = 0
+def _nested(content: Mapping[str, Any], arrays: list[np.ndarray]) -> bytes:
+    """A dict of arrays and such dicts; its arrays are appended to `arrays`, whose places are the storage numbers."""
     parts = {}
-    for name, section in sections.items():
-        tensors = {}
-        for key, array in section.items():
-            tensors[key] = _tensor(index, key, array)
-            index += 1
-        parts[name] = _dict(tensors)
-    return pickle.PROTO + b"\x02" + _dict(parts) + pickle.STOP
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            parts[key] = _nested(value, arrays)
+        else:
+            parts[key] = _tensor(len(arrays), key, value)
+            arrays.append(value)
+    return _dict(parts)
 
 
 def _tensor(index: int, key: str, array: np.ndarray) -> bytes:

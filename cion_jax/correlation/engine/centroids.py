@@ -9,6 +9,7 @@ from cion_jax.correlation.closure import groups
 from cion_jax.correlation.engine import rounding
 from cion_jax.correlation.engine.distances import SHORTEST_SUM, add_rows, squared_lengths, sums_by_label
 from cion_jax.correlation.engine.exact import ExactCentroids
+from cion_jax.runtime.arrays import RowArray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Groups:
         slack = rounding.centroid_slack(self.counts, lengths, self.sums.shape[1])
         return Vectors(self.sums, 1 / np.maximum(lengths, np.float32(SHORTEST_SUM)), slack)
 
-    def exactly(self, features: np.ndarray) -> ExactCentroids:
+    def exactly(self, features: RowArray) -> ExactCentroids:
         """The same centroids in float64, from the images."""
         return ExactCentroids(features, self.assigned)
 

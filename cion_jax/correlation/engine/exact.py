@@ -1,8 +1,11 @@
 """Final decisions: distances in float64, from the images themselves."""
 
+import functools
+
 import numpy as np
 
 from cion_jax.correlation.engine.distances import SHORTEST_SUM, distance, exact_unit
+from cion_jax.runtime.arrays import RowArray
 
 _IMAGES_AT_ONCE = 2**13
 _PAIRS_AT_ONCE = 2**12
@@ -11,11 +14,16 @@ _PAIRS_AT_ONCE = 2**12
 class ExactCentroids:
     """Centroids of groups of images, computed in float64 on demand."""
 
-    def __init__(self, features: np.ndarray, assigned: np.ndarray):
+    def __init__(self, features: RowArray, assigned: np.ndarray):
         """`features` `[n, d]` may be a memory map; `assigned` `[n]` is the group of each image, -1 = none."""
         self.features = features
-        self._rows = np.argsort(assigned, kind="stable")
-        self._sorted = assigned[self._rows]
+        self._assigned = assigned
+
+    @functools.cached_property
+    def _by_group(self) -> tuple[np.ndarray, np.ndarray]:
+        """All rows sorted by group, and their groups; most runs need no float64, and are spared the sorting."""
+        rows = np.argsort(self._assigned, kind="stable")
+        return rows, self._assigned[rows]
 
     def directions(self, groups: np.ndarray) -> np.ndarray:
         """Unit vectors `[k, d]` along the centroids of `groups` `[k]`."""
@@ -24,8 +32,9 @@ class ExactCentroids:
 
     def images_of(self, group: int) -> np.ndarray:
         """The rows of the images of a group, ascending."""
-        first, last = np.searchsorted(self._sorted, [group, group + 1])
-        return self._rows[first:last]
+        rows, groups = self._by_group
+        first, last = np.searchsorted(groups, [group, group + 1])
+        return rows[first:last]
 
     def _sum(self, group: int) -> np.ndarray:
         rows, total = self.images_of(group), np.zeros(self.features.shape[1])

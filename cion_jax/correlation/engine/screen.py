@@ -19,6 +19,7 @@ import numpy as np
 from cion_jax.correlation.engine import rounding
 from cion_jax.correlation.engine.centroids import Vectors
 from cion_jax.correlation.engine.distances import squared_lengths
+from cion_jax.runtime.platform import on_cpu
 
 _SHARES = (1 / 4, 1 / 3, 1 / 2, 2 / 3)  # of d that are tried as k
 _SAMPLE = 256
@@ -37,7 +38,7 @@ class Screen(NamedTuple):
         """Factors `[n + room, k + 2]` whose products are the bounds; the last `room` rows are zeros."""
         # Products of bfloat16 are many times faster than float32's where there are tensor cores.
         dtype, error = jnp.float32, 0.0
-        if jax.default_backend() != "cpu":
+        if not on_cpu():
             dtype, error = jnp.bfloat16, rounding.bfloat16_error()
         factors = _aligned_zeros((len(vectors) + room, len(self.head) + 2))
         for start in range(0, len(vectors), _ROWS_AT_ONCE):
@@ -67,7 +68,7 @@ def choose(rows: Vectors, columns: Vectors, sigma: float) -> Screen:
     a, b = (_sample(vectors) for vectors in (rows, columns))
     dim, order = a.shape[1], np.argsort(-(np.square(a).sum(0) + np.square(b).sum(0)), kind="stable")
     a, b = a[:, order], b[:, order]
-    alone = 100 if jax.default_backend() == "cpu" else 100_000
+    alone = 100 if on_cpu() else 100_000
     sizes, costs = [*_sizes(dim), dim], []
     for k in sizes:
         rest = (np.linalg.norm(x[:, k:], axis=1) for x in (a, b))

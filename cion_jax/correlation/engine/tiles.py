@@ -27,6 +27,7 @@ from cion_jax.correlation.engine.sharding import (
     split_over_devices,
 )
 from cion_jax.runtime.mesh import double_buffered, replicate
+from cion_jax.runtime.platform import on_cpu
 
 _FEWEST_ROWS = 64  # that programs are compiled for
 _FEWEST_WORDS = 2**12  # likewise
@@ -44,8 +45,8 @@ class Scale(NamedTuple):
 
 
 def scale() -> Scale:
-    """The scale for the default backend."""
-    if jax.default_backend() == "cpu":
+    """The scale for the platform that is traced for."""
+    if on_cpu():
         return Scale(block=512, product=2**18, batch=2**24, picked=False)
     return Scale(block=2048, product=2**25, batch=2**30, picked=True)
 
@@ -109,7 +110,7 @@ def _cut_segment(windows: Windows, start: int, end: int) -> Iterator[tuple[int, 
     """Tiles of rows `start` to `end`. Flat ones along a narrow band, of which a square tile would waste much."""
     width = int(windows.high[start] - windows.low[start])
     rows = min(scale().block, max(width // 8, 32))
-    columns = rows + width if rows + width <= _widest() else scale().block
+    columns = rows + width if rows + width <= widest() else scale().block
     for row in range(start, end, rows):
         last = min(row + rows, end)
         high = int(windows.high[last - 1])
@@ -131,18 +132,18 @@ def compare(
     `lengths` are those of the segments of rows; `track(tiles)` reports progress.
     """
     mesh, tiles = own_devices(), cut(windows, lengths)
-    batches = own_share(list(_batches(tiles, mesh.size)))
-    if not batches:
+    work = own_share(list(batches(tiles, mesh.size)))
+    if not work:
         return
     shared = replicate(_on_device(rows, columns, sigma), mesh)
 
     def survivors() -> Iterator[tuple[Tiles, jax.Array]]:
-        for shape, batch in batches:
+        for shape, batch in work:
             chosen = tiles[batch]
             places = padded_to_devices(mesh, chosen.row, chosen.column)
-            yield chosen, _program(mesh, shape, scale())(shared, places)
+            yield chosen, program(mesh, shape, scale())(shared, places)
 
-    with track(sum(len(batch) for _, batch in batches)) as advance:
+    with track(sum(len(batch) for _, batch in work)) as advance:
         for chosen, words in double_buffered(survivors()):
             yield _inside(windows, chosen, *_bits(words))
             advance(len(chosen))
@@ -158,7 +159,7 @@ def _inside(windows: Windows, tiles: Tiles, tile: np.ndarray, row: np.ndarray, c
     return np.stack([row, column], 1)[compared].astype(np.int32)
 
 
-class _Shared(NamedTuple):
+class Shared(NamedTuple):
     """Arrays replicated on every device, padded by one tile since reads may run past the end."""
 
     bound: Any
@@ -166,22 +167,22 @@ class _Shared(NamedTuple):
     columns: Any
 
 
-def _on_device(rows: Vectors, columns: Vectors, sigma: float) -> _Shared:
+def _on_device(rows: Vectors, columns: Vectors, sigma: float) -> Shared:
     chosen = screen.choose(rows, columns, sigma)
 
     def factors(vectors: Vectors) -> jax.Array:
-        room = bucketed(max(len(vectors), _FEWEST_ROWS)) - len(vectors) + _widest()
+        room = bucketed(max(len(vectors), _FEWEST_ROWS)) - len(vectors) + widest()
         return chosen.factors(vectors, room)
 
     first = factors(rows)
-    return _Shared(np.float32(1 - sigma + screen.CONSTANT), first, first if columns is rows else factors(columns))
+    return Shared(np.float32(1 - sigma + screen.CONSTANT), first, first if columns is rows else factors(columns))
 
 
-def _widest() -> int:
+def widest() -> int:
     return _multiple(int(_FLAT * scale().block), _WORD)
 
 
-def _batches(tiles: Tiles, devices: int) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
+def batches(tiles: Tiles, devices: int) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
     """Batches of tiles that are padded to one shape (rows, columns): yields (shape, numbers of the tiles).
 
     Tiles up to a block are padded to squares, or nearly, as their columns come in whole words; the flat ones of a
@@ -202,18 +203,18 @@ def _multiple(side: int, of: int) -> int:
 
 
 @functools.cache
-def _program(mesh: Mesh, shape: tuple[int, int], scale: Scale) -> Callable[..., jax.Array]:
+def program(mesh: Mesh, shape: tuple[int, int], scale: Scale) -> Callable[..., jax.Array]:
     """(shared, (row [t], column [t])) -> bit mask of candidates, `[t, rows, columns / 32]` uint32, over `mesh`."""
     at_once = max(1, scale.product // (shape[0] * shape[1]))
 
-    def survivors(shared: _Shared, places: tuple[jax.Array, jax.Array]) -> jax.Array:
+    def survivors(shared: Shared, places: tuple[jax.Array, jax.Array]) -> jax.Array:
         one = functools.partial(_survivors, shared, shape)
         return jax.lax.map(one, places, batch_size=at_once)
 
     return split_over_devices(survivors, mesh)
 
 
-def _survivors(shared: _Shared, shape: tuple[int, int], place: tuple[jax.Array, jax.Array]) -> jax.Array:
+def _survivors(shared: Shared, shape: tuple[int, int], place: tuple[jax.Array, jax.Array]) -> jax.Array:
     """Candidates of one tile, one bit per pair: `[rows, columns / 32]` uint32."""
     row, column = place
     rows = jax.lax.dynamic_slice_in_dim(shared.rows, row, shape[0])

@@ -1,32 +1,10 @@
-"""Hints to XLA that depend on the platform: some forms suit a CPU, others an accelerator.
-
-The choice is made when a function is traced, for `jax.default_backend()` or the platform that `traced_for` names.
-"""
-
-import contextlib
-import contextvars
-from collections.abc import Iterator
+"""Hints to XLA's CPU compiler."""
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-_platform: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform", default=None)
-
-
-@contextlib.contextmanager
-def traced_for(platform: str) -> Iterator[None]:
-    """Traces for `platform` ("cpu", "cuda", ...) instead of this machine's default backend, for export."""
-    token = _platform.set(platform)
-    try:
-        yield
-    finally:
-        _platform.reset(token)
-
-
-def on_cpu() -> bool:
-    """Whether what is traced now is meant for a CPU."""
-    return (_platform.get() or jax.default_backend()) == "cpu"
+from cion_jax.runtime.platform import on_cpu
 
 
 def materialised(x: jax.Array) -> jax.Array:

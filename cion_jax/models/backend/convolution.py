@@ -9,7 +9,7 @@ and far off at others (times of the standard form against the form used here, tw
 - depthwise, forward and input gradient: 15-40x slower than a sum of shifted products; the kernel gradient is a
   loop over such sums.
 
-The choice is made when a function is traced, for the platform that `compiler.on_cpu` knows and from static shapes.
+The choice is made when a function is traced, for the platform of `cion_jax.runtime.platform` and from static shapes.
 Every form computes the same sums; they differ in rounding only.
 """
 
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from cion_jax.models.backend.compiler import on_cpu
+from cion_jax.runtime.platform import on_cpu
 
 # Up to this many output positions the unfolded patches stay in cache, and one matrix product wins.
 _SMALL_MAP = 64
@@ -40,12 +40,12 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0,
     Returns:
         `[b, (h + 2 padding - size) // stride + 1, (w + 2 padding - size) // stride + 1, out]`.
     """
-    return _convolve(x, kernel, stride, padding, groups, on_cpu())
+    return _convolve(x, kernel, stride, padding, groups)
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
-def _convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int, cpu: bool) -> jax.Array:
-    if not cpu:
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int) -> jax.Array:
+    if not on_cpu():
         return _standard(x, kernel, stride, padding, groups)
     if groups == 1:
         rows, columns = _output_size(x.shape, kernel.shape, stride, padding)

@@ -23,7 +23,12 @@ EXPERIMENTS = {
     "table4": Experiment(
         "Table 4: what is taken for one identity",
         "one identity is",
-        {"instance": "an image (DINO)", "tracklet": "a tracklet", "identity": "an identity (CION)"},
+        {
+            "moco": "an image (MoCo v2, LUP)",
+            "instance": "an image (DINO)",
+            "tracklet": "a tracklet",
+            "identity": "an identity (CION)",
+        },
         ordered=False,
     ),
     "fig5": Experiment(

@@ -113,7 +113,7 @@ def _recipe(experiment: Experiment, config: Config, row: str) -> Config:
             f"{row} needs identity correlation, which the config's stages {config.stages} leave out; give "
             "--config.stages=\"('extract','correlate','pretrain')\" and the extractor, or a street"
         )
-    if "correlate" not in ROWS[row][0]:
+    if "correlate" not in ROWS[row].stages:
         wanted = [name for name in wanted if name not in _CORRELATION]
     recipe.stages = (*wanted, "pretrain", *(() if experiment.timed else ("evaluate",)))
     if missing := missing_data(recipe):
