@@ -85,6 +85,24 @@ def test_every_problem_is_reported(valid):
     assert "WRONG: 1 images that are not there" in lines and lines[-1] == "something is wrong"
 
 
+def test_jpegs_damaged_inside_are_listed(valid):
+    folder, table = valid
+    whole = (folder / "3.jpg").read_bytes()
+    middle = len(whole) - 700
+    (folder / "3.jpg").write_bytes(whole[:middle] + whole[middle + 500 :])
+    report = examine(table, folder)
+    (count, examples) = findings(report).pop("JPEGs that are damaged inside")
+    assert count == 1 and examples[0].startswith("3.jpg: damaged inside, part of it is garbage (")
+    assert report["images"]["distinct"] == 8 and report["images"]["height"] == [40, 43.5, 47]  # it can be decoded
+
+
+def test_without_simplejpeg_the_doctor_says_what_it_cannot_find(valid, monkeypatch):
+    monkeypatch.setattr("cion_jax.samples.images.simplejpeg", None)
+    monkeypatch.setattr("cion_jax.samples.examination.FINDS_DAMAGE", False)
+    remarks = findings(examine(valid[1], valid[0]), "remarks")
+    assert list(remarks) == ["package is not installed: JPEGs that are damaged inside are not found"]
+
+
 def test_a_packed_store_gives_the_report_of_its_folder(valid, tmp_path):
     folder, table = valid
     (folder / "2.jpg").write_bytes(b"broken")

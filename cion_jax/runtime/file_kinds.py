@@ -52,15 +52,41 @@ _PATTERNS = {name: re.compile(kind.start, re.DOTALL) for name, kind in _KINDS.it
 def kind_of(path: str | os.PathLike) -> str | None:
     """The kind of a file by its first bytes, a key such as "html" or "zip"; None for text and other files."""
     with open(path, "rb") as file:
-        start = file.read(_START).removeprefix(b"\xef\xbb\xbf")
-    return next((name for name, pattern in _PATTERNS.items() if pattern.match(start)), None)
+        return _kind_of_bytes(file.read(_START))
+
+
+def other_kind(path: str | os.PathLike, *own: str) -> str | None:
+    """What a file that cannot be read is, and what to do: "the file is a tar archive; unpack it ...".
+
+    None if it is of none of the known kinds, or of the caller's `own` (keys of `kind_of`), or is no file at all: the
+    caller then reports its own failure to read it.
+    """
+    try:
+        with open(path, "rb") as file:
+            return other_kind_of_bytes(file.read(_START), *own)
+    except OSError:
+        return None
+
+
+def other_kind_of_bytes(data: bytes, *own: str) -> str | None:
+    """As `other_kind`, for the contents of a file."""
+    name = _kind_of_bytes(data)
+    if name is None or name in own:
+        return None
+    return f"the file {_KINDS[name].description}; {_KINDS[name].remedy}"
 
 
 def refuse_other_kinds(path: str | os.PathLike, *own: str) -> None:
     """Raises `ValueError` for a file of a known kind that is none of the caller's `own` (keys of `kind_of`).
 
-    The message says what the file is and what to do: "labels.csv is a git-lfs pointer, ...".
+    The message says what the file is and what to do: "labels.csv: the file is a git-lfs pointer, ...".
     """
-    if (name := kind_of(path)) is not None and name not in own:
-        kind = _KINDS[name]
-        raise ValueError(f"{path}: the file {kind.description}; {kind.remedy}")
+    with open(path, "rb") as file:
+        other = other_kind_of_bytes(file.read(_START), *own)
+    if other is not None:
+        raise ValueError(f"{path}: {other}")
+
+
+def _kind_of_bytes(data: bytes) -> str | None:
+    start = data[:_START].removeprefix(b"\xef\xbb\xbf")
+    return next((name for name, pattern in _PATTERNS.items() if pattern.match(start)), None)

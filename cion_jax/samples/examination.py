@@ -9,7 +9,7 @@ import numpy as np
 
 from cion_jax.runtime.progress import Progress, silent
 from cion_jax.samples.contents import contents, in_words, spread
-from cion_jax.samples.images import UndecodableImage, decode_image
+from cion_jax.samples.images import FINDS_DAMAGE, DamagedImage, UndecodableImage, decode_image
 from cion_jax.samples.stores.sources import Images, open_images
 from cion_jax.samples.table import EXAMPLES, SampleTable
 
@@ -21,7 +21,8 @@ class _ImageScan(NamedTuple):
     """Results of reading and decoding every image.
 
     sizes: `[n, 2]` int32 height and width, 0 if undecodable. hashes: `[n]` uint64 of the encoded bytes.
-    stored: total number of bytes. missing: `[n]` bool. broken: error messages of undecodable images, by row.
+    stored: total number of bytes. missing: `[n]` bool. broken, damaged: error messages by row, of undecodable images
+    and of JPEGs that are damaged inside.
     """
 
     sizes: np.ndarray
@@ -29,6 +30,7 @@ class _ImageScan(NamedTuple):
     stored: int
     missing: np.ndarray
     broken: dict[int, str]
+    damaged: dict[int, str]
 
     @property
     def decodable(self) -> np.ndarray:
@@ -61,13 +63,21 @@ def _scan_images(paths: np.ndarray, images: Images, progress: Progress) -> _Imag
     names, missing = paths.tolist(), images.missing(paths)
     sizes, hashes = np.zeros((len(paths), 2), np.int32), np.zeros(len(paths), np.uint64)
     broken: dict[int, str] = {}
+    damaged: dict[int, str] = {}
+
+    def decoded(data: bytes, row: int) -> np.ndarray:
+        try:
+            return decode_image(data, name=names[row], strict=True)
+        except DamagedImage as error:
+            damaged[row] = str(error)
+            return decode_image(data, name=names[row])
 
     def scan_rows(rows: np.ndarray) -> int:
         stored = 0
         for row in rows.tolist():
             try:
                 data = images.read(names[row])
-                sizes[row] = decode_image(data, name=names[row]).shape[:2]
+                sizes[row] = decoded(data, row).shape[:2]
             except UndecodableImage as error:
                 broken[row] = str(error)
                 continue
@@ -82,7 +92,7 @@ def _scan_images(paths: np.ndarray, images: Images, progress: Progress) -> _Imag
         for job, size in zip(jobs, pool.map(scan_rows, jobs)):
             stored += size
             advance(len(job))
-    return _ImageScan(sizes, hashes, stored, missing, dict(sorted(broken.items())))
+    return _ImageScan(sizes, hashes, stored, missing, dict(sorted(broken.items())), dict(sorted(damaged.items())))
 
 
 def _image_problems(table: SampleTable, scan: _ImageScan) -> list[dict[str, Any]]:
@@ -95,6 +105,7 @@ def _image_problems(table: SampleTable, scan: _ImageScan) -> list[dict[str, Any]
     problems = [
         _finding("images that are not there", paths[scan.missing]),
         _finding("images that cannot be decoded", list(scan.broken.values())),
+        _finding("JPEGs that are damaged inside", list(scan.damaged.values())),
         _finding("images whose content is that of an earlier row", pairs),
     ]
     for name in ("identity", "person"):
@@ -126,6 +137,10 @@ def _remarks(table: SampleTable, scan: _ImageScan) -> list[dict[str, Any]]:
     """Properties of valid data that limit later steps."""
     paths, columns = table["file_path"], set(table.columns)
     remarks = [_finding(f"images less than {_SMALL} pixels high", paths[scan.decodable & (scan.sizes[:, 0] < _SMALL)])]
+    if not FINDS_DAMAGE:
+        remarks.append(
+            _finding("package is not installed: JPEGs that are damaged inside are not found", ["simplejpeg"])
+        )
     if "identity" in columns:
         kept = table["identity"] >= 0
         remarks.append(

@@ -41,7 +41,7 @@ class ImageFolder:
         return read_file(self._root / path)
 
     def missing(self, paths: Paths) -> np.ndarray:
-        return np.array([not (self._root / path).is_file() for path in paths], bool)
+        return np.array([not os.path.isfile(self._root / path) for path in paths], bool)  # False for any bad name
 
 
 def open_images(root: str | os.PathLike) -> Images:
