@@ -2,7 +2,8 @@
 
     python -m cion_jax.correlate --samples=S --features=F.npy --out=DIR [--sigma_cst=0.2] [--sigma_drm=0.18]
                                  [--half_width=1000|all] [--levels=0|1|2|3] [--forbid_covisible]
-                                 [--rule=closure|constrained|mutual|hdbscan] [--drop_background] [--images=DIR] [--overwrite]
+                                 [--rule=closure|constrained|mutual|hdbscan] [--drop_background] [--images=DIR]
+                                 [--overwrite]
     python -m cion_jax.correlate --extend=OLD --samples=NEW --features=NEW.npy --out=DIR [--remove=VIDEO]
     python -m cion_jax.correlate --extend=OLD --remove=VIDEO --out=DIR
     python -m cion_jax.correlate --samples=S --features=F.npy --out=DIR --calibrate [--false_links=0.1]
