@@ -70,11 +70,11 @@ def _sections(content: Any) -> dict[str, Mapping]:
 
 
 def write_finetuned(network: nnx.Module, path: str | os.PathLike, *, about: Mapping[str, Any]) -> None:
-    """Writes a network's state dict (`.pth` or `.safetensors`) and, beside it, its card; each is whole or not there.
+    """Writes a network's state dict (`.pth` or `.safetensors`) and, beside it, its card, each atomically.
 
     Args:
         network: a fine-tuned network.
-        path: what to write; `.safetensors` is told by its name.
+        path: the file to write; the name decides between `.pth` and `.safetensors`.
         about: fields of the card, such as `model`, `mean` and `std`.
     """
     arrays = released_state_dict(network)

@@ -33,7 +33,7 @@ class Section(NamedTuple):
 
 
 def select_section(content: Any, *, which: str = "teacher", section: str | None = None) -> Section:
-    """The state dict of the network that is asked for.
+    """The state dict of the requested network.
 
     Args:
         content: what a file holds.

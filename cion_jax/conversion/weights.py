@@ -1,4 +1,4 @@
-"""Weight files as ReIDZoo has them, and as people have them.
+"""Reading and writing of weight files: ReIDZoo's, and those of other code.
 
 ReIDZoo's files are `{"teacher": {prefix + key: tensor}}`. The prefix is `module.backbone.` for models with
 batch normalisation, whose teacher the released training wraps for synchronised statistics, and `backbone.`

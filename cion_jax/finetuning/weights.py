@@ -43,7 +43,7 @@ class Loaded:
         network: maps normalised images to embeddings.
         preprocessing: of its images.
         about: what identifies the weights: file name, SHA-256 and the part taken.
-        card: what the card beside the file tells of their training; empty without one.
+        card: the training fields of the card beside the file; empty without one.
     """
 
     network: nnx.Module
@@ -105,7 +105,7 @@ def start_backbone(backbone: Backbone, weights: str | os.PathLike) -> str:
 
 
 def start_from(backbone: Backbone, weights: str | None, init: str | None) -> str:
-    """Fills a backbone from `weights` (as `start_backbone`) or the ImageNet weights `init`; tells from what."""
+    """Fills a backbone from `weights` (as `start_backbone`) or the ImageNet weights `init`; returns their source."""
     if weights:
         return f"{weights} ({start_backbone(backbone, weights)})"
     return f"{init}: {initialise(backbone, init)}" if init else "random weights"
@@ -157,13 +157,13 @@ def untrained(name: str) -> Loaded:
 
 
 def _settings(card: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the method that a card's run used; none without a card."""
+    """The method's settings in a card; empty without a card."""
     config = card.get("config") or {}
     return dict(config.get(config.get("method", ""), {}))
 
 
 def _preprocessing(card: Mapping[str, Any], released: Preprocessing) -> Preprocessing:
-    """That of the card, else that of the released code."""
+    """The card's preprocessing, or the released code's without a card."""
     return Preprocessing(*(tuple(card[name]) for name in ("input_size", "mean", "std"))) if card else released
 
 

@@ -34,7 +34,7 @@ _DTYPES = {
 
 
 def is_safetensors(path: str | os.PathLike) -> bool:
-    """Whether the name ends in `.safetensors`, in upper or lower case."""
+    """True if the name ends in `.safetensors`, in upper or lower case."""
     return os.fspath(path).lower().endswith(SUFFIX)
 
 

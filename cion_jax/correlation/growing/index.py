@@ -80,7 +80,7 @@ def write_index(
     extractor: dict[str, Any] | None,
     next_identity: int,
 ) -> None:
-    """Writes the folder `index` in `out`, whole or not at all; removed rows of features are not copied.
+    """Writes the folder `index` in `out` atomically; removed rows of features are not copied.
 
     Args:
         out: Folder of the results.
