@@ -154,7 +154,12 @@ def get_config() -> ConfigDict:
             local_views=8,
             global_scale=(0.8, 1.0),
             local_scale=(0.05, 0.8),
+            aspect_ratio=(0.4, 0.6),  # width / height of a crop
+            jitter=0.8,  # probability of colour jitter
+            grayscale=0.2,  # probabilities
+            blur=(1.0, 0.1, 0.5),  # of the first global view, the second, and the local ones
             blur_sigma=(0.1, 2.0),  # in pixels
+            solarize=0.2,  # of the second global view
         )
     )
     # A checkpoint every `every_steps` steps. The last `keep` are kept, and also every multiple of `keep_every` steps
