@@ -56,7 +56,7 @@ def kind_of(path: str | os.PathLike) -> str | None:
 
 
 def other_kind(path: str | os.PathLike, *own: str) -> str | None:
-    """What a file that cannot be read is, and what to do: "the file is a tar archive; unpack it ...".
+    """The actual kind of a file that cannot be read, with a remedy: "the file is a tar archive; unpack it ...".
 
     None if it is of none of the known kinds, or of the caller's `own` (keys of `kind_of`), or is no file at all: the
     caller then reports its own failure to read it.
