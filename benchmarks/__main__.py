@@ -19,6 +19,7 @@ RUNS = (
     ("correlation", "--images=30000", "--half_width=all"),
     ("evaluation",),
     ("evaluation", "--rerank"),
+    ("clustering",),
     ("packing",),
 )
 

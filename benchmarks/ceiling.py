@@ -1,4 +1,4 @@
-"""What this machine can do at most, measured in the run that uses it."""
+"""The rate of matrix products on this machine, measured in the run that uses it."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How fast identity correlation is: python -m benchmarks.correlation [--images=100000,300000,1000000]
+"""Times identity correlation: python -m benchmarks.correlation [--images=100000,300000,1000000]
 
 For every size, in a process of its own and on the machine at hand: the seconds of each level (warm, the second run
 of two), beside

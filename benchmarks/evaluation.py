@@ -1,4 +1,4 @@
-"""How fast retrieval is scored: python -m benchmarks.evaluation [--share=0.25] [--dim=2048] [--rerank]
+"""Times the scoring of retrieval: python -m benchmarks.evaluation [--share=0.25] [--dim=2048] [--rerank]
 
 On made-up float32 features of MSMT17's size (11,659 queries, 82,161 gallery images, 3,060 people, 15 cameras), on the
 machine at hand: the seconds of `retrieval_scores`, or with `--rerank` of k-reciprocal re-ranking and scoring, beside

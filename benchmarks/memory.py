@@ -1,4 +1,4 @@
-"""How much memory a measurement takes."""
+"""Peak memory of a measurement."""
 
 import threading
 import time

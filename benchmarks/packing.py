@@ -1,4 +1,4 @@
-"""How fast crops are packed and read back: python -m benchmarks.packing [--images=1000000] [--folder=DIR]
+"""Times packing of crops and reading them back: python -m benchmarks.packing [--images=1000000] [--folder=DIR]
 
 Packs made-up JPEG crops of 256x128, each with bytes of its own; verifies the store; reads crops of it in shuffled
 order on one thread, each compared with what was packed; and decodes them on one thread, which is what reading must

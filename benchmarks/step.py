@@ -1,4 +1,4 @@
-"""How fast a training step is: python -m benchmarks.step --model=resnet50_ibn [--batch=8 --prototypes=4096 ...]
+"""Times a training step: python -m benchmarks.step --model=resnet50_ibn [--batch=8 --prototypes=4096 ...]
 
 Prints one markdown table: images per second, where the time goes, the arithmetic that the step cannot avoid (3 x the
 student on all views, 1 x the teacher on the global ones) as a share of a matrix product's rate in the same run,

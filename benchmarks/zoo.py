@@ -1,4 +1,4 @@
-"""How fast the models of ReIDZoo embed images: python -m benchmarks.zoo [--models=resnet*,vit_base] [--batch=8]
+"""Times the inference of ReIDZoo's models: python -m benchmarks.zoo [--models=resnet*,vit_base] [--batch=8]
 
 One Markdown row per model, on the machine at hand, 256x128, float32 on CPU and bfloat16 on a GPU, compiled:
 

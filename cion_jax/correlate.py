@@ -1,7 +1,8 @@
 """Finds the identities in a sample table (Sec. 3.1-3.2 of the paper).
 
     python -m cion_jax.correlate --samples=S --features=F.npy --out=DIR [--sigma_cst=0.2] [--sigma_drm=0.18]
-                                 [--half_width=1000|all] [--levels=0|1|2|3] [--forbid_covisible] [--images=DIR]
+                                 [--half_width=1000|all] [--levels=0|1|2|3] [--forbid_covisible]
+                                 [--rule=closure|constrained|mutual|hdbscan] [--drop_background] [--images=DIR]
                                  [--overwrite]
     python -m cion_jax.correlate --extend=OLD --samples=NEW --features=NEW.npy --out=DIR [--remove=VIDEO]
     python -m cion_jax.correlate --extend=OLD --remove=VIDEO --out=DIR
@@ -21,13 +22,16 @@ from absl import flags
 
 from cion_jax.correlation import correlate_to, extend_to
 from cion_jax.correlation.results import open_features, read_correlatable
+from cion_jax.correlation.rules import NEIGHBORS, RULES
 from cion_jax.features.adaptation import adapt_to
 from cion_jax.reporting.calibration import calibrate_to
 from cion_jax.reporting.correlation_report import draw_identities, print_calibration, print_growth, print_summary
 from cion_jax.runtime.commands import run
 from cion_jax.runtime.processes import is_primary
 
-SETTINGS = ("sigma_cst", "sigma_drm", "half_width", "levels", "forbid_covisible")
+SETTINGS = (
+    *("sigma_cst", "sigma_drm", "half_width", "levels", "forbid_covisible", "rule", "neighbors", "drop_background"),
+)
 
 
 def main(argv: list[str]) -> None:
@@ -96,6 +100,9 @@ if __name__ == "__main__":
     flags.DEFINE_string("half_width", "1000", "Half width of the Sliding Range (Eq. 7), or: all.")
     flags.DEFINE_integer("levels", 3, "Last level: 0 tracklets, 1 Eq. 4, 2 Eq. 5-6, 3 Eq. 7.")
     flags.DEFINE_bool("forbid_covisible", False, "Leave out links of tracklets that share a frame.")
+    flags.DEFINE_bool("drop_background", False, "Discard identities that show no person.")
+    flags.DEFINE_enum("rule", "closure", RULES, "How links become identities; closure is the paper's rule.")
+    flags.DEFINE_integer("neighbors", NEIGHBORS, "With --rule=mutual: links join groups among so many nearest.")
     flags.DEFINE_string("extend", None, "Folder of an earlier result; the new images are added to it.")
     flags.DEFINE_multi_string("remove", [], "With --extend: a video to take out; may be given several times.")
     flags.DEFINE_string("images", None, "Image root: draws some identities found across videos.")

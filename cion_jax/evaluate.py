@@ -33,7 +33,9 @@ def main(argv: list[str]) -> None:
     reports = []
     for network in chosen:
         if network.weights:
-            loaded = load_network(network.model, network.weights, resample_positions=values.resample_positions)
+            loaded = load_network(
+                network.model, network.weights, section=values.section, resample_positions=values.resample_positions
+            )
         else:
             loaded = untrained(network.model)
         settings: dict[str, Any] = loaded.preprocessing.resized(values.height, values.width)._asdict()

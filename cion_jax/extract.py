@@ -35,7 +35,9 @@ def _model() -> Loaded:
     check_weights_given(values.weights, random_weights=values.random_weights)
     if not values.weights:
         return untrained(values.model)
-    return load_network(values.model, values.weights, resample_positions=values.resample_positions)
+    return load_network(
+        values.model, values.weights, section=values.section, resample_positions=values.resample_positions
+    )
 
 
 def main(argv: list[str]) -> None:

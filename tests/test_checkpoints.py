@@ -10,7 +10,7 @@ import pytest
 from jax.errors import JaxRuntimeError
 
 from cion_jax.runtime.checkpoints import Checkpoints, read_checkpoint
-from cion_jax.runtime.termination import Termination
+from cion_jax.runtime.termination import Terminated, Termination, interrupt_once
 
 
 def state(step, size=1000):
@@ -107,10 +107,27 @@ def test_a_disk_without_room_is_an_error_and_what_was_saved_stays(tmp_path):
         np.testing.assert_array_equal(checkpoints.restore(state(0))["values"], np.arange(1000))
 
 
-def test_sigterm_is_noted_and_the_old_handler_comes_back():
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_is_noted_and_the_old_handlers_come_back(number, code):
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     with Termination() as termination:
         assert not termination.asked(1)
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(number)
         assert termination.asked(2)
-    assert signal.getsignal(signal.SIGTERM) is before
+        if number == signal.SIGINT:  # the next one ends the process
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+        with pytest.raises(Terminated, match="step 2") as stopped:
+            termination.stop("step 2 is saved")
+    assert stopped.value.exit_code == code
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_ctrl_c_interrupts_once_and_then_ends_the_process():
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        interrupt_once()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, before)

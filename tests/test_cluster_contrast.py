@@ -1,5 +1,8 @@
 """Cluster-Contrast's network and training steps against the released code, and what it does before each epoch."""
 
+import runpy
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +18,7 @@ from cion_jax.finetuning.cluster_contrast import ClusterContrast, parameter_grou
 from cion_jax.finetuning.cluster_encoder import ClusterEncoder
 from cion_jax.finetuning.cluster_memory import ClusterMemory
 from cion_jax.finetuning.method import TrainingData
+from cion_jax.finetuning.methods import create_method
 from cion_jax.finetuning.pseudo_labels import Clustering
 from cion_jax.models import create_model
 from tests.finetune_reference import FOLDER, fill, functional, pixels, read_json, symmetric, unit
@@ -22,7 +26,24 @@ from tests.refweights import weight
 
 MODEL = read_json("ccontrast_model.json")
 ARRAYS = np.load(FOLDER / "ccontrast_model.npz")
+CONFIGS = Path(__file__).parent.parent / "configs" / "finetune"
 NETWORKS = {"resnet50": "resnet50", "resnet_ibn50a": "resnet50_ibn"}
+
+
+@pytest.mark.parametrize("file", ["mgn", "usl", "uda"])
+def test_configs_have_the_settings_of_each_data_set(file):
+    get_config = runpy.run_path(str(CONFIGS / f"{file}.py"))["get_config"]
+    market, msmt = get_config("market1501/resnet50_ibn"), get_config("msmt17/resnet101")
+    assert (market.model, msmt.model) == ("resnet50_ibn", "resnet101") and msmt.data.split == "train+val"
+    for config in (market, msmt):
+        assert create_method(config).preprocessing.size == (config.canvas if file == "mgn" else (256, 128))
+    if file == "mgn":
+        with pytest.raises(ValueError, match="a model of list_models"):
+            get_config("market1501/vit_base")
+    else:
+        assert (market.cluster_contrast.clustering.eps, msmt.cluster_contrast.clustering.eps) == (0.6, 0.7)
+        assert (market.evaluate.every_epochs, msmt.evaluate.every_epochs) == (10, 50 if file == "usl" else 10)
+        assert create_method(get_config("market1501/vit_base")).relabels
 
 
 def method(**settings):

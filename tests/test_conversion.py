@@ -70,7 +70,10 @@ FORMS = {
     "bare": (as_tensors, "a bare state dict"),
     "ordered": (lambda a: collections.OrderedDict(as_tensors(a)), "a bare state dict"),
     "model": (lambda a: {"model": as_tensors(a), "epoch": 1}, "'model'"),
-    "state_dict of a wrapped model": (lambda a: {"state_dict": as_tensors(a, "module.")}, "'state_dict'"),
+    "state_dict of a wrapped model": (
+        lambda a: {"state_dict": as_tensors(a, "module.")},
+        "'state_dict', keys under 'module.'",
+    ),
 }
 
 
@@ -139,7 +142,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["builtins.eval", "builtins.getattr", "os.system", "torch.load", "numpy.load", "torch._utils.eval"],
+    ["builtins.eval", "os.system", "torch.load", "numpy.load", "torch._utils.eval", "runpy.run_path"],
 )
 def test_other_names_are_refused(name, tmp_path):
     module, attribute = name.rsplit(".", 1)
@@ -157,7 +160,7 @@ def test_a_tensor_that_reaches_outside_its_storage_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "w.pth", "w") as archive:
         for name, content in parts.items():
             archive.writestr(name, content)
-    with pytest.raises(ValueError, match=r"shape \(3, 4\) reaches outside its storage of 11 values"):
+    with pytest.raises(ValueError, match=r"shape \(3, 4\) cannot be read: it reaches outside its storage of 11"):
         read_weights(tmp_path / "w.pth")
 
 
@@ -169,13 +172,13 @@ def damaged_files(folder):
     middle = len(content) // 2
     content[middle] ^= 0xFF
     yield "a flipped bit", bytes(content), "truncated or damaged .pth archive"
-    yield "empty", b"", "neither a ZIP archive nor a pickle"
-    yield "text", b"<html>404", "neither a ZIP archive nor a pickle"
+    yield "empty", b"", r"is empty \(0 bytes\); copy or download it again"
+    yield "text", b"weights, in a way", r"not a weight file: neither of torch\.save .* nor safetensors"
     yield "another pickle", pickle.dumps({"x": 1}, protocol=2), "a pickle, but not one of torch.save.*convert it once"
     old = folder / "old.pth"
     torch.save({"x": torch.ones(2), "y": torch.ones(3)}, old, _use_new_zipfile_serialization=False)
     yield "truncated stream", old.read_bytes()[:-4], "truncated or damaged"
-    yield "truncated stream's pickle", old.read_bytes()[:60], "description of the tensors is corrupt"
+    yield "truncated stream's pickle", old.read_bytes()[:60], "not a pickle, or a damaged one"
 
 
 @pytest.mark.parametrize("new_format", [True, False])
@@ -213,8 +216,9 @@ def test_damaged_and_foreign_files_are_told_apart(tmp_path):
     ("content", "message"),
     [
         ({"teacher": {}}, "it is empty"),
-        ({"teacher": {"x": torch.ones(1), "epoch": 3}}, "epoch hold no tensor"),
-        ({"epoch": 3}, "epoch hold no tensor; expected tensors at the top, or under one of teacher"),
+        ({"teacher": {"x": torch.ones(1), "epoch": 3}}, r"teacher is not .* hold no tensor: epoch \(int\)"),
+        ({"epoch": 3}, r"hold no tensor: epoch \(int\)\. Expected tensors at the top, or under one of teacher"),
+        ({"G": {"x": torch.ones(1)}}, r"hold no tensor: G \(dict\).*--section takes any of G"),
         ([torch.ones(1)], "expected a state dict or a checkpoint, got list"),
     ],
 )

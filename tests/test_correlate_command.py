@@ -72,6 +72,8 @@ def test_command_writes_files_that_agree(paths):
         "half_width": "all",
         "levels": 3,
         "forbid_covisible": False,
+        "rule": "closure",
+        "neighbors": 5,
     }
     assert [entry["level"] for entry in report["levels"]] == [0, 1, 2, 3]
     last = report["levels"][-1]

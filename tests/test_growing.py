@@ -22,6 +22,7 @@ from tests.commands import run_command
 from tests.correlation_oracle import DIM, Oracle, make_world
 
 TOGETHER, VIDEOS = 70, 5  # worlds in one crawl, and videos of each
+PAPER = {"half_width": None, "sigma_drm": 0.18, "forbid_covisible": False, "rule": "closure", "neighbors": 5}
 DECIDED = 1e-7  # decisions closer than this may be wrong in the oracle itself
 
 
@@ -42,8 +43,9 @@ def grown(crawl, old, removed, added, half_width, **settings):
     groups = groups_of(correlated(crawl, added, **settings, levels=2).levels[2]) if len(added) else None
     rows = np.concatenate([np.setdiff1d(old, removed), added])
     gone = np.isin(old, removed)
-    settled = {"half_width": half_width, "sigma_drm": settings["sigma_drm"], "track": track}
-    return rows, before.identities[~gone], grow(State.after(before).without(gone), groups, crawl[0][rows], **settled)
+    chosen = PAPER | {"half_width": half_width, "sigma_drm": settings["sigma_drm"]}
+    end = grow(State.after(before).without(gone), groups, crawl[0][rows], None, chosen, track)
+    return rows, before.identities[~gone], end
 
 
 def side_by_side(seed, spread):
@@ -115,23 +117,27 @@ def test_pairs_to_compare_are_those_within_reach_now_that_were_not_before():
         assert found == expected
 
 
-def test_forbidden_links_among_added_images_are_left_out():
-    features, videos, tracklets = make_world(5, images=160, videos=4, tracklets=5, people=3)
+@pytest.mark.parametrize(
+    "chosen",
+    [{"forbid_covisible": True}, {"rule": "constrained"}, {"rule": "mutual", "neighbors": 2}, {"rule": "hdbscan"}],
+)
+def test_every_rule_grows_as_from_scratch(chosen):
+    features, videos, tracklets = make_world(5, images=400, videos=8, tracklets=8, people=9)
     order = np.argsort(videos, kind="stable")
-    crawl, frames = (features[order], videos[order], tracklets[order]), np.random.default_rng(0).integers(0, 20, 160)
-    settings = {"sigma_drm": 0.3, "half_width": None, "frames": frames, "forbid_covisible": True}
-    old, added = np.flatnonzero(crawl[1] < 2), np.flatnonzero(crawl[1] >= 2)
+    crawl, frames = (features[order], videos[order], tracklets[order]), np.random.default_rng(0).integers(0, 40, 400)
+    settings = {"sigma_drm": 0.3, "half_width": None, **chosen}
+    old, added = np.flatnonzero(crawl[1] < 5), np.flatnonzero(crawl[1] >= 5)
 
     def run(rows, **more):
         return correlated(crawl, rows, **settings | {"frames": frames[rows]} | more)
 
-    groups, ids = groups_of(run(added, levels=2).levels[2]), crawl[1][added] * 100 + frames[added]
+    groups, ids = groups_of(run(added, levels=2).levels[2]), crawl[1] * 100 + frames
     end, plain = (
-        grow(State.after(run(old)), groups, crawl[0], half_width=None, sigma_drm=0.3, track=track, added_frames=given)
-        for given in (ids, None)
+        grow(State.after(run(old)), groups, crawl[0], ids, PAPER | {"sigma_drm": 0.3} | rule, track)
+        for rule in (chosen, {})
     )
-    np.testing.assert_array_equal(end.identities, run(np.arange(160)).identities)
-    assert len(end.state.links) < len(plain.state.links)
+    np.testing.assert_array_equal(end.identities, run(np.arange(400)).identities)
+    assert (end.identities != plain.identities).any() or len(end.state.links) < len(plain.state.links)
 
 
 # Numbers
@@ -262,10 +268,10 @@ def test_added_images_cost_new_times_all(monkeypatch):
     earlier = State.after(correlated(crawl, np.arange(4000), half_width=None, **settings))
     added = groups_of(correlated(crawl, np.arange(4000, 4100), levels=2, **settings).levels[2])
     monkeypatch.setattr(tiles, "cut", counted)
-    end = grow(earlier, added, features, half_width=None, sigma_drm=0.18, track=track)
+    end = grow(earlier, added, features, None, PAPER, track)
     assert end.compared == 100 * 4000 + 100 * 99 // 2
     assert end.compared <= sum(area) <= 1.1 * end.compared
-    grow(earlier.without(np.arange(4000) < 50), None, features[50:4000], half_width=None, sigma_drm=0.18, track=track)
+    grow(earlier.without(np.arange(4000) < 50), None, features[50:4000], None, PAPER, track)
     assert len(area) == 1
 
 
@@ -299,6 +305,8 @@ def test_input_that_does_not_fit_is_refused_and_nothing_is_written(crawl):
 
     (crawl / "new.json").write_text(json.dumps({"model": "m", "weights_sha256": "xyz", "size": [64, 32]}))
     refused(crawl, "another extractor than that of the correlated features: weights_sha256 xyz, expected abc", **new)
+    (crawl / "new.json").write_text(json.dumps({"model": "m", "adaptation": {"centered_by": "video"}}))
+    refused(crawl, "adapted features are centered and whitened by their own images", **new)
     (crawl / "new.json").unlink()
     refused(crawl, "the index's features have a description of their extractor and these have none", **new)
     features = np.load(new["features_path"])

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
 from cion_jax.distillation import identity_distillation_loss, prototypes, reference
 from cion_jax.distillation.loss import FORMS, Projection, distillation_loss, move_center
@@ -80,6 +81,17 @@ def test_the_reference_gives_the_stored_values(case):
     np.testing.assert_allclose(reference.equation_9(*arrays, k), case["eq9_mean"], rtol=1e-6)
     if "released_code" in case:
         np.testing.assert_allclose(reference.released(*arrays, k), case["released_code"], rtol=1e-5)
+
+
+def test_the_reference_of_logits_far_apart_is_finite_and_pytorchs():
+    rng = np.random.default_rng(0)
+    student, teacher = 200 * rng.normal(size=(2, 1, 9)), rng.normal(size=(2, 1, 9))
+    assert reference.distribution(student, 0.1).min() == 0  # whose logarithm is -inf
+    got = reference.equation_9(student, teacher, np.zeros((1, 9)), 1)
+    log_p = torch.log_softmax(torch.tensor(student) / 0.1, dim=-1)
+    targets = torch.softmax(torch.tensor(teacher) / 0.04, dim=-1)
+    expected = -(targets * log_p.flip(0)).sum(-1).mean()  # with two views, each is compared with the other one
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
 
 
 def test_one_image_per_identity_is_dino_in_both_forms():

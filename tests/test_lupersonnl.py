@@ -152,7 +152,7 @@ def test_a_missing_or_truncated_list_of_keys(crops, tmp_path):
     root = write_lmdb(tmp_path / "lupnl_lmdb", crops)
     content = (root / "keys.pkl").read_bytes()
     (root / "keys.pkl").write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match=r"keys\.pkl: no pickle, or cut off"):
+    with pytest.raises(ValueError, match=r"keys\.pkl: not a pickle, or a damaged one"):
         read_dataset("lupersonnl", root)
     (root / "keys.pkl").unlink()
     with pytest.raises(ValueError, match=r"keys\.pkl: no such file"):
@@ -205,7 +205,7 @@ def test_pickles_that_hold_code_are_refused_and_nothing_runs(tmp_path, capfd, co
     data = pickle.dumps(content)
     assert any(op.name in ("STACK_GLOBAL", "GLOBAL") for op, _, _ in pickletools.genops(data))
     (tmp_path / "keys.pkl").write_bytes(data)
-    with pytest.raises(ValueError, match=r"keys\.pkl: (refused, it asks for|no pickle.*expected numbers)"):
+    with pytest.raises(ValueError, match=r"keys\.pkl: (refused, it asks for|not a pickle.*expected numbers)"):
         read_pickle(tmp_path / "keys.pkl")
     assert "run" not in capfd.readouterr().out
 
@@ -218,7 +218,7 @@ def test_bytes_that_are_no_pickle(tmp_path, data):
     try:
         read_pickle(tmp_path / "x.pkl")
     except ValueError as error:
-        assert "x.pkl: no pickle, or cut off" in str(error)
+        assert "x.pkl: not a pickle, or a damaged one" in str(error)
 
 
 # --- detections and videos

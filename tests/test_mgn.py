@@ -10,11 +10,14 @@ import optax
 import pytest
 from flax import nnx
 
+from cion_jax.configs import finetune_mgn
 from cion_jax.conversion import signature, state_dict
 from cion_jax.conversion.finetuned_resnets import package_keys, released_keys
+from cion_jax.distillation.schedules import Curriculum, Stage
 from cion_jax.finetuning.circle import ADAPTIVE, circle_logits, smoothed_cross_entropy
 from cion_jax.finetuning.losses import triplet_loss
-from cion_jax.finetuning.mgn import FROZEN_AT_FIRST, loss_terms, make_adam, parameter_groups, step_rates
+from cion_jax.finetuning.method import Phase
+from cion_jax.finetuning.mgn import FROZEN_AT_FIRST, MGN, loss_terms, make_adam, parameter_groups, step_rates
 from cion_jax.finetuning.mgn_network import MGNNetwork, striped
 from cion_jax.models import create_model
 from tests.finetune_reference import FOLDER, fill, functional, gem_of, pixels, read_json, symmetric
@@ -97,6 +100,16 @@ def test_schedule(name):
     )
     steps, expected = np.array(case["lr_at"]).T
     np.testing.assert_allclose(rates[steps.astype(int)], expected, rtol=1e-12)
+
+
+def test_the_resnet_is_frozen_for_ten_epochs_and_a_step():
+    config = finetune_mgn.get_config("market1501/resnet50").mgn
+    plan = Curriculum((Stage(16, 0, 60, 0, SCHEDULES["market1501"]["iters_per_epoch"]),))
+    frozen, trained = MGN(config).phases(plan)
+    assert frozen == (0, ("backbone", "b1", "b2", "b3"))
+    assert trained == (SCHEDULES["market1501"]["freeze_iters"] + 1, ())
+    config.optimizer.update(frozen_epochs=0, extra_frozen_steps=0)
+    assert MGN(config).phases(plan) == (Phase(0),)
 
 
 def test_a_schedule_out_of_order_is_refused():

@@ -14,9 +14,9 @@ from cion_jax.distillation.moco import (
     create_contrastive_state,
     enqueue,
     make_contrastive_step,
-    unit_rows,
 )
 from cion_jax.models import create_model
+from cion_jax.models.normalization import l2_normalize
 from cion_jax.runtime.mesh import make_mesh, replicate, shard_batch
 
 DIM, QUEUE, BATCH = 8, 32, 16
@@ -53,7 +53,7 @@ def test_keys_replace_the_oldest_ones_and_no_gradient_reaches_them():
 
 
 def test_a_zero_row_has_no_direction_and_no_nan():
-    assert unit_rows(jnp.asarray([[0.0, 0.0], [3.0, 4.0]])).tolist() == [
+    assert l2_normalize(jnp.asarray([[0.0, 0.0], [3.0, 4.0]])).tolist() == [
         [0, 0],
         [0.6000000238418579, 0.800000011920929],
     ]

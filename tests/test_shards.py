@@ -1,5 +1,6 @@
 """Sharded extraction: shard boundaries, and joined features bit-identical to those of a single call."""
 
+import itertools
 import json
 
 import numpy as np
@@ -7,13 +8,16 @@ import pytest
 from PIL import Image
 
 from cion_jax.conversion import write_weights
+from cion_jax.correlation import correlate_to, extend_to
 from cion_jax.features.joining import join
 from cion_jax.features.store import aligned_samples, extract, shard_file
 from cion_jax.models import create_model
+from cion_jax.runtime.files import write_json
 from cion_jax.runtime.shards import WHOLE, Shard
 from cion_jax.samples import SampleTable, read_samples, write_samples
 from cion_jax.samples.stores.packed import pack
 from tests.commands import run_command
+from tests.correlation_oracle import make_world
 from tests.networks import SIZE, Tiny
 
 IMAGES, BATCH = 23, 4
@@ -54,6 +58,28 @@ def test_joined_shards_equal_one_call(crops, tmp_path, count):
     assert read_samples(tmp_path / "F.samples.parquet").arrow.equals(
         read_samples(tmp_path / "one.samples.parquet").arrow
     )
+
+
+def test_features_joined_without_a_copy_are_correlated_as_if_they_were(tmp_path):
+    features, videos, tracklets = make_world(2, images=90, videos=4, tracklets=5)
+    table = SampleTable.from_columns(file_path=[f"{i}.jpg" for i in range(90)], video=videos, tracklet=tracklets)
+    out, ends = tmp_path / "F.npy", [0, 31, 32, 90]
+    for index, (first, last) in enumerate(itertools.pairwise(ends)):
+        part = shard_file(out, Shard(index, 3))
+        np.save(part, features[first:last])
+        write_samples(table.select(np.arange(first, last)), aligned_samples(part))
+        about = {"rows": last - first, "undecodable": 0, "undecodable_examples": [], "dtype": "float32", "dim": 8}
+        write_json(part.with_suffix(".json"), about | {"shard": {"index": index, "count": 3, "paths_sha256": "0"}})
+    assert join(out, copy=False)["parts"] == [shard_file(out, Shard(index, 3)).name for index in range(3)]
+    assert not out.exists()
+    parted = correlate_to(tmp_path / "parted", aligned_samples(out), out)
+    join(out)
+    copied = correlate_to(tmp_path / "copied", aligned_samples(out), out)
+    for name in ("identities.parquet", "annotations.json", "index/groups.npy", "index/centroids.npy"):
+        assert (tmp_path / "parted" / name).read_bytes() == (tmp_path / "copied" / name).read_bytes()
+    assert [level["noise"] for level in parted["levels"]] == [level["noise"] for level in copied["levels"]]
+    extend_to(tmp_path / "less", tmp_path / "parted", remove=["1"])
+    assert len(read_samples(tmp_path / "less/identities.parquet")) == (videos != 1).sum()
 
 
 def test_an_incomplete_part_is_reported(crops, tmp_path):

@@ -127,4 +127,4 @@ def test_rematerialisation_keeps_little_for_the_backward_pass():
         return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(backward))
 
     plain = functools.partial(apply, structure)
-    assert kept(rematerialised(plain)) < kept(plain) / 3
+    assert kept(rematerialised(plain)) < kept(plain) / 2.5  # GELU keeps one array of three by itself

@@ -2,6 +2,7 @@
 
 import gc
 import signal
+import time
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +74,38 @@ def test_killed_in_the_middle_of_saves_a_run_ends_as_an_undisturbed_one(crops, t
     for log in logs:
         assert [line["step"] for line in log] == list(range(steps))
     np.testing.assert_array_equal(*([line["loss"] for line in log] for log in logs))
+
+
+def wait_for_metrics(process, folder, lines):
+    file = folder / "metrics.jsonl"
+    while not (file.exists() and len(file.read_text().splitlines()) >= lines):
+        assert process.poll() is None
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_the_second_one_ends_at_once(crops, tmp_path):
+    command = [*tiny.arguments(crops, tmp_path / "run", checkpoint__every_steps=1000, epochs=3000)]
+    folder = tmp_path / "run/identity"
+    (process,) = processes.start(1, tmp_path / "logs", *command)
+    wait_for_metrics(process, folder, 3)
+    process.send_signal(signal.SIGINT)
+    (code,), (log,) = processes.finish([process], tmp_path / "logs")
+    _, meta = read_checkpoint(folder / "checkpoints")
+    (saved,) = (int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit())
+    assert code == 130 and f"Stopped by Ctrl-C: step {saved} of 9000 is saved" in log and meta
+    assert "Traceback" not in log
+    (process,) = processes.start(1, tmp_path / "logs", *command)
+    wait_for_metrics(process, folder, saved + 3)
+    process.send_signal(signal.SIGSTOP)  # so that both arrive before it can save
+    for number in (signal.SIGINT, signal.SIGCONT):
+        process.send_signal(number)
+    while "Saving after this step" not in (tmp_path / "logs/0.log").read_text():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    (code,), (log,) = processes.finish([process], tmp_path / "logs")
+    assert code in (-signal.SIGINT, 130)  # 130 if it was quicker to save
+    assert f"Continuing from step {saved}" in log and "Traceback" not in log
 
 
 @pytest.fixture(scope="module")

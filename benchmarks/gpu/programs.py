@@ -71,7 +71,7 @@ def step(model: str, mesh: Mesh, *, images: int = IMAGES, prototypes: int = 6553
         "images": jax.ShapeDtypeStruct((count, *SIZE, 3), jnp.uint8),
         "sizes": jax.ShapeDtypeStruct((count, 2), jnp.int32),
     }
-    arguments = _placed(state, mesh), _placed(batch, mesh, DATA_AXIS)
+    arguments = placed(state, mesh), placed(batch, mesh, DATA_AXIS)
     return Program(f"step {model}, {mesh.size} x {images}", function, arguments, count, donates=True)
 
 
@@ -80,14 +80,14 @@ def inference(model: str, mesh: Mesh) -> Program:
     graph, state = nnx.split(_evaluated(model, jnp.bfloat16))
     images = jax.ShapeDtypeStruct((BATCH, *SIZE, 3), jnp.bfloat16)
     function = jax.jit(lambda state, images: nnx.merge(graph, state)(images))
-    return Program(f"inference {model}", function, (_placed(state, mesh), _placed(images, mesh)), BATCH)
+    return Program(f"inference {model}", function, (placed(state, mesh), placed(images, mesh)), BATCH)
 
 
 def extraction(model: str, mesh: Mesh, precision: str) -> Program:
-    """What `cion_jax.extract --precision` runs on a batch."""
+    """Feature extraction of a batch by a model that computes in `precision`; `cion_jax.extract` does in float32."""
     function, state = embedder(_evaluated(model, jnp.dtype(precision)))
     images = jax.ShapeDtypeStruct((BATCH, *SIZE, 3), jnp.uint8)
-    arguments = _placed(state, mesh), _placed(images, mesh)
+    arguments = placed(state, mesh), placed(images, mesh)
     return Program(f"extraction {model}, {precision}", function, arguments, BATCH)
 
 
@@ -100,7 +100,7 @@ def linking(mesh: Mesh, dim: int = 768) -> Program:
     shared = tiles.Shared(jax.ShapeDtypeStruct((), jnp.float32), factors, factors)
     place = jax.ShapeDtypeStruct((len(chosen) // mesh.size * mesh.size,), jnp.int32)
     function = tiles.program(mesh, shape, tiles.scale())
-    arguments = _placed(shared, mesh), _placed((place, place), mesh, DATA_AXIS)
+    arguments = placed(shared, mesh), placed((place, place), mesh, DATA_AXIS)
     return Program(
         f"linking {shape[0]}x{shape[1]}, {factors.shape[1]} numbers", function, arguments, shape[0] * len(chosen)
     )
@@ -112,7 +112,7 @@ def denoising(mesh: Mesh, width: int = 16, dim: int = 768) -> Program:
     features = jax.ShapeDtypeStruct((count, width, dim), jnp.float16)
     lengths = jax.ShapeDtypeStruct((count,), jnp.int64)
     function = tracklet._program(mesh, jnp.float32, count // mesh.size)
-    arguments = _placed(jax.ShapeDtypeStruct((), jnp.float32), mesh), _placed((features, lengths), mesh, DATA_AXIS)
+    arguments = placed(jax.ShapeDtypeStruct((), jnp.float32), mesh), placed((features, lengths), mesh, DATA_AXIS)
     return Program(f"denoising, {width} images", function, arguments, count * width)
 
 
@@ -123,7 +123,7 @@ def _evaluated(model: str, dtype: Any) -> nnx.Module:
     return abstract
 
 
-def _placed(tree: Tree, mesh: Mesh, *axes: str) -> Tree:
+def placed(tree: Tree, mesh: Mesh, *axes: str) -> Tree:
     """The same shapes, with their leading axis split over these axes of the mesh."""
     sharding = NamedSharding(mesh, PartitionSpec(*axes))
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)

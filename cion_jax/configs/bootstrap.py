@@ -21,5 +21,6 @@ def get_config() -> ConfigDict:
     config.stages = ("street", "rounds", "pretrain", "evaluate", "export")
     config.street.labelled_people = 1  # the fewest that a street can have; they are not used
     config.pretrain.group_by = ("identity",)
+    config.correlate.drop_background = True
     config.rounds.limit = 3
     return config

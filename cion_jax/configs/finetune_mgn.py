@@ -3,13 +3,14 @@
     python -m cion_jax.finetune --config=configs/finetune/mgn.py:market1501/resnet50_ibn --workdir=W \
         --config.weights=ResNet50_IBN.pth --config.data.root=DIR
 
-The recipe is that of the released FastReID configs (Sec. 4.1, Table 2): Adam for 60 epochs, of which the ResNet is
+The recipe is that of the released FastReID configs (Sec. 4.1): Adam for 60 epochs, of which the ResNet is
 frozen for 10, 384x128, circle softmax on eight heads and soft-margin triplet loss on five embeddings, 16 images of each
 of 4 identities. The models are resnet50, resnet101 and resnet152, with and without IBN. Deviations: bfloat16 instead of
 float32; statistics of BatchNorm are of the whole batch instead of one GPU's; an epoch has as many batches as the groups
 of 16 images fill, instead of images / 64.
 
-Not yet trained with this code.
+Expected scores (Tables 1 and 4), resnet50_ibn: mAP 93.3, Rank-1 97.3 on Market-1501; 74.3, 89.8 on MSMT17. Not yet
+trained with this code.
 """
 
 from ml_collections import ConfigDict

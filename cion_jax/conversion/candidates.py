@@ -41,7 +41,7 @@ def misfit_hint(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def _is_near(name: str, numbers: int) -> bool:
-    """Whether the paper's count of parameters is within a fifth; statistics and classifiers are less than that."""
+    """True if the paper's parameter count is within a fifth; statistics and classifiers account for less than that."""
     zoo = reidzoo()
     return name not in zoo or abs(1e6 * zoo[name].params_m - numbers) < 0.2 * numbers
 

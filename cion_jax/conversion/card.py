@@ -60,7 +60,7 @@ def write_card(path: str | os.PathLike, model: nnx.Module, about: Mapping[str, A
 
 
 def training_of(path: str | os.PathLike) -> dict[str, Any]:
-    """The fields of a weight file's card that tell of its training; none without a card, or if it is another file's."""
+    """The fields of a weight file's card on its training; empty without a card, or if the card is another file's."""
     if not card_path(path).exists():
         return {}
     card = read_json(card_path(path))

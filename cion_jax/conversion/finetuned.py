@@ -17,10 +17,12 @@ import numpy as np
 from flax import nnx
 
 from cion_jax.conversion.card import card_path, write_card
-from cion_jax.conversion.files.pth import read_pth
 from cion_jax.conversion.files.pth_writer import write_pth
-from cion_jax.conversion.files.safetensors_file import is_safetensors, read_safetensors, write_safetensors
+from cion_jax.conversion.files.reading import read_tensors
+from cion_jax.conversion.files.safetensors_file import is_safetensors, write_safetensors
 from cion_jax.conversion.finetuned_resnets import package_keys, released_keys
+from cion_jax.conversion.keys import unwrapped, with_counters
+from cion_jax.conversion.sections import known_sections, report_others
 from cion_jax.conversion.state_dict import state_dict
 
 # format -> keys that tell it from backbones and from other formats
@@ -29,42 +31,50 @@ MARKS = {
     "fastreid": ("b1_head.pool_layer.p", "heads_extra_bn_b1.running_mean"),
     "cluster-contrast": ("feat_bn.weight", "feat_bn.running_mean"),
 }
-_SECTIONS = ("model", "state_dict")  # where others keep a state dict
 _PARALLEL = "module."  # what PyTorch's DistributedDataParallel puts in front of every key
 
 
-def read_finetuned(path: str | os.PathLike) -> tuple[str, dict[str, np.ndarray]] | None:
+def read_finetuned(path: str | os.PathLike, *, section: str | None = None) -> tuple[str, dict[str, np.ndarray]] | None:
     """The format and the state dict of a fine-tuned network's file, or None if the file is none.
 
     Keys are those of this package, which names the modules of a ResNet where some of the released code numbers them.
 
+    Args:
+        path: `.pth` or `.safetensors`.
+        section: path of the section to take, where the file has several.
+
     Raises:
         ValueError: the file cannot be read.
     """
-    if is_safetensors(path):
-        found = _recognised(read_safetensors(path))
-        return found and (found[0], package_keys({key: np.asarray(value) for key, value in found[1].items()}))
-    name = None
+    name, taken, others = "", "", ()
 
     def select(content: Any) -> Mapping[str, Any]:
-        nonlocal name
-        sections = [content, *(content.get(section) for section in _SECTIONS)] if isinstance(content, dict) else []
-        for section in sections:
-            if isinstance(section, dict) and (found := _recognised(section)):
-                name, tensors = found
-                return tensors
-        return {}
+        nonlocal name, taken, others
+        sections = {place: _recognised(tensors) for place, tensors in _sections(content).items()}
+        networks = {place: found for place, found in sections.items() if found and section in (None, place)}
+        if not networks:
+            return {}
+        taken, *others = networks
+        name, tensors = networks[taken]
+        return tensors
 
-    arrays = read_pth(path, select)
-    return None if name is None else (name, package_keys(arrays))
+    arrays = read_tensors(path, select)
+    if others:
+        report_others(path, taken, others)
+    return (name, package_keys(with_counters(arrays)[0])) if name else None
+
+
+def _sections(content: Any) -> dict[str, Mapping]:
+    """The content itself, with "" for its path, and its sections of tensors."""
+    return {"": content} | dict(known_sections(content)) if isinstance(content, dict) else {}
 
 
 def write_finetuned(network: nnx.Module, path: str | os.PathLike, *, about: Mapping[str, Any]) -> None:
-    """Writes a network's state dict (`.pth` or `.safetensors`) and, beside it, its card; each is whole or not there.
+    """Writes a network's state dict (`.pth` or `.safetensors`) and, beside it, its card, each atomically.
 
     Args:
         network: a fine-tuned network.
-        path: what to write; `.safetensors` is told by its name.
+        path: the file to write; the name decides between `.pth` and `.safetensors`.
         about: fields of the card, such as `model`, `mean` and `std`.
     """
     arrays = released_state_dict(network)
@@ -92,7 +102,7 @@ def released_state_dict(network: nnx.Module) -> dict[str, np.ndarray]:
 
 
 def _recognised(tensors: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    plain = {str(key).removeprefix(_PARALLEL): value for key, value in tensors.items()}
+    plain = {unwrapped(str(key)): value for key, value in tensors.items()}
     for name, marks in MARKS.items():
         if all(mark in plain for mark in marks):
             return name, plain

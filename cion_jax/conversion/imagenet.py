@@ -31,12 +31,12 @@ class Naming:
     Attributes:
         renames: regular expressions and replacements, applied one after the other to every key of the file.
         unused: what a file may hold beside the model (pattern of renamed keys).
-        initial: what the model may have and a file not (pattern of the model's keys).
+        initial: what the model may have and a file not (pattern of the model's keys); nothing by default.
     """
 
     renames: tuple[tuple[str, Replacement], ...] = ()
     unused: str = r"(head|heads|fc|classifier|pre_logits)\."
-    initial: str = r".*\.num_batches_tracked"  # PyTorch before 0.4.1 did not count
+    initial: str = r"(?!)"
 
 
 def _odd_features(name: str) -> Callable[[re.Match], str]:
@@ -110,8 +110,9 @@ NAMINGS = {
 
 @dataclasses.dataclass(frozen=True)
 class Initialisation:
-    """The outcome of an initialisation from ImageNet weights, by key."""
+    """The outcome of an initialisation from ImageNet weights, by key; `where` is the part of the file that was read."""
 
+    where: str
     taken: list[str]
     changed: dict[str, str]
     unused: dict[str, str]
@@ -123,10 +124,11 @@ class Initialisation:
         lines += [f"  ~ {key} {note}" for key, note in _first(self.changed.items())]
         lines += [f"left at their initial values: {len(self.initial)}"] + [f"  - {key}" for key in _first(self.initial)]
         lines += [f"not used of the file: {len(self.unused)}"]
-        return "\n".join(lines + [f"  + {key} {note}" for key, note in _first(self.unused.items())])
+        lines += [f"  + {key} {note}" for key, note in _first(self.unused.items())]
+        return "\n".join([*lines, f"read from {self.where}"])
 
 
-def initialise(model: nnx.Module, path: str | os.PathLike) -> Initialisation:
+def initialise(model: nnx.Module, path: str | os.PathLike, *, section: str | None = None) -> Initialisation:
     """Fills a ResNet, ViT, ConvNeXt or Swin from a file of ImageNet weights, in place, as far as there are any.
 
     Raises:
@@ -137,7 +139,8 @@ def initialise(model: nnx.Module, path: str | os.PathLike) -> Initialisation:
     if family not in NAMINGS:
         raise ValueError(f"no naming of ImageNet weights is known for a {family}; known are {', '.join(NAMINGS)}")
     naming, expected = NAMINGS[family], signature(model)
-    arrays = _renamed(read_file(path).backbone, naming, family)
+    weights = read_file(path, section=section)
+    arrays = _renamed(weights.backbone, naming, family)
     changed = _split_batch_norms(arrays, expected)
     taken, unused = {}, {}
     for key, value in arrays.items():
@@ -152,7 +155,7 @@ def initialise(model: nnx.Module, path: str | os.PathLike) -> Initialisation:
     initial = [key for key in expected if key not in taken]
     _check(naming, unused, initial, path, family)
     load_state_dict(model, state_dict(model) | taken)
-    return Initialisation(list(taken), changed, unused, initial)
+    return Initialisation(weights.where, list(taken), changed, unused, initial)
 
 
 def _renamed(arrays: Arrays, naming: Naming, family: str) -> Arrays:

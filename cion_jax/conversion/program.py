@@ -26,7 +26,7 @@ PLATFORMS = ("cpu", "cuda")
 
 
 def is_program(path: str | os.PathLike) -> bool:
-    return os.fspath(path).endswith(SUFFIX)
+    return os.fspath(path).lower().endswith(SUFFIX)
 
 
 def export_program(model: nnx.Module, size: tuple[int, int]) -> jax.export.Exported:
@@ -53,7 +53,7 @@ def export_program(model: nnx.Module, size: tuple[int, int]) -> jax.export.Expor
 
 
 def write_program(model: nnx.Module, path: str | os.PathLike, *, about: Mapping[str, Any]) -> None:
-    """Writes `export_program` of `model` and, beside it, its card; each is whole or not there.
+    """Writes `export_program` of `model` and, beside it, its card, each atomically.
 
     Args:
         model: the backbone.

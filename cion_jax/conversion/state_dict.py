@@ -2,7 +2,7 @@
 
 Modules carry PyTorch's attribute names, so a key is the path of a tensor: own parameters first, then own
 buffers, then children, each in order of definition, which is PyTorch's order too. Lists and `nnx.Sequential`
-count their items. What differs is told once, by layer type, in `RULES`: the tensor's name in PyTorch and the
+count their items. What differs is defined once, by layer type, in `RULES`: the tensor's name in PyTorch and the
 order of its axes.
 
 Some PyTorch buffers are constants, such as Swin's `relative_position_index`. A layer computes them instead of
@@ -65,7 +65,7 @@ RULES: dict[type[nnx.Module], dict[str, Rule]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Keys of a state dict beside those of a model; `problems` tells what is wrong with keys of both."""
+    """Keys of a state dict compared with those of a model; `problems` says what is wrong with keys that both have."""
 
     matched: list[str]
     missing: dict[str, str]
@@ -105,12 +105,11 @@ def signature(model: nnx.Module) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
 
 
 def compare(model: nnx.Module, arrays: Mapping[str, np.ndarray]) -> Comparison:
-    """Sets a state dict beside a model: keys, shapes, kinds of numbers, NaN and infinity, constants."""
+    """Compares a state dict with a model: keys, shapes, kinds and ranges of numbers, NaN and infinity, constants."""
     expected = signature(model)
-    constants = {key: source for key, source, _ in _tensors(model, "") if isinstance(source, np.ndarray)}
     problems = {}
-    for key, (shape, dtype) in expected.items():
-        if key in arrays and (problem := _problem(arrays[key], shape, dtype, constants.get(key))):
+    for key, source, _ in _tensors(model, ""):
+        if key in arrays and (problem := _problem(arrays[key], *expected[key], source)):
             problems[key] = problem
     return Comparison(
         matched=[key for key in expected if key in arrays and key not in problems],
@@ -126,8 +125,8 @@ def load_state_dict(model: nnx.Module, arrays: Mapping[str, np.ndarray]) -> None
     Floating-point values are converted to the model's dtype.
 
     Raises:
-        ValueError: keys missing or unexpected, shapes, kinds of numbers or constants that differ, NaN or
-            infinity. The message lists them; the model is left as it was.
+        ValueError: keys missing or unexpected, shapes, kinds of numbers or constants that differ, NaN, infinity, or
+            values beyond the range of the model's dtype. The message lists them; the model is left as it was.
     """
     comparison = compare(model, arrays)
     if not comparison.exact:
@@ -140,7 +139,10 @@ def load_state_dict(model: nnx.Module, arrays: Mapping[str, np.ndarray]) -> None
             source.set_value(jnp.asarray(rule.from_torch(np.asarray(arrays[key])), source.dtype))
 
 
-def _problem(value: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, constant: np.ndarray | None) -> str | None:
+def _problem(
+    value: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, source: nnx.Variable | np.ndarray
+) -> str | None:
+    """Why `value` cannot become `source`, a variable or constant that has this shape and dtype in PyTorch."""
     if np.shape(value) != shape:
         return f"has shape {np.shape(value)}, the model's is {shape}"
     kind = jnp.floating if jnp.issubdtype(dtype, jnp.floating) else jnp.integer
@@ -148,9 +150,19 @@ def _problem(value: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, constan
         return f"is {value.dtype}, the model's is {dtype}"
     if kind is jnp.floating and not np.isfinite(value).all():
         return f"has {np.size(value) - np.isfinite(value).sum()} values that are NaN or infinite"
-    if constant is not None and (different := np.count_nonzero(value != constant)):
-        return f"is a constant of the architecture, and {different} of its values differ from the model's"
+    if isinstance(source, np.ndarray):
+        different = np.count_nonzero(value != source)
+        return f"is a constant of the architecture, and {different} of its values differ" if different else None
+    lowest, highest = _limits(source.dtype)
+    if beyond := np.count_nonzero((value < lowest) | (value > highest)):
+        return f"has {beyond} values beyond the range of {source.dtype}, which the model computes in"
     return None
+
+
+def _limits(dtype: np.dtype) -> tuple[np.float64, np.float64]:
+    """The range of a number format, in float64: compared with Python floats, float16 arrays would overflow."""
+    limits = jnp.finfo(dtype) if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype)
+    return np.float64(limits.min), np.float64(limits.max)
 
 
 def _tensors(module: nnx.Module, prefix: str) -> Iterator[tuple[str, nnx.Variable | np.ndarray, Rule]]:

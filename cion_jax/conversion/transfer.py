@@ -33,12 +33,13 @@ class Target:
     with_head: bool = False
 
     def check(self, model_name: str) -> None:
-        """Raises what is wrong with the target before anything is read."""
-        if not os.fspath(self.path).endswith((".pth", SAFETENSORS, PROGRAM)):
+        """Raises ValueError for an invalid target, before anything is read."""
+        name = os.fspath(self.path).lower()
+        if not name.endswith((".pth", SAFETENSORS, PROGRAM)):
             raise ValueError(
                 f"--to={self.path}: models are written as .pth, {SAFETENSORS} or {PROGRAM}; give it such an ending"
             )
-        if self.loader != "reidzoo" and not os.fspath(self.path).endswith(".pth"):
+        if self.loader != "reidzoo" and not name.endswith(".pth"):
             raise ValueError(f"--for={self.loader}: that code reads .pth files; give --to such an ending")
         if self.with_head and is_program(self.path):
             raise ValueError(f"--head: a {PROGRAM} computes embeddings and has no projection head; leave it out")
@@ -73,7 +74,9 @@ def transfer(model_name: str, source: str | os.PathLike, read: Callable[[], Weig
     return f"{report}\n{_write(model, model_name, weights, target)}"
 
 
-def transfer_imagenet(model_name: str, source: str | os.PathLike, target: Target | None) -> str:
+def transfer_imagenet(
+    model_name: str, source: str | os.PathLike, target: Target | None, *, section: str | None = None
+) -> str:
     """Initialises the model from ImageNet weights and writes it to `target`, if any.
 
     Returns:
@@ -83,7 +86,7 @@ def transfer_imagenet(model_name: str, source: str | os.PathLike, target: Target
         ValueError: as `transfer` and `initialise`.
     """
     model = _create_checked(model_name, target)
-    report = f"{source}, into {model_name}: {initialise(model, source)}"
+    report = f"{source}, into {model_name}: {initialise(model, source, section=section)}"
     if target is None:
         return report
     return f"{report}\n{_write(model, model_name, Weights({}, {}, f'initialised from {source}'), target)}"
@@ -97,9 +100,10 @@ def _create_checked(model_name: str, target: Target | None) -> nnx.Module:
     return model
 
 
-def read_weight_file(source: str | os.PathLike, which: str, with_head: bool) -> Weights:
+def read_weight_file(source: str | os.PathLike, which: str, section: str | None, with_head: bool) -> Weights:
     """The weights of a file, with what its card says of their training."""
-    return dataclasses.replace(read_file(source, which=which, with_head=with_head), about=training_of(source))
+    weights = read_file(source, which=which, section=section, with_head=with_head)
+    return dataclasses.replace(weights, about=training_of(source))
 
 
 def _write(model: nnx.Module, model_name: str, weights: Weights, target: Target) -> str:

@@ -37,6 +37,7 @@ from scipy.stats import norm
 from cion_jax.correlation import checks, covisible
 from cion_jax.correlation.closure import numbered
 from cion_jax.correlation.engine.distances import SHORTEST_SUM, TIE, directions, distance, exact_unit
+from cion_jax.runtime.arrays import RowArray
 from cion_jax.runtime.progress import Progress, silent
 
 TRACKLETS, PAIRS = 20_000, 50_000  # sample sizes: 50 events at a rate of one in a thousand
@@ -163,7 +164,7 @@ class Calibration:
 
 
 def calibrate(
-    features: np.ndarray,
+    features: RowArray,
     videos: np.ndarray,
     tracklets: np.ndarray,
     frames: np.ndarray,
@@ -253,7 +254,7 @@ def _both_in(pairs: np.ndarray, others: np.ndarray) -> np.ndarray:
 class _Sample:
     """The images of some tracklets, in float64, and the tracklets' centroids once they have been read."""
 
-    def __init__(self, features: np.ndarray, tracklets: np.ndarray, frames: np.ndarray, present: np.ndarray):
+    def __init__(self, features: RowArray, tracklets: np.ndarray, frames: np.ndarray, present: np.ndarray):
         rows = np.flatnonzero(np.isin(tracklets, present))
         self.rows = rows[np.lexsort((frames[rows], tracklets[rows]))]  # by tracklet, then in time
         self.features, self.present = features, present

@@ -14,6 +14,7 @@ from cion_jax.correlation import closure, cross_video
 from cion_jax.correlation.engine.centroids import Groups
 from cion_jax.correlation.engine.linking import pair_distances
 from cion_jax.correlation.engine.sharding import Track
+from cion_jax.runtime.arrays import RowArray
 
 LARGEST, WEAKEST = 5, 5  # identities that are reported, and links of each
 IMPLAUSIBLE_SHARE, IMPLAUSIBLE_FACTOR = 0.02, 50
@@ -54,7 +55,7 @@ def largest_identities(before: Groups, links: np.ndarray, after: Groups, names: 
     sizes = after.counts
     largest = []
     for group in np.argsort(-sizes, kind="stable")[:LARGEST].tolist():
-        inside = links[group_after[links[:, 0]] == group] if len(links) else links
+        inside = links[(group_after[links] == group).all(1)]
         rows = np.flatnonzero(after.assigned == group)[:1]
         weakest = [(int(names[a]), int(names[b]), distance) for a, b, distance in _weakest(before, inside)]
         largest.append(LargeIdentity(int(rows[0]), int(sizes[group]), int((group_after == group).sum()), weakest))
@@ -97,7 +98,7 @@ def chaining_warning(identities: np.ndarray) -> str | None:
 
 
 def unchained_threshold(
-    groups: Groups, features: np.ndarray, half_width: int | None, ceiling: float, track: Track
+    groups: Groups, features: RowArray, half_width: int | None, ceiling: float, track: Track
 ) -> tuple[float, float]:
     """The largest threshold up to `ceiling` at which links do not chain.
 

@@ -5,24 +5,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from cion_jax.correlation.engine.distances import row_blocks, squared_lengths, unit
+from cion_jax.runtime.arrays import RowArray
 
 SHOWN = 5  # bad rows listed in an error message
 
 
-def check_features(features: np.ndarray) -> None:
+def check_features(features: RowArray) -> None:
     """Checks that features are `[n, d]`, float16 or float32, finite and non-zero in every row."""
     check_array(features)
     bad = [_without_direction(lengths) + rows.start for rows, lengths in row_blocks(features, _squared_unit_lengths)]
     _refuse_rows(np.concatenate(bad), len(features))
 
 
-def check_array(features: np.ndarray) -> None:
+def check_array(features: RowArray) -> None:
     """Checks that features are a non-empty array `[n, d]`, float16 or float32, without reading its values."""
-    if not isinstance(features, np.ndarray) or features.ndim != 2:
+    if not isinstance(features, RowArray) or features.ndim != 2:
         raise ValueError(f"features are of shape {np.shape(features)}, expected an array [rows, dim]")
     if features.dtype not in (np.float16, np.float32):
         raise ValueError(f"features are {features.dtype}, expected float16 or float32; save them as float32")
-    if features.size == 0:
+    if 0 in features.shape:
         raise ValueError(f"features are empty (shape {features.shape}); correlation needs at least one image")
 
 

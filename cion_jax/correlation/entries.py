@@ -6,9 +6,11 @@ import time
 import numpy as np
 
 from cion_jax.correlation import chaining, covisible
+from cion_jax.correlation.background import Background
 from cion_jax.correlation.levels import LevelResult
 from cion_jax.correlation.noise import noise
 from cion_jax.correlation.scoring import pairwise_scores
+from cion_jax.runtime.arrays import RowArray
 from cion_jax.runtime.progress import progress
 from cion_jax.samples import SampleTable
 
@@ -18,7 +20,7 @@ SHOWN = 4  # images that the report lists for either side of a weak link
 
 
 def level_entry(
-    result: LevelResult, table: SampleTable, features: np.ndarray, frame_ids: np.ndarray | None, settings: dict
+    result: LevelResult, table: SampleTable, features: RowArray, frame_ids: np.ndarray | None, settings: dict
 ) -> dict:
     """Report entry of one level, with its noise."""
     started = time.perf_counter()
@@ -57,13 +59,22 @@ def identities_entry(identities: np.ndarray, table: SampleTable, frame_ids: np.n
     return entry
 
 
+def background_entry(background: Background, without: np.ndarray, table: SampleTable) -> dict:
+    """Report entry of the identities that show no person; `without` `[n]` are the identities when they are dropped."""
+    entry: dict = {"identities": len(background.identities), "images": int(background.rows.sum())}
+    if "person" in table.columns:
+        entry["without_person"] = int((table["person"][background.rows] < 0).sum())
+        entry["pairwise"] = dataclasses.asdict(pairwise_scores(without, table["person"]))
+    return entry
+
+
 def largest_entry(large: chaining.LargeIdentity, table: SampleTable, before: np.ndarray) -> dict:
     """Report entry of a large identity, with example images; `before` `[n]` are the identities that it links."""
     weakest = [
         {"identities": [a, b], "distance": distance, "images": [_examples(table, before == side) for side in (a, b)]}
         for a, b, distance in large.weakest
     ]
-    first = str(table["file_path"][large.row])
+    first = str(table.select([large.row])["file_path"][0])
     return {"images": large.images, "joined": large.groups, "first_image": first, "weakest_links": weakest}
 
 

@@ -12,7 +12,9 @@ from cion_jax.correlation.chaining import LargeIdentity, largest_identities
 from cion_jax.correlation.closure import numbered
 from cion_jax.correlation.engine.centroids import Groups
 from cion_jax.correlation.engine.sharding import Track
+from cion_jax.correlation.rules import NEIGHBORS, check_rule, identities
 from cion_jax.correlation.tracklet import denoise_tracklets
+from cion_jax.runtime.arrays import RowArray
 from cion_jax.runtime.progress import Progress, silent
 
 
@@ -50,7 +52,7 @@ class Correlation:
 
 
 def correlate(
-    features: np.ndarray,
+    features: RowArray,
     videos: np.ndarray,
     tracklets: np.ndarray,
     *,
@@ -60,6 +62,8 @@ def correlate(
     levels: int = 3,
     frames: np.ndarray | None = None,
     forbid_covisible: bool = False,
+    rule: str = "closure",
+    neighbors: int = NEIGHBORS,
     on_level: Callable[[LevelResult], None] | None = None,
     progress: Progress = silent,
 ) -> Correlation:
@@ -84,6 +88,8 @@ def correlate(
         frames: `[n]` integers, the frame of each image in its video, negative where unknown. If given, the results
             mark the links between groups that share a frame.
         forbid_covisible: Drop such links before closure; needs `frames`.
+        rule: How links become identities at levels 2 and 3, one of `rules.RULES`; the paper's is "closure".
+        neighbors: For the rule "mutual".
         on_level: Called with each `LevelResult` once it is computed.
         progress: Progress display, as `cion_jax.runtime.progress.progress`.
 
@@ -97,8 +103,9 @@ def correlate(
     checks.check_features(features)
     checks.check_tracklets(videos, tracklets, len(features))
     checks.check_frames(frames, len(features), forbid_covisible)
+    check_rule(rule, neighbors, frames is not None)
     frame_ids = None if frames is None else covisible.number_frames(videos, frames)
-    settings = _Settings(sigma_cst, sigma_drm, reach, frame_ids, forbid_covisible)
+    settings = _Settings(sigma_cst, sigma_drm, reach, frame_ids, forbid_covisible, rule, neighbors)
     steps = _steps(features, videos, tracklets, settings, progress)
     results: list[LevelResult] = []
     for _ in range(levels + 1):
@@ -116,10 +123,12 @@ class _Settings(NamedTuple):
     reach: int | None
     frame_ids: np.ndarray | None
     forbid_covisible: bool
+    rule: str
+    neighbors: int
 
 
 def _steps(
-    features: np.ndarray, videos: np.ndarray, tracklets: np.ndarray, settings: _Settings, progress: Progress
+    features: RowArray, videos: np.ndarray, tracklets: np.ndarray, settings: _Settings, progress: Progress
 ) -> Iterator[LevelResult]:
     """Yields the results of levels 0 to 3, each computed on demand."""
 
@@ -136,17 +145,17 @@ def _steps(
     names = _names(groups)
     groups = video.reassign(groups, features, tracklet, video_lengths, settings.sigma_cst, track("strays", "tiles"))
     links = video.merge(groups, features, video_lengths, settings.sigma_drm, track("single videos", "tiles"))
-    groups, result = _merged(2, groups, links, names, settings)
+    groups, result = _merged(2, groups, links, names, features, settings)
     yield dataclasses.replace(result, groups=groups)
 
     links = cross_video.link(groups, features, settings.reach, settings.sigma_drm, track("across videos", "tiles"))
-    yield _merged(3, groups, links, _names(groups), settings)[1]
+    yield _merged(3, groups, links, _names(groups), features, settings)[1]
 
 
 def _merged(
-    level: int, groups: Groups, links: np.ndarray, names: np.ndarray, settings: _Settings
+    level: int, groups: Groups, links: np.ndarray, names: np.ndarray, features: RowArray, settings: _Settings
 ) -> tuple[Groups, LevelResult]:
-    """Groups after transitive closure of `links` `[l, 2]`, and the result of the level.
+    """Groups after closure of `links` `[l, 2]` by the rule, and the result of the level.
 
     `names` `[groups]` are the identities of the groups before closure.
     """
@@ -155,7 +164,8 @@ def _merged(
         joined = covisible.joined(settings.frame_ids, groups.assigned, links)
         if settings.forbid_covisible:
             links, joined = links[~joined], joined[~joined]
-    after = groups.merged(links, final=level == 3)
+    group = identities(settings.rule, groups, links, features, settings.frame_ids, settings.neighbors)
+    after = groups.merged(group, final=level == 3)
     largest = tuple(largest_identities(groups, links, after, names))
     return after, LevelResult(level, numbered(after.assigned), names[links], joined, largest)
 

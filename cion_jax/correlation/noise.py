@@ -13,6 +13,7 @@ from cion_jax.correlation.engine.distances import TIE, add_rows, row_blocks
 from cion_jax.correlation.engine.linking import pair_distances, settled_distances
 from cion_jax.correlation.engine.sharding import Track
 from cion_jax.correlation.engine.tiles import Windows, compare
+from cion_jax.runtime.arrays import RowArray
 from cion_jax.runtime.processes import all_gather
 from cion_jax.runtime.progress import Progress, silent
 
@@ -36,7 +37,7 @@ class Noise:
 
 
 def noise(
-    features: np.ndarray,
+    features: RowArray,
     identities: np.ndarray,
     *,
     sigma_cst: float,
@@ -87,7 +88,7 @@ def noise(
     return Noise(scattered + close, scattered, close, count, error)
 
 
-def _sums(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _sums(features: RowArray, labels: np.ndarray) -> np.ndarray:
     """Sums `[k, d]` of the unit features of each label; `labels` `[n]`, -1 left out."""
     sums = np.zeros((labels.max() + 1, features.shape[1]), np.float32)
     for rows, block in row_blocks(features):
@@ -96,7 +97,7 @@ def _sums(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return sums
 
 
-def _scattered(features: np.ndarray, groups: Groups, sigma_cst: float) -> np.ndarray:
+def _scattered(features: RowArray, groups: Groups, sigma_cst: float) -> np.ndarray:
     """Eq. 1: n_k^cst of every identity, `[k]` bool."""
     radii, centroids = np.zeros(len(groups.sums), np.float32), groups.centroids
     for rows, block in row_blocks(features):
@@ -112,7 +113,7 @@ def _scattered(features: np.ndarray, groups: Groups, sigma_cst: float) -> np.nda
     return scattered
 
 
-def _discrimination(features: np.ndarray, groups: Groups, sigma_drm: float, track: Track) -> float:
+def _discrimination(features: RowArray, groups: Groups, sigma_drm: float, track: Track) -> float:
     """Discrimination noise: ordered pairs (i, j) with d_{i,j} <= sigma_drm, divided by M."""
     centroids, lengths = groups.centroids, np.array([len(groups.sums)])
     windows = Windows.within(lengths, len(groups.sums))
@@ -121,7 +122,7 @@ def _discrimination(features: np.ndarray, groups: Groups, sigma_drm: float, trac
 
 
 def _sampled_discrimination(
-    features: np.ndarray, groups: Groups, rows: np.ndarray, sigma_drm: float, track: Track
+    features: RowArray, groups: Groups, rows: np.ndarray, sigma_drm: float, track: Track
 ) -> tuple[float, float]:
     """Discrimination noise estimated from the pairs (i, j) with i in `rows`, and its standard error."""
     first, last = np.zeros(len(rows), np.int32), np.full(len(rows), len(groups.sums), np.int32)
@@ -133,7 +134,7 @@ def _sampled_discrimination(
 def _close_counts(
     centroids: Vectors,
     groups: Groups,
-    features: np.ndarray,
+    features: RowArray,
     windows: Windows,
     rows: np.ndarray,
     sigma_drm: float,

@@ -11,6 +11,7 @@ from cion_jax.correlation.engine.centroids import Groups
 from cion_jax.correlation.engine.sharding import Track
 from cion_jax.correlation.levels import sliding_order
 from cion_jax.correlation.tracklet import denoise_tracklets
+from cion_jax.runtime.arrays import RowArray
 from cion_jax.runtime.progress import Progress, silent
 
 
@@ -34,7 +35,7 @@ class Proposal:
 
 def propose(
     calibration: Calibration,
-    features: np.ndarray,
+    features: RowArray,
     videos: np.ndarray,
     tracklets: np.ndarray,
     *,

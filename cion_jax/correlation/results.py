@@ -5,16 +5,20 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cion_jax import samples as tables
 from cion_jax.correlation import covisible
-from cion_jax.correlation.entries import largest_entry, level_entry
-from cion_jax.correlation.growing.index import FOLDER, feature_part, write_index
+from cion_jax.correlation.background import find_background
+from cion_jax.correlation.entries import background_entry, largest_entry, level_entry
+from cion_jax.correlation.growing.index import FOLDER, feature_parts, write_index
 from cion_jax.correlation.growing.state import State
 from cion_jax.correlation.levels import Correlation, LevelResult, correlate
-from cion_jax.features.store import extractor_of
+from cion_jax.correlation.rules import NEIGHBORS
+from cion_jax.features.store import extractor_of, feature_files
+from cion_jax.runtime.arrays import RowArray, StackedArray
 from cion_jax.runtime.files import write_json
 from cion_jax.runtime.processes import is_primary
 from cion_jax.runtime.progress import progress
@@ -32,6 +36,9 @@ def correlate_to(
     half_width: int | str | None = 1000,
     levels: int = 3,
     forbid_covisible: bool = False,
+    rule: str = "closure",
+    neighbors: int = NEIGHBORS,
+    drop_background: bool = False,
     overwrite: bool = False,
 ) -> dict:
     """Correlates a sample table; writes `identities.parquet`, `annotations.json`, `report.json` into `out`.
@@ -42,8 +49,10 @@ def correlate_to(
     Args:
         out: Output folder.
         samples: Sample table with columns `video` and `tracklet`.
-        features_path: `.npy` `[rows, dim]`, row-aligned with the table.
-        sigma_cst, sigma_drm, half_width, levels, forbid_covisible: Settings of `correlate`.
+        features_path: `.npy` `[rows, dim]`, row-aligned with the table; or one joined without a copy.
+        sigma_cst, sigma_drm, half_width, levels, forbid_covisible, rule, neighbors: Settings of `correlate`.
+        drop_background: Discard identities that show no person (`cion_jax.correlation.background`). They are reported
+            in any case. Such results have no index, since images added later could not be compared with what is gone.
         overwrite: Replace results that are complete.
 
     Returns:
@@ -57,30 +66,34 @@ def correlate_to(
     table = read_correlatable(samples)
     features = open_features(features_path, len(table))
     reach = "all" if half_width is None else half_width
-    settings = {"sigma_cst": sigma_cst, "sigma_drm": sigma_drm, "half_width": reach, "levels": levels}
-    settings["forbid_covisible"] = forbid_covisible
+    settings: dict[str, Any] = {"sigma_cst": sigma_cst, "sigma_drm": sigma_drm, "half_width": reach, "levels": levels}
+    settings |= {"forbid_covisible": forbid_covisible, "rule": rule, "neighbors": neighbors}
     correlation, entries = _correlate(table, features, settings)
+    background = find_background(correlation.identities, table.tracklets)
+    without = background.dropped(correlation.identities)
+    identities = without if drop_background else correlation.identities
     report = {
         "images": len(table),
         "settings": settings,
         "levels": entries,
+        "background": background_entry(background, without, table) | {"dropped": drop_background},
         "seconds": round(time.perf_counter() - started, 3),
     }
 
     def write_state(folder: Path) -> None:
-        if levels == 3:
+        if levels == 3 and not drop_background:
             write_index(
                 folder,
                 State.after(correlation),
                 correlation.identities,
-                [feature_part(features_path, features)],
+                feature_parts(features_path),
                 settings=settings,
                 extractor=extractor_of(features_path),
                 next_identity=int(correlation.identities.max()) + 1,
             )
 
     if is_primary():
-        write_results(Path(out), table.with_columns(identity=correlation.identities), report, write_state)
+        write_results(Path(out), table.with_columns(identity=identities), report, write_state)
     return report
 
 
@@ -112,7 +125,7 @@ def _remove_results(out: Path) -> None:
         shutil.rmtree(out / FOLDER)
 
 
-def _correlate(table: tables.SampleTable, features: np.ndarray, settings: dict) -> tuple[Correlation, list[dict]]:
+def _correlate(table: tables.SampleTable, features: RowArray, settings: dict) -> tuple[Correlation, list[dict]]:
     """The correlation, and the report entry of each level."""
     entries: list[dict] = []
     frames = table["frame"] if "frame" in table.columns else None
@@ -143,17 +156,22 @@ def read_correlatable(path: str | os.PathLike) -> tables.SampleTable:
     return table
 
 
-def open_features(path: str | os.PathLike, rows: int) -> np.ndarray:
-    """Memory-maps a `.npy` of features `[rows, dim]`; raises `ValueError` if it is not that."""
-    try:
-        features = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; `python -m cion_jax.extract` makes features") from None
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: not a readable .npy array ({error}); extract it again") from error
+def open_features(path: str | os.PathLike, rows: int) -> RowArray:
+    """Memory-maps features `[rows, dim]`, in one file or in parts; raises `ValueError` if they are not that."""
+    parts = [_mapped(file) for file in feature_files(path)]
+    features = parts[0] if len(parts) == 1 else StackedArray(parts)
     if features.ndim != 2 or len(features) != rows:
         raise ValueError(
             f"{path}: features of shape {features.shape} for a sample table of {rows} rows; expected "
             f"[{rows}, dim], row for row as in the table that they were extracted from"
         )
     return features
+
+
+def _mapped(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; `python -m cion_jax.extract` makes features") from None
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path}: not a readable .npy array ({error}); extract it again") from error

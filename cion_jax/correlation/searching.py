@@ -1,7 +1,6 @@
 """Search of a correlated set: the identities and tracklets whose centroids are nearest to a query."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,22 +62,12 @@ def search(folder: str | os.PathLike, queries: np.ndarray, *, top: int = 10) -> 
     if top < 1:
         raise ValueError(f"top={top}: expected at least 1")
     numbers, people = _identities(index)
-    features = stacked(index.parts)
-    matches = {name: nearest(queries, groups, features, top) for name, groups in (("i", people), ("t", tracklets))}
-    table = Path(folder) / IDENTITIES
-    return [
-        {
-            "identities": [
-                {"identity": int(numbers[group])} | _described(people, group, value, table)
-                for group, value in _ranked(matches["i"], query)
-            ],
-            "tracklets": [
-                {"identity": int(index.identities[group])} | _described(tracklets, group, value, table)
-                for group, value in _ranked(matches["t"], query)
-            ],
-        }
-        for query in range(len(queries))
-    ]
+    features, table = stacked(index.parts), Path(folder) / IDENTITIES
+    ranked = {
+        "identities": _described(nearest(queries, people, features, top), people, numbers, table),
+        "tracklets": _described(nearest(queries, tracklets, features, top), tracklets, index.identities, table),
+    }
+    return [dict(zip(ranked, matches)) for matches in zip(*ranked.values())]
 
 
 def nearest(queries: np.ndarray, groups: Groups, features: RowArray, top: int) -> Nearest:
@@ -127,17 +116,25 @@ def _identities(index: Index) -> tuple[np.ndarray, Groups]:
     return numbers, Groups(np.where(tracklets.assigned >= 0, position[tracklets.assigned], -1), sums)
 
 
-def _ranked(matches: Nearest, query: int) -> Iterator[tuple[int, float]]:
-    return zip(matches.groups[query].tolist(), matches.distances[query].tolist())
-
-
-def _described(groups: Groups, group: int, value: float, table: Path) -> dict[str, Any]:
-    rows = np.flatnonzero(groups.assigned == group)
-    found = read_rows(table, rows)
-    spread = np.unique(np.linspace(0, len(rows) - 1, SHOWN).astype(int))
-    return {
-        "distance": round(value, 6),
-        "images": len(rows),
-        "videos": sorted(set(map(str, found["video"].to_pylist()))),
-        "examples": found["file_path"].take(spread).to_pylist(),
-    }
+def _described(found: Nearest, groups: Groups, numbers: np.ndarray, table: Path) -> list[list[dict[str, Any]]]:
+    """The matches of each query; `numbers` `[groups]` are their identities. The table is read once for all of them."""
+    present = np.unique(found.groups)
+    rows = np.flatnonzero(np.isin(groups.assigned, present))
+    order = np.argsort(groups.assigned[rows], kind="stable")
+    content = read_rows(table, rows, ["video", "file_path"]).take(order)
+    starts = np.searchsorted(groups.assigned[rows][order], np.append(present, present[-1] + 1))
+    about: dict[int, dict[str, Any]] = {}
+    for group, start, stop in zip(present.tolist(), starts.tolist(), starts[1:].tolist()):
+        spread = np.unique(np.linspace(start, stop - 1, SHOWN).astype(int))
+        about[group] = {
+            "images": stop - start,
+            "videos": sorted(map(str, content["video"].slice(start, stop - start).unique().to_pylist())),
+            "examples": content["file_path"].take(spread).to_pylist(),
+        }
+    return [
+        [
+            {"identity": int(numbers[group]), "distance": round(distance, 6)} | about[group]
+            for group, distance in zip(*query)
+        ]
+        for query in zip(found.groups.tolist(), found.distances.tolist())
+    ]

@@ -21,6 +21,7 @@ from cion_jax.correlation.engine.sharding import (
     padded_to_devices,
     split_over_devices,
 )
+from cion_jax.runtime.arrays import RowArray
 from cion_jax.runtime.mesh import double_buffered
 from cion_jax.runtime.platform import on_cpu
 from cion_jax.runtime.processes import all_gather
@@ -39,7 +40,7 @@ def _chunk_bytes() -> int:
 
 
 def denoise_tracklets(
-    features: np.ndarray,
+    features: RowArray,
     tracklets: np.ndarray,
     sigma_cst: float,
     track: Track,
@@ -74,7 +75,7 @@ def denoise_tracklets(
 class _Job:
     """The tracklets, and the results of this process's share of them."""
 
-    def __init__(self, features: np.ndarray, rows: np.ndarray, lengths: np.ndarray, sigma_cst: float):
+    def __init__(self, features: RowArray, rows: np.ndarray, lengths: np.ndarray, sigma_cst: float):
         self.features, self.rows, self.lengths, self.sigma_cst = features, rows, lengths, sigma_cst
         self.starts = np.cumsum(lengths) - lengths
         self.sums = np.zeros((len(lengths), features.shape[1]), np.float32)

@@ -11,12 +11,13 @@ from cion_jax.correlation.engine.distances import TIE, unit
 from cion_jax.correlation.engine.linking import gathered, near_pairs, pair_distances, pairs_of
 from cion_jax.correlation.engine.sharding import Track
 from cion_jax.correlation.engine.tiles import Windows, compare
+from cion_jax.runtime.arrays import RowArray
 from cion_jax.runtime.processes import all_gather
 
 
 def reassign(
     denoised: Groups,
-    features: np.ndarray,
+    features: RowArray,
     tracklet: np.ndarray,
     video_lengths: np.ndarray,
     sigma_cst: float,
@@ -46,9 +47,7 @@ def reassign(
     return denoised.joined(excluded[joins], images[joins], target[joins])
 
 
-def merge(
-    groups: Groups, features: np.ndarray, video_lengths: np.ndarray, sigma_drm: float, track: Track
-) -> np.ndarray:
+def merge(groups: Groups, features: RowArray, video_lengths: np.ndarray, sigma_drm: float, track: Track) -> np.ndarray:
     """Eq. 6: links p < q `[links, 2]` between tracklets of one video. Equals `reference.merge`.
 
     merge(t_p, t_q) = mu(sigma_drm - dist(c_p, c_q))    for all t_p, t_q in v
@@ -64,7 +63,7 @@ def _nearest(
     images: np.ndarray,
     rows: np.ndarray,
     denoised: Groups,
-    features: np.ndarray,
+    features: RowArray,
     owners: np.ndarray,
     video_lengths: np.ndarray,
     sigma_cst: float,

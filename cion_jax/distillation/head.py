@@ -6,6 +6,7 @@ from flax import nnx
 
 from cion_jax.distillation.loss import Projection
 from cion_jax.models.layers import BatchNorm, Linear, gelu, truncated_normal_02
+from cion_jax.models.normalization import l2_normalize
 
 
 class Prototypes(nnx.Module):
@@ -51,5 +52,4 @@ class Head(nnx.Module):
 
     def __call__(self, x: jax.Array) -> Projection:
         bottleneck = self.mlp(x).astype(jnp.float32)
-        unit = bottleneck / jnp.maximum(jnp.linalg.norm(bottleneck, axis=-1, keepdims=True), 1e-12)
-        return Projection(unit.astype(x.dtype), self.last_layer())
+        return Projection(l2_normalize(bottleneck).astype(x.dtype), self.last_layer())

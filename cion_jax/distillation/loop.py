@@ -9,7 +9,7 @@ import jax
 from cion_jax.distillation.loader import Batch
 from cion_jax.distillation.monitor import TrainingMonitor
 from cion_jax.runtime.checkpoints import Checkpoints
-from cion_jax.runtime.termination import Terminated, Termination
+from cion_jax.runtime.termination import Termination
 
 
 class _Stepped(Protocol):
@@ -52,7 +52,7 @@ class Loop:
         """Trains from the state's step to `end_step`.
 
         Raises:
-            Terminated: SIGTERM came; the state is saved.
+            Terminated: SIGTERM or Ctrl-C came; the state is saved.
             ValueError: divergence.
         """
         step = int(state.step)
@@ -68,5 +68,5 @@ class Loop:
                 self.checkpoints.save(step, vars(state), self.meta)
             self.advance(1)
             if asked and step < self.total_steps:
-                raise Terminated(f"step {step} of {self.total_steps} is saved; the same command continues from it")
+                self.termination.stop(f"step {step} of {self.total_steps} is saved; the same command continues from it")
         return state

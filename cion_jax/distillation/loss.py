@@ -105,7 +105,7 @@ def distillation_loss(
         form,
     )
     mean_vector = teacher.vectors.astype(jnp.float32).mean((0, 1))
-    logits = jnp.einsum("pd,d->p", teacher.prototypes, mean_vector)[None]
+    logits = _product("pd,d->p", teacher.prototypes, mean_vector)[None]
     return loss, lax.stop_gradient(TeacherStatistics(logits, comparison.mean, comparison.entropy))
 
 
@@ -174,12 +174,17 @@ def _mean_term(targets: jax.Array, student: jax.Array, lse: jax.Array, k: int, f
         k: images per identity.
         form: "paper" or "released".
     """
-    same_image = lse[None] - jnp.einsum("abn,vbn->avb", targets, student)  # H(q_a(i), s_v(i))
+    same_image = lse[None] - _product("abn,vbn->avb", targets, student)  # H(q_a(i), s_v(i))
     target_sums = rearrange(targets, "a (g k) n -> a g k n", k=k).sum(2)
     student_sums = rearrange(student, "v (g k) n -> v g k n", k=k).sum(2)
     lse_sums = rearrange(lse, "v (g k) -> v g k", k=k).sum(2)
-    all_pairs = k * lse_sums[None] - jnp.einsum("agn,vgn->avg", target_sums, student_sums)
+    all_pairs = k * lse_sums[None] - _product("agn,vgn->avg", target_sums, student_sums)
     return (_paper_mean if form == "paper" else _released_mean)(same_image, all_pairs, k)
+
+
+def _product(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """`jnp.einsum` in float32, which accelerators cut to fewer bits by default; these products are small."""
+    return jnp.einsum(subscripts, a, b, precision=lax.Precision.HIGHEST)
 
 
 def _paper_mean(same_image: jax.Array, all_pairs: jax.Array, k: int) -> jax.Array:

@@ -24,6 +24,7 @@ from jax.sharding import Mesh, PartitionSpec
 from cion_jax.distillation.schedules import Schedule
 from cion_jax.distillation.step import Tree, Views, apply, image_keys, rematerialised
 from cion_jax.models.layers import Linear
+from cion_jax.models.normalization import l2_normalize
 from cion_jax.runtime.mesh import DATA_AXIS
 
 QUERY, KEY = 0, 1  # the two views of an image
@@ -43,7 +44,7 @@ class ContrastiveNetwork(nnx.Module):
         """
         self.backbone.set_attributes(sample_keys=image_keys, raise_if_not_found=False)
         embeddings = self.backbone(images)
-        return embeddings, unit_rows(self.fc(embeddings))
+        return embeddings, l2_normalize(self.fc(embeddings))
 
 
 @jax.tree_util.register_dataclass
@@ -76,7 +77,7 @@ def create_contrastive_state(
         teacher=copy(params),
         teacher_stats=copy(stats),
         optimizer=optimizer.init(params),
-        queue=unit_rows(jax.random.normal(jax.random.key(seed), (queue_size, dim))),
+        queue=l2_normalize(jax.random.normal(jax.random.key(seed), (queue_size, dim))),
     )
 
 
@@ -141,7 +142,7 @@ def make_contrastive_step(
                 params, state.student_stats, views[QUERY], image_keys=depth_keys
             )
             loss, accuracy = contrastive_loss(queries, keys, state.queue, temperature)
-            return loss, (stats, accuracy, unit_rows(embeddings))
+            return loss, (stats, accuracy, l2_normalize(embeddings))
 
         (loss, (student_stats, accuracy, features)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
             state.student
@@ -170,9 +171,3 @@ def make_contrastive_step(
     whole, split = PartitionSpec(), PartitionSpec(DATA_AXIS)
     sharded = jax.shard_map(contrast, mesh=mesh, in_specs=(whole, split), out_specs=whole, check_vma=False)
     return jax.jit(sharded, donate_argnums=0)
-
-
-def unit_rows(x: jax.Array) -> jax.Array:
-    """Rows divided by their L2 norm, float32; a zero row stays zero."""
-    x = x.astype(jnp.float32)
-    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)

@@ -15,14 +15,22 @@ def distribution(logits: np.ndarray, temperature: float, center: np.ndarray | fl
 
     The center c is the running mean of the teacher's logits; the student's center is 0.
     """
+    return np.exp(log_distribution(logits, temperature, center))
+
+
+def log_distribution(logits: np.ndarray, temperature: float, center: np.ndarray | float = 0.0) -> np.ndarray:
+    """The logarithm of `distribution`, log P^(i) = (f^(i) - c^(i)) / tau - log sum_k exp((f^(k) - c^(k)) / tau).
+
+    It is finite for logits however far apart, where a probability of 0 has no logarithm.
+    """
     scaled = (np.asarray(logits, np.float64) - center) / temperature
-    exponentials = np.exp(scaled - scaled.max(-1, keepdims=True))  # the maximum cancels; it prevents overflow
-    return exponentials / exponentials.sum(-1, keepdims=True)
+    scaled -= scaled.max(-1, keepdims=True)  # cancels; it prevents overflow
+    return scaled - np.log(np.exp(scaled).sum(-1, keepdims=True))
 
 
-def cross_entropy(target: np.ndarray, prediction: np.ndarray) -> float:
-    """H(a, b) = -sum_i a^(i) log b^(i), in nats, of two distributions `[prototypes]`."""
-    return -float((target * np.log(prediction)).sum())
+def cross_entropy(target: np.ndarray, log_prediction: np.ndarray) -> float:
+    """H(a, b) = -sum_i a^(i) log b^(i), in nats, of a distribution a and the logarithm of another, `[prototypes]`."""
+    return -float((target * log_prediction).sum())
 
 
 def equation_9(
@@ -38,9 +46,9 @@ def equation_9(
     The terms are all ordered pairs (i, j) of images of one identity, both teacher views a and all student views v,
     except the identical view of the identical image (x' = x: i = j and a = v).
     """
-    p_student = distribution(student, student_temperature)
+    log_student = log_distribution(student, student_temperature)
     p_teacher = distribution(teacher, teacher_temperature, np.asarray(center, np.float64))
-    views, batch, _ = p_student.shape
+    views, batch, _ = log_student.shape
     terms = []
     for identity in _identities(batch, images_per_identity):
         for i in identity:
@@ -48,7 +56,7 @@ def equation_9(
                 for a in range(2):
                     for v in range(views):
                         if (a, i) != (v, j):
-                            terms.append(cross_entropy(p_teacher[a, i], p_student[v, j]))
+                            terms.append(cross_entropy(p_teacher[a, i], log_student[v, j]))
     return float(np.mean(terms))
 
 
@@ -66,20 +74,20 @@ def released(
     (a, v), the mean over same-image terms and the K(K-1) means over cross-image terms (one for each ordered pair of
     places in an identity, over identities) have equal weight.
     """
-    p_student = distribution(student, student_temperature)
+    log_student = log_distribution(student, student_temperature)
     p_teacher = distribution(teacher, teacher_temperature, np.asarray(center, np.float64))
-    views, batch, _ = p_student.shape
+    views, batch, _ = log_student.shape
     identities = list(_identities(batch, images_per_identity))
     by_views = []
     for a in range(2):
         for v in range(views):
             if a == v:
                 continue
-            means = [np.mean([cross_entropy(p_teacher[a, i], p_student[v, i]) for i in range(batch)])]
+            means = [np.mean([cross_entropy(p_teacher[a, i], log_student[v, i]) for i in range(batch)])]
             for m in range(images_per_identity):
                 for n in range(images_per_identity):
                     if m != n:
-                        terms = [cross_entropy(p_teacher[a, x[m]], p_student[v, x[n]]) for x in identities]
+                        terms = [cross_entropy(p_teacher[a, x[m]], log_student[v, x[n]]) for x in identities]
                         means.append(np.mean(terms))
             by_views.append(np.mean(means))
     return float(np.mean(by_views))

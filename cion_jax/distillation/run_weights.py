@@ -10,8 +10,9 @@ import numpy as np
 from flax import nnx
 from flax.traverse_util import flatten_dict
 
+from cion_jax.conversion.sections import NETWORKS
 from cion_jax.conversion.state_dict import state_dict
-from cion_jax.conversion.weights import NETWORKS, Weights
+from cion_jax.conversion.weights import Weights
 from cion_jax.distillation.head import Head
 from cion_jax.models import create_model
 from cion_jax.models.definition_order import record_definition_order

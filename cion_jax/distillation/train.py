@@ -47,7 +47,7 @@ def pretrain(config: Config, table: SampleTable, images: Path, workdir: Path) ->
         ValueError: invalid settings, data that differ from those the run was started on, a checkpoint that
             cannot be read, or divergence.
         OSError: a checkpoint could not be written.
-        Terminated: SIGTERM came; where the run was is saved, and calling this again continues.
+        Terminated: SIGTERM or Ctrl-C came; the state is saved, and calling this again continues.
     """
     check_shared(workdir)
     run = _Run(config, table, images, make_mesh())
@@ -61,6 +61,8 @@ def pretrain(config: Config, table: SampleTable, images: Path, workdir: Path) ->
         student, teacher = ((state.student, state.student_stats), (state.teacher, state.teacher_stats))
         write_weights(run.backbone(*student), workdir / "student.pth", about=run.about("student"))
         write_weights(run.backbone(*teacher), workdir / "teacher.pth", about=run.about("teacher"))
+    if termination.signal is not None:  # during the last step
+        termination.stop("all steps are done and the weights are written; the same command goes on from there")
 
 
 def plan(config: Config, identities: Any, *, devices: int) -> Curriculum:

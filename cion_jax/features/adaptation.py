@@ -5,6 +5,7 @@ Both hide who is who: distances of different people are small, and smallest with
 video's images have in common, and gives all other directions the same variance. It uses no label.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cion_jax.features.store import aligned_samples
-from cion_jax.runtime.arrays import ArrayWriter
+from cion_jax.runtime.arrays import ArrayWriter, RowArray
 from cion_jax.runtime.files import atomic_path, write_json
 from cion_jax.samples import SampleTable, write_samples
 
@@ -42,7 +43,7 @@ class Adaptation(NamedTuple):
             return (adapted / np.linalg.norm(adapted, axis=1, keepdims=True)).astype(np.float32)
 
 
-def fit(features: np.ndarray, videos: np.ndarray, tracklets: np.ndarray) -> Adaptation:
+def fit(features: RowArray, videos: np.ndarray, tracklets: np.ndarray) -> Adaptation:
     """Fits the transform of `features`, in two passes over blocks of rows.
 
         y = Sigma^(-1/2) (x - mu_v),   mu_v = (P mu + sum_t c_t) / (P + T_v)   over the T_v tracklets t of video v
@@ -71,7 +72,7 @@ def fit(features: np.ndarray, videos: np.ndarray, tracklets: np.ndarray) -> Adap
     return Adaptation(centers, _inverse_root(covariance))
 
 
-def adapt_to(out: str | os.PathLike, features: np.ndarray, table: SampleTable, about: Mapping[str, Any]) -> None:
+def adapt_to(out: str | os.PathLike, features: RowArray, table: SampleTable, about: Mapping[str, Any]) -> None:
     """Fits and applies the transform; writes `out` (`.npy`, float16) and the files that `extract` writes beside it.
 
     Args:
@@ -101,6 +102,8 @@ def adapt_to(out: str | os.PathLike, features: np.ndarray, table: SampleTable, a
         writer.finish()
     write_samples(table, aligned_samples(out))
     settings = {"centered_by": "video", "prior_tracklets": PRIOR_TRACKLETS, "shrinkage": SHRINKAGE}
+    # Features adapted to one crawl cannot be compared with those adapted to another.
+    settings["sha256"] = hashlib.sha256(adaptation.whitening.tobytes() + adaptation.centers.tobytes()).hexdigest()
     write_json(description, {**about, "dtype": "float16", "adaptation": settings})
 
 

@@ -20,8 +20,11 @@ _OWN = ("rows", "undecodable", "undecodable_examples")  # fields that differ bet
 _ROWS_PER_COPY = 65536
 
 
-def join(out: str | os.PathLike, *, progress: Progress = silent) -> dict[str, Any]:
+def join(out: str | os.PathLike, *, copy: bool = True, progress: Progress = silent) -> dict[str, Any]:
     """Joins the shards of `out` (`.npy`) in order: features, sample table and, last, the description.
+
+    Without `copy`, the features stay in the shards, which the description lists as `parts`; correlation reads them as
+    one file, `cion_jax.features.store.feature_files` names them, and other programs need the copy.
 
     Returns:
         The description.
@@ -35,6 +38,23 @@ def join(out: str | os.PathLike, *, progress: Progress = silent) -> dict[str, An
     for part, report in zip(parts, reports):
         _check_same(parts[0], reports[0], part, report)
     out.with_suffix(".json").unlink(missing_ok=True)
+    if copy:
+        _copy(out, parts, reports, progress)
+    else:
+        out.unlink(missing_ok=True)
+    write_samples(_joined_samples(parts), aligned_samples(out))
+    whole = {name: value for name, value in reports[0].items() if name != "shard"}
+    for name in ("rows", "undecodable"):
+        whole[name] = sum(report[name] for report in reports)
+    whole["undecodable_examples"] = list(chain(*(report["undecodable_examples"] for report in reports)))[:EXAMPLES]
+    if not copy:
+        whole["parts"] = [part.name for part in parts]
+    write_json(out.with_suffix(".json"), whole)
+    return whole
+
+
+def _copy(out: Path, parts: list[Path], reports: list[dict[str, Any]], progress: Progress) -> None:
+    """Writes the rows of all parts into `out`."""
     with atomic_path(out) as temporary, open(temporary, "wb") as file:
         writer = ArrayWriter(file, np.dtype(reports[0]["dtype"]))
         with progress("join", sum(report["rows"] for report in reports), "rows") as advance:
@@ -44,13 +64,6 @@ def join(out: str | os.PathLike, *, progress: Progress = silent) -> dict[str, An
                     writer.append(block := features[first : first + _ROWS_PER_COPY])
                     advance(len(block))
         writer.finish()
-    write_samples(_joined_samples(parts), aligned_samples(out))
-    whole = {name: value for name, value in reports[0].items() if name != "shard"}
-    for name in ("rows", "undecodable"):
-        whole[name] = sum(report[name] for report in reports)
-    whole["undecodable_examples"] = list(chain(*(report["undecodable_examples"] for report in reports)))[:EXAMPLES]
-    write_json(out.with_suffix(".json"), whole)
-    return whole
 
 
 def _parts(out: Path) -> list[Path]:

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cion_jax.models.normalization import l2_normalize
+
 
 def supervised_contrastive_loss(embeddings: jax.Array, labels: jax.Array, temperature: float = 0.1) -> jax.Array:
     """Supervised contrastive loss (Khosla et al., NeurIPS 2020, L_out).
@@ -18,7 +20,7 @@ def supervised_contrastive_loss(embeddings: jax.Array, labels: jax.Array, temper
     Returns:
         The scalar loss, float32.
     """
-    unit = _unit(embeddings)
+    unit = l2_normalize(embeddings)
     similarity = unit @ unit.T / temperature
     itself = jnp.eye(len(labels), dtype=bool)
     positive = (labels[:, None] == labels) & ~itself
@@ -37,10 +39,5 @@ def cosine_cross_entropy(
         labels: `[n]` integers in [0, classes).
         scale: inverse temperature.
     """
-    logits = scale * _unit(embeddings) @ _unit(proxies).T
+    logits = scale * l2_normalize(embeddings) @ l2_normalize(proxies).T
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    x = x.astype(jnp.float32)
-    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)

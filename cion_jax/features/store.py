@@ -29,7 +29,7 @@ from cion_jax.samples import (
 
 EXAMPLES = 10  # undecodable images named in the description
 # Fields of the description that determine the features of an image.
-EXTRACTOR = ("model", "weights_sha256", "weights_taken", "size", "mean", "std", "interpolation")
+EXTRACTOR = ("model", "adaptation", "weights_sha256", "weights_taken", "size", "mean", "std", "interpolation")
 
 
 def extract(
@@ -118,8 +118,24 @@ def extractor_of(features: str | os.PathLike) -> dict[str, Any] | None:
     return {name: report.get(name) for name in EXTRACTOR}
 
 
+def feature_files(features: str | os.PathLike) -> list[Path]:
+    """The files that hold the rows of a feature file, in order: itself, or its parts if `join` did not copy them."""
+    path, description = Path(features), Path(features).with_suffix(".json")
+    if path.exists() or not description.exists():
+        return [path]
+    return [path.with_name(name) for name in read_json(description).get("parts", [path.name])]
+
+
 def check_extractor(own: Mapping[str, Any], expected: Mapping[str, Any], source: str | os.PathLike) -> None:
-    """Raises ValueError if the extractor of `source` differs from the expected one in a field that both state."""
+    """Raises ValueError if the extractor of `source` differs from the expected one in a field that both state.
+
+    Adapted features differ always: they are centered and whitened by the images that they were extracted with.
+    """
+    if own.get("adaptation") or expected.get("adaptation"):
+        raise ValueError(
+            f"{source}: adapted features are centered and whitened by their own images, so that no others can be "
+            f"compared with them; correlate features that are not adapted, or everything from scratch"
+        )
     shared = [name for name in EXTRACTOR if name in own and name in expected]
     if differ := [f"{name} {own[name]}, expected {expected[name]}" for name in shared if own[name] != expected[name]]:
         raise ValueError(f"{source}: another extractor than that of the correlated features: {'; '.join(differ)}")

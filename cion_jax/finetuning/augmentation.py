@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from cion_jax.distillation.crop import crop_and_resize
 from cion_jax.distillation.erasing import Erasing, erase
+from cion_jax.runtime.config import Config
 
 _DRAWS = 3  # uniform random numbers per image, besides those of random erasing
 
@@ -26,6 +27,14 @@ class Augmentation:
     flip: float = 0.5
     pad: int = 10
     erasing: Erasing = dataclasses.field(default_factory=Erasing)
+
+
+def augmentation_of(settings: Config) -> Augmentation:
+    """The augmentation of a method, from its group of the config."""
+    s = settings.augmentation
+    return Augmentation(
+        tuple(settings.size), tuple(settings.mean), tuple(settings.std), s.flip, s.pad, Erasing(**s.erasing)
+    )
 
 
 def augment(images: jax.Array, sizes: jax.Array, keys: jax.Array, settings: Augmentation) -> jax.Array:

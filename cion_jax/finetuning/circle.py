@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from cion_jax.models.normalization import l2_normalize
+
 ADAPTIVE = -1.0  # smoothing by the confidence in the label
 _ADAPTIVE_FACTOR = 0.2
 
@@ -29,7 +31,7 @@ def circle_logits(
     Returns:
         `[b, classes]`, float32 at least.
     """
-    cosine = _unit(embeddings, axis=1) @ _unit(weights, axis=0)
+    cosine = l2_normalize(embeddings, axis=1) @ l2_normalize(weights, axis=0)
     constant = jax.lax.stop_gradient(cosine)
     positive = jnp.maximum(1 + margin - constant, 0) * (cosine - (1 - margin))
     negative = jnp.maximum(constant + margin, 0) * (cosine - margin)
@@ -57,8 +59,3 @@ def smoothed_cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: floa
     share = _ADAPTIVE_FACTOR * jax.lax.stop_gradient(jnp.exp(of_label)) if smoothing == ADAPTIVE else smoothing
     loss = -((1 - share) * of_label + share * others)
     return loss.sum() / jnp.maximum(jnp.count_nonzero(loss), 1)
-
-
-def _unit(x: jax.Array, axis: int) -> jax.Array:
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    return x / jnp.maximum(jnp.linalg.norm(x, axis=axis, keepdims=True), 1e-12)

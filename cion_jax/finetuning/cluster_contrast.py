@@ -1,4 +1,4 @@
-"""Unsupervised fine-tuning with Cluster-Contrast (Sec. 4.1, Tables 3 and 4).
+"""Unsupervised fine-tuning with Cluster-Contrast (Sec. 4.1, Tables 2 and 6).
 
 Every epoch clusters the features of all images and learns to tell the clusters apart. Unsupervised domain adaptation
 (UDA) is the same from weights that were fine-tuned on another data set; USL starts from pre-trained ones.
@@ -14,7 +14,6 @@ from flax import nnx
 
 from cion_jax.distillation.schedules import Curriculum, Stage, whole_identities
 from cion_jax.features.extraction import extract_features
-from cion_jax.finetuning.augmentation import Augmentation, Erasing, augment
 from cion_jax.finetuning.camera_sampler import CameraSampler
 from cion_jax.finetuning.cluster_encoder import ClusterEncoder
 from cion_jax.finetuning.cluster_memory import (
@@ -25,11 +24,13 @@ from cion_jax.finetuning.cluster_memory import (
     update_memory,
 )
 from cion_jax.finetuning.losses import gathered
-from cion_jax.finetuning.method import FineTunedNetwork, Method, Preprocessing, Relabelled, TrainingData
+from cion_jax.finetuning.method import FineTunedNetwork, Method, Relabelled, TrainingData
 from cion_jax.finetuning.pseudo_labels import Clustering, ClusterSettings, cluster
 from cion_jax.models.backbone import Backbone
 from cion_jax.runtime.config import Config
+from cion_jax.runtime.processes import all_gather
 from cion_jax.runtime.progress import console
+from cion_jax.runtime.shards import Shard
 from cion_jax.samples import open_images
 
 Tree = Any
@@ -42,13 +43,7 @@ class ClusterContrast(Method):
 
     def __init__(self, settings: Config):
         super().__init__(settings)
-        s = settings
-        self.preprocessing = Preprocessing(tuple(s.size), tuple(s.mean), tuple(s.std))
-        erasing = Erasing(**s.augmentation.erasing)
-        self._augmentation = Augmentation(
-            **self.preprocessing._asdict(), flip=s.augmentation.flip, pad=s.augmentation.pad, erasing=erasing
-        )
-        self._clustering = ClusterSettings(**s.clustering)
+        self._clustering = ClusterSettings(**settings.clustering)
 
     def create_network(self, backbone: Backbone, identities: int, rngs: nnx.Rngs) -> ClusterEncoder:
         del identities, rngs
@@ -77,9 +72,6 @@ class ClusterContrast(Method):
         s, (stage,) = self.settings.optimizer, plan.stages
         rates = s.learning_rate * s.decay_factor ** (np.arange(stage.epochs) // s.decay_every_epochs)
         return make_sgd(np.repeat(rates, stage.steps_per_epoch), momentum=s.momentum, weight_decay=s.weight_decay)
-
-    def augment(self, images: jax.Array, sizes: jax.Array, keys: jax.Array) -> jax.Array:
-        return augment(images, sizes, keys, self._augmentation)
 
     def loss(
         self, outputs: jax.Array, labels: jax.Array, memory: ClusterMemory, *, axis_name: str | None
@@ -121,7 +113,10 @@ class ClusterContrast(Method):
         return Relabelled(labels, start_memory(features, labels[rows], self._capacity(data)), metrics)
 
     def _features(self, network: FineTunedNetwork, data: TrainingData) -> tuple[np.ndarray, np.ndarray]:
-        """Unit features `[kept, dim]` of the images that can be decoded, and their rows `[kept]`."""
+        """Unit features `[kept, dim]` of the images that can be decoded, and their rows `[kept]`.
+
+        With several processes, each extracts its part.
+        """
         network.set_attributes(dtype=jnp.float32, raise_if_not_found=False)  # as it is evaluated
         extraction = extract_features(
             network,
@@ -130,8 +125,9 @@ class ClusterContrast(Method):
             batch_size=self.settings.extract_batch_size,
             dtype="float32",
             load=open_images(data.root).load,
+            shard=Shard(jax.process_index(), jax.process_count()),
         )
-        return extraction.features, extraction.rows
+        return all_gather(extraction.features), all_gather(extraction.rows)
 
 
 def _metrics(found: Clustering, undecodable: int) -> dict[str, float]:

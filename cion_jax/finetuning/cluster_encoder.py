@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cion_jax.finetuning.cluster_memory import unit
 from cion_jax.finetuning.gem import GeM
 from cion_jax.finetuning.method import FineTunedNetwork
 from cion_jax.models.backbone import Backbone
 from cion_jax.models.definition_order import record_definition_order
 from cion_jax.models.layers import BatchNorm
+from cion_jax.models.normalization import l2_normalize
 from cion_jax.models.resnet import ResNet
 
 
@@ -31,7 +31,7 @@ class ClusterEncoder(FineTunedNetwork):
     def __call__(self, images: jax.Array) -> jax.Array:
         features = self.base.features(images.astype(self.base.dtype))
         pooled = self.base.pool(features) if self.gap is None else self.gap(features)
-        return unit(self.feat_bn(pooled.astype(jnp.promote_types(pooled.dtype, jnp.float32))))
+        return l2_normalize(self.feat_bn(pooled.astype(jnp.promote_types(pooled.dtype, jnp.float32))))
 
     def training_outputs(self, images: jax.Array) -> jax.Array:
         """The unit embeddings `[b, embed_dim]`."""

@@ -4,7 +4,7 @@
 length, with x an embedding before its normalisation:
 
     u = x / |x|        loss = mean_i -log softmax(M u_i / temperature)_{y_i}
-    plain:  for each i in the order of the batch   M[y_i] <- unit(momentum M[y_i] + (1 - momentum) u_i)
+    plain:  for each i in the order of the batch   M[y_i] <- l2_normalize(momentum M[y_i] + (1 - momentum) u_i)
     hard:   once for each cluster in the batch, with its u_i of the lowest similarity to M[y_i]
 
 The gradient of a step uses the memory as it was before the update.
@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+
+from cion_jax.models.normalization import l2_normalize
 
 
 @jax.tree_util.register_dataclass
@@ -51,15 +53,14 @@ def start_memory(features: np.ndarray, labels: np.ndarray, capacity: int) -> Clu
     kept = labels >= 0
     centroids = np.zeros((capacity, features.shape[1]), features.dtype)
     np.add.at(centroids, labels[kept], features[kept])
-    centroids /= np.maximum(np.linalg.norm(centroids, axis=1, keepdims=True), 1e-12)
-    return ClusterMemory(jnp.asarray(centroids), jnp.asarray(clusters, jnp.int32))
+    return ClusterMemory(l2_normalize(jnp.asarray(centroids)), jnp.asarray(clusters, jnp.int32))
 
 
 def cluster_contrast_loss(
     embeddings: jax.Array, labels: jax.Array, memory: ClusterMemory, temperature: float = 0.05
 ) -> jax.Array:
     """The loss of `embeddings` `[b, dim]` with clusters `labels` `[b]`: scalar, float32 at least."""
-    logits = unit(embeddings) @ memory.centroids.T / temperature
+    logits = l2_normalize(embeddings) @ memory.centroids.T / temperature
     used = jnp.arange(len(memory.centroids)) < memory.clusters
     return optax.softmax_cross_entropy_with_integer_labels(jnp.where(used, logits, -jnp.inf), labels).mean()
 
@@ -77,13 +78,13 @@ def update_memory(
         hard: use only the least similar image of each cluster (the first of equals), instead of all in turn.
     """
     update = _hard_update if hard else _plain_update
-    return dataclasses.replace(memory, centroids=update(memory.centroids, unit(embeddings), labels, momentum))
+    return dataclasses.replace(memory, centroids=update(memory.centroids, l2_normalize(embeddings), labels, momentum))
 
 
 def _plain_update(centroids: jax.Array, x: jax.Array, labels: jax.Array, momentum: float) -> jax.Array:
     def one(centroids: jax.Array, item: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         x, label = item
-        return centroids.at[label].set(unit(momentum * centroids[label] + (1 - momentum) * x)), None
+        return centroids.at[label].set(l2_normalize(momentum * centroids[label] + (1 - momentum) * x)), None
 
     return jax.lax.scan(one, centroids, (x, labels))[0]
 
@@ -94,10 +95,4 @@ def _hard_update(centroids: jax.Array, x: jax.Array, labels: jax.Array, momentum
     rivals = jnp.where(labels[:, None] == labels, similarity, jnp.inf)
     hardest = jnp.argmin(rivals, axis=1) == jnp.arange(len(labels))
     rows = jnp.where(hardest, labels, len(centroids))  # rows past the end are dropped
-    return centroids.at[rows].set(unit(momentum * own + (1 - momentum) * x), mode="drop")
-
-
-def unit(x: jax.Array) -> jax.Array:
-    """`x` `[..., dim]` scaled to unit length, in float32 at least."""
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+    return centroids.at[rows].set(l2_normalize(momentum * own + (1 - momentum) * x), mode="drop")

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from cion_jax.models.normalization import l2_normalize
+
 # Squared distances are kept above this value, below which the square root has no usable gradient.
 _SMALLEST_SQUARE = 1e-12
 
@@ -110,7 +112,7 @@ def supervised_contrastive_loss(embeddings: jax.Array, labels: jax.Array, temper
         labels: `[n]` identities; P(i) are the other images with the label of i, at least one.
         temperature: scale of the cosine similarities.
     """
-    unit = _unit(embeddings)
+    unit = l2_normalize(embeddings)
     similarity = unit @ unit.T / temperature
     itself = jnp.eye(len(labels), dtype=bool)
     positive = (labels[:, None] == labels) & ~itself
@@ -129,13 +131,8 @@ def cosine_cross_entropy(
         labels: `[n]` integers in [0, classes).
         scale: inverse temperature.
     """
-    logits = scale * _unit(embeddings) @ _unit(proxies).T
+    logits = scale * l2_normalize(embeddings) @ l2_normalize(proxies).T
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    x = _float(x)
-    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
 def _float(x: jax.Array) -> jax.Array:

@@ -17,6 +17,7 @@ from flax import nnx
 
 from cion_jax.distillation.sampler import Sampler
 from cion_jax.distillation.schedules import Curriculum
+from cion_jax.finetuning.augmentation import augment, augmentation_of
 from cion_jax.models.backbone import Backbone
 from cion_jax.runtime.config import Config
 
@@ -101,10 +102,15 @@ class Method(abc.ABC):
     """
 
     relabels: ClassVar[bool] = False  # whether `relabel` is called before every epoch
-    preprocessing: Preprocessing  # of test images
 
     def __init__(self, settings: Config):
-        self.settings = settings
+        self.settings, self._augmentation = settings, augmentation_of(settings)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Size and normalisation of images, in training and test."""
+        s = self._augmentation
+        return Preprocessing(s.size, s.mean, s.std)
 
     @abc.abstractmethod
     def create_network(self, backbone: Backbone, identities: int, rngs: nnx.Rngs) -> FineTunedNetwork:
@@ -126,7 +132,6 @@ class Method(abc.ABC):
     def optimizer(self, plan: Curriculum) -> optax.GradientTransformation:
         """The optimizer of all parameters, those that are never trained included (to which it gives no update)."""
 
-    @abc.abstractmethod
     def augment(self, images: jax.Array, sizes: jax.Array, keys: jax.Array) -> jax.Array:
         """Normalised training images `[views * b, h, w, 3]`, view by view.
 
@@ -135,6 +140,7 @@ class Method(abc.ABC):
             sizes: int32 `[b, 2]`, height and width of each image on its canvas.
             keys: typed PRNG keys `[b]`.
         """
+        return augment(images, sizes, keys, self._augmentation)
 
     @abc.abstractmethod
     def loss(

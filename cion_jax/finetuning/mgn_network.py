@@ -1,6 +1,6 @@
 """The network of MGN: three branches that share a ResNet's first stages, pooled whole and in stripes."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,8 @@ from cion_jax.models.definition_order import record_definition_order
 from cion_jax.models.layers import BatchNorm, Conv, Identity, Linear, kaiming_normal_fan_out
 from cion_jax.models.resnet import ResNet
 from cion_jax.samples import IMAGENET_MEAN, IMAGENET_STD
+
+Module = TypeVar("Module", bound=nnx.Module)
 
 # branch -> its stripes, from top to bottom
 BRANCHES = {"b1": (), "b2": ("b21", "b22"), "b3": ("b31", "b32", "b33")}
@@ -65,14 +67,14 @@ class MGNNetwork(FineTunedNetwork):
         """
         if not isinstance(resnet, ResNet):
             raise ValueError(f"MGN branches off a ResNet's third stage; {type(resnet).__name__} has none")
-        shared = nnx.clone(resnet)
+        shared = _copy(resnet)
         first, *rest = shared.layer3.layers
         # without a second block, as in small networks, there is only stage 4 to branch
         branch = nnx.Sequential(nnx.Sequential(*(rest or [Identity()])), shared.layer4)
         shared.layer3, shared.layer4 = nnx.Sequential(first), Identity()
         self.backbone = shared
         for name, stripes in BRANCHES.items():
-            setattr(self, name, nnx.clone(branch))
+            setattr(self, name, _copy(branch))
             for head in (name, *stripes):
                 setattr(self, f"{head}_head", Head(resnet.embed_dim, identities, rngs=rngs))
         for name in BRANCHES:
@@ -101,6 +103,12 @@ class MGNNetwork(FineTunedNetwork):
             for head, part in zip((name, *stripes), parts, strict=True):
                 embeddings[head] = getattr(self, f"{head}_head")(part)
         return {name: embeddings[name] for name in HEADS}
+
+
+def _copy(module: Module) -> Module:
+    """A copy with arrays of its own, so that all of them can be donated."""
+    structure, state = nnx.split(module)
+    return nnx.merge(structure, jax.tree.map(jnp.copy, state))
 
 
 def striped(maps: jax.Array, count: int) -> list[jax.Array]:

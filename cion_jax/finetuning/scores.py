@@ -52,7 +52,7 @@ class Scores:
         return read_json(card)["evaluation"] if card.exists() else None
 
     def due(self, epoch: int) -> bool:
-        """Whether networks are scored after `epoch` epochs, before the end of training."""
+        """True if networks are scored after `epoch` epochs, before the end of training."""
         every = self._config.every_epochs
         return self._benchmark is not None and every > 0 and epoch > 0 and epoch % every == 0
 

@@ -11,18 +11,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 
-from cion_jax.distillation.erasing import Erasing
 from cion_jax.distillation.schedules import Curriculum
-from cion_jax.finetuning.augmentation import Augmentation, augment
+from cion_jax.finetuning.labelled import LabelledMethod
 from cion_jax.finetuning.losses import center_loss, identity_loss, triplet_loss
-from cion_jax.finetuning.method import Method, Preprocessing, TrainingData
 from cion_jax.finetuning.network import NeckClassifier, Outputs
 from cion_jax.finetuning.optimizer import make_optimizer
-from cion_jax.finetuning.sampler import PKSampler, plan_epochs
 from cion_jax.models.backbone import Backbone
 from cion_jax.runtime.config import Config
 
@@ -42,18 +38,12 @@ class LossSettings:
     normalise: bool = False
 
 
-class Supervised(Method):
+class Supervised(LabelledMethod):
     """Identity loss on the BNNeck and batch-hard triplet loss on the feature before it."""
 
     def __init__(self, settings: Config):
         super().__init__(settings)
-        s = settings
-        self.preprocessing = Preprocessing(tuple(s.size), tuple(s.mean), tuple(s.std))
-        erasing = Erasing(**s.augmentation.erasing)
-        self._augmentation = Augmentation(
-            **self.preprocessing._asdict(), flip=s.augmentation.flip, pad=s.augmentation.pad, erasing=erasing
-        )
-        self._loss = LossSettings(**s.loss)
+        self._loss = LossSettings(**settings.loss)
 
     def create_network(self, backbone: Backbone, identities: int, rngs: nnx.Rngs) -> NeckClassifier:
         return NeckClassifier(
@@ -64,25 +54,8 @@ class Supervised(Method):
             rngs=rngs,
         )
 
-    def plan(self, data: TrainingData, devices: int) -> Curriculum:
-        s = self.settings
-        return plan_epochs(
-            data.labels,
-            batch_size=s.batch_size,
-            images_per_identity=s.images_per_identity,
-            epochs=s.epochs,
-            devices=devices,
-        )
-
-    def sampler(self, labels: np.ndarray, data: TrainingData, plan: Curriculum, seed: int) -> PKSampler:
-        del data
-        return PKSampler(labels, plan, batch_size=self.settings.batch_size, seed=seed)
-
     def optimizer(self, plan: Curriculum) -> optax.GradientTransformation:
         return make_optimizer(self.settings.optimizer, plan)
-
-    def augment(self, images: jax.Array, sizes: jax.Array, keys: jax.Array) -> jax.Array:
-        return augment(images, sizes, keys, self._augmentation)
 
     def concerns(self, metrics: Mapping[str, float]) -> dict[str, str]:
         collapsed = math.log(2) if self._loss.margin is None else self._loss.margin

@@ -60,7 +60,7 @@ def fine_tune(config: Config, samples: Samples, workdir: Path, *, benchmark: Ben
     Raises:
         ValueError: invalid settings or data, a start that does not fit, a checkpoint that cannot be read, divergence.
         OSError: a checkpoint could not be written.
-        Terminated: SIGTERM came; the state is saved, and calling this again continues.
+        Terminated: SIGTERM or Ctrl-C came; the state is saved, and calling this again continues.
     """
     check_shared(workdir)
     run = _Run(config, samples, make_mesh())
@@ -170,7 +170,7 @@ class _Run:
                 yield Span(max(first, step), end, plan.epoch(first), begins, tuple(frozen))
 
     def _relabelled(self, state: TrainState, epoch: int) -> tuple[TrainState, Mapping[str, float]]:
-        """The state with the labels and the memory of `epoch`, and what the method tells of them."""
+        """The state with the labels and the memory of `epoch`, and the method's metrics of them."""
         labels, memory = jax.device_get((state.labels, state.memory))
         new = self.method.relabel(self.network(state), self._data, labels, memory, epoch=epoch)
         placed = replicate((jnp.asarray(new.labels, jnp.int32), new.memory), self._mesh)

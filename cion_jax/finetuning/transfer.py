@@ -11,7 +11,12 @@ from cion_jax.finetuning.weights import load_network
 
 
 def transfer_finetuned(
-    model_name: str, source: str | os.PathLike, target: Target | None, *, resample_positions: bool | None = None
+    model_name: str,
+    source: str | os.PathLike,
+    target: Target | None,
+    *,
+    section: str | None = None,
+    resample_positions: bool | None = None,
 ) -> str:
     """Converts the file of a fine-tuned network, checked against the network it is of.
 
@@ -20,7 +25,7 @@ def transfer_finetuned(
         source: `.pth` or `.safetensors` of a fine-tuned network.
         target: `.pth` and `.safetensors` get the state dict in its own code's names, `.stablehlo` a program from images
             to the test embedding; None only checks.
-        resample_positions: as in `load_network`.
+        section, resample_positions: as in `load_network`.
 
     Returns:
         A report of what was read and written.
@@ -32,7 +37,7 @@ def transfer_finetuned(
         raise ValueError(
             f"{source} is a fine-tuned network, which is written as its own code has it; leave --for and --head out"
         )
-    loaded = load_network(model_name, source, resample_positions=resample_positions)
+    loaded = load_network(model_name, source, section=section, resample_positions=resample_positions)
     report = (
         f"{source} ({loaded.about['weights_taken']}), beside {model_name}: {len(signature(loaded.network))} matched"
     )

@@ -32,6 +32,7 @@ Arrays = Mapping[str, np.ndarray]
 _SIZE = (256, 128)
 _HALF = (0.5, 0.5, 0.5)
 _POSITIONS = "pos_embed"
+PRETRAINED = Preprocessing(_SIZE, IMAGENET_MEAN, IMAGENET_STD)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Loaded:
         network: maps normalised images to embeddings.
         preprocessing: of its images.
         about: what identifies the weights: file name, SHA-256 and the part taken.
-        card: what the card beside the file tells of their training; empty without one.
+        card: the training fields of the card beside the file; empty without one.
     """
 
     network: nnx.Module
@@ -104,18 +105,21 @@ def start_backbone(backbone: Backbone, weights: str | os.PathLike) -> str:
 
 
 def start_from(backbone: Backbone, weights: str | None, init: str | None) -> str:
-    """Fills a backbone from `weights` (as `start_backbone`) or the ImageNet weights `init`; tells from what."""
+    """Fills a backbone from `weights` (as `start_backbone`) or the ImageNet weights `init`; returns their source."""
     if weights:
         return f"{weights} ({start_backbone(backbone, weights)})"
     return f"{init}: {initialise(backbone, init)}" if init else "random weights"
 
 
-def load_network(name: str, path: str | os.PathLike, *, resample_positions: bool | None = None) -> Loaded:
+def load_network(
+    name: str, path: str | os.PathLike, *, section: str | None = None, resample_positions: bool | None = None
+) -> Loaded:
     """The network in a weight file: a fine-tuned one of any format, or a backbone.
 
     Args:
         name: the backbone's model.
         path: `.pth` or `.safetensors`.
+        section: the section of the file to take, where it has several.
         resample_positions: whether a ViT resamples its position table (`ResampledViT`); None: what the file's card
             says, else no.
 
@@ -123,11 +127,11 @@ def load_network(name: str, path: str | os.PathLike, *, resample_positions: bool
         ValueError: unreadable weights, or weights of another model.
     """
     card = training_of(path)
-    found = read_finetuned(path)
+    found = read_finetuned(path, section=section)
     if found is None:
         model = create_backbone(name, resample_positions=bool(resample_positions))
-        about = load_with_provenance(model, path)
-        return Loaded(model, _preprocessing(card, Preprocessing(_SIZE, IMAGENET_MEAN, IMAGENET_STD)), about, card)
+        about = load_with_provenance(model, path, section=section)
+        return Loaded(model, _preprocessing(card, PRETRAINED), about, card)
     kind, arrays = found
     settings = _settings(card)
     if resample_positions is None:
@@ -149,17 +153,17 @@ def load_network(name: str, path: str | os.PathLike, *, resample_positions: bool
 
 def untrained(name: str) -> Loaded:
     """A newly initialised backbone."""
-    return Loaded(create_model(name), Preprocessing(_SIZE, IMAGENET_MEAN, IMAGENET_STD), {"weights": None})
+    return Loaded(create_model(name), PRETRAINED, {"weights": None})
 
 
 def _settings(card: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the method that a card's run used; none without a card."""
+    """The method's settings in a card; empty without a card."""
     config = card.get("config") or {}
     return dict(config.get(config.get("method", ""), {}))
 
 
 def _preprocessing(card: Mapping[str, Any], released: Preprocessing) -> Preprocessing:
-    """That of the card, else that of the released code."""
+    """The card's preprocessing, or the released code's without a card."""
     return Preprocessing(*(tuple(card[name]) for name in ("input_size", "mean", "std"))) if card else released
 
 

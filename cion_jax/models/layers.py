@@ -16,8 +16,12 @@ from flax import nnx
 from jax import lax
 from jax.core import Tracer
 
+from cion_jax.models.backend.attention import attend
+from cion_jax.models.backend.batch_norm import normalize_batch
+from cion_jax.models.backend.broadcast import spread
 from cion_jax.models.backend.compiler import materialised
 from cion_jax.models.backend.convolution import convolve
+from cion_jax.models.backend.gelu import gelu
 
 Initializer = Callable[[jax.Array, tuple[int, ...]], jax.Array]
 
@@ -94,7 +98,7 @@ class Conv(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = convolve(x, self.kernel[...].astype(x.dtype), self.stride, self.padding, self.groups)
-        return x if self.bias is None else x + self.bias[...].astype(x.dtype)
+        return x if self.bias is None else x + spread(self.bias[...], x.shape, x.dtype)
 
 
 def conv_before_norm(
@@ -137,7 +141,7 @@ class Linear(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = x @ self.kernel[...].astype(x.dtype)
-        return x if self.bias is None else x + self.bias[...].astype(x.dtype)
+        return x if self.bias is None else x + spread(self.bias[...], x.shape, x.dtype)
 
 
 def _normalize(x: jax.Array, mean: jax.Array, variance: jax.Array, layer) -> jax.Array:
@@ -211,16 +215,15 @@ class BatchNorm(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         if self.use_running_average:
             return _normalize(x, self.mean[...], self.var[...], self)
-        mean, variance, count = self._batch_statistics(x)
+        count = self._count(x)
+        y, mean, variance = normalize_batch(
+            x, self.scale[...], self.bias[...], self.mean[...], self.epsilon, self.axis_name
+        )
         self._update(mean, variance * (count / (count - 1)))
-        return _normalize(x, mean, variance, self)
+        return y
 
-    def _batch_statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array, int]:
-        def average(value: jax.Array) -> jax.Array:
-            local = jnp.mean(value, axes)
-            return local if self.axis_name is None else lax.pmean(local, self.axis_name)
-
-        axes = tuple(range(x.ndim - 1))
+    def _count(self, x: jax.Array) -> int:
+        """The number of values per channel, on all devices."""
         devices = 1 if self.axis_name is None else lax.axis_size(self.axis_name)
         count = devices * (x.size // x.shape[-1])
         if count < 2:
@@ -228,9 +231,7 @@ class BatchNorm(nnx.Module):
                 f"BatchNorm in training got one value per channel (input {x.shape}): it has no variance; "
                 "use a larger batch or larger images, or model.eval()"
             )
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        mean = average(x)
-        return mean, average(jnp.square(x - mean)), count
+        return count
 
     def _update(self, mean: jax.Array, unbiased_variance: jax.Array) -> None:
         # set_value, not [...]: under tracing the latter inspects the sharding, at a cost that grows with the
@@ -288,12 +289,9 @@ class Identity(nnx.Module):
 
 def residual(x: jax.Array, branch: jax.Array, scale: jax.Array | None = None) -> jax.Array:
     """`x + scale * branch`, `[..., c]`, one factor of `scale` per channel, `materialised`."""
-    return materialised(x + (branch if scale is None else scale.reshape(-1).astype(x.dtype) * branch))
-
-
-def gelu(x: jax.Array) -> jax.Array:
-    """The exact GELU, x Phi(x)."""
-    return jax.nn.gelu(x, approximate=False)
+    if scale is not None:
+        branch = spread(scale.reshape(-1), branch.shape, branch.dtype) * branch
+    return materialised(x + branch)
 
 
 class MLP(nnx.Module):
@@ -329,4 +327,4 @@ class Attention(nnx.Module):
     def __call__(self, x: jax.Array, bias: jax.Array | None = None) -> jax.Array:
         b, n, c = x.shape
         q, k, v = jnp.unstack(self.qkv(x).reshape(b, n, 3, self.heads, c // self.heads), axis=2)
-        return self.proj(jax.nn.dot_product_attention(q, k, v, bias).reshape(b, n, c))
+        return self.proj(attend(q, k, v, bias).reshape(b, n, c))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cion_jax.models.backbone import Backbone
+from cion_jax.models.backend.pooling import max_pool
 from cion_jax.models.layers import IBN, BatchNorm, Conv, conv_before_norm, kaiming_normal_fan_out
 
 
@@ -124,7 +125,7 @@ class ResNet(Backbone):
         """`[b, h, w, 3] -> [b, h / 16, w / 16, embed_dim]` (last stride 1)."""
         x = nnx.relu(self.bn1(self.conv1(images)))
         x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))  # zeros don't win: nothing is below them after ReLU
-        x = nnx.max_pool(x, window_shape=(3, 3), strides=(2, 2))
+        x = max_pool(x, size=3, stride=2)
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
     def pool(self, features: jax.Array) -> jax.Array:

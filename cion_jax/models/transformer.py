@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import lax
 
 from cion_jax.models.layers import MLP, BatchNorm, Conv, DropPath, LayerNorm, conv_before_norm, truncated_normal_02
 
@@ -81,7 +82,7 @@ def resize_positions(embedding: jax.Array, new_grid: tuple[int, int]) -> jax.Arr
     rows, columns = (
         cubic_resize_matrix(size, new_size).astype(embedding.dtype) for size, new_size in zip(grid, new_grid)
     )
-    return jnp.einsum("ir,jq,brqc->bijc", rows, columns, embedding)
+    return jnp.einsum("ir,jq,brqc->bijc", rows, columns, embedding, precision=lax.Precision.HIGHEST)
 
 
 @functools.cache

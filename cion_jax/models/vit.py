@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cion_jax.models.backbone import Backbone
+from cion_jax.models.backend.broadcast import spread
 from cion_jax.models.layers import IBN, Attention, LayerNorm, truncated_normal_02
 from cion_jax.models.transformer import Block, Stem, resize_positions
 
@@ -78,9 +79,10 @@ class ViT(Backbone):
             raise ValueError(f"images of {images.shape[1:3]} hold no {STRIDE}x{STRIDE} patch; enlarge them")
         patches = self.patch_embed(images)
         b, rows, columns, c = patches.shape
-        cls_token = jnp.broadcast_to(self.cls_token[...].astype(patches.dtype), (b, 1, c))
+        cls_token = spread(self.cls_token[...], (b, 1, c), patches.dtype)
         x = jnp.concatenate([cls_token, patches.reshape(b, rows * columns, c)], axis=1)
-        x = x + resize_position_embedding(self.pos_embed[...], self.grid, (rows, columns)).astype(x.dtype)
+        positions = resize_position_embedding(self.pos_embed[...], self.grid, (rows, columns))
+        x = x + spread(positions, x.shape, x.dtype)
         for block in self.blocks:
             x = block(x)
         return self.norm(x)

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cion_jax.models.backbone import Backbone
-from cion_jax.models.backend.convolution import taps
+from cion_jax.models.backend.broadcast import spread
+from cion_jax.models.backend.compiler import not_fused
+from cion_jax.models.backend.windows import taps
 from cion_jax.models.layers import Attention, BatchNorm, Conv, LayerNorm, Linear, truncated_normal_02
 from cion_jax.models.transformer import Block, Stem, resize_positions
 
@@ -127,7 +129,7 @@ class ClassBlock(Block):
     def __call__(self, x: jax.Array) -> jax.Array:
         token = x[:, :1] + self.attn(self.norm1(x))
         token = token + self.mlp(self.norm2(token))
-        return jnp.concatenate([token, x[:, 1:]], axis=1)
+        return not_fused(jnp.concatenate([token, x[:, 1:]], axis=1))
 
 
 class Downsample(nnx.Module):
@@ -180,11 +182,11 @@ class VOLO(Backbone):
         outlookers, downsample, *transformers = self.network
         x = downsample(outlookers(self.patch_embed(images)))
         b, rows, columns, c = x.shape
-        x = x + resize_positions(self.pos_embed[...], (rows, columns)).astype(x.dtype)
+        x = x + spread(resize_positions(self.pos_embed[...], (rows, columns)), x.shape, x.dtype)
         x = x.reshape(b, rows * columns, c)
         for stage in transformers:
             x = stage(x)
-        x = jnp.concatenate([jnp.broadcast_to(self.cls_token[...].astype(x.dtype), (b, 1, c)), x], axis=1)
+        x = jnp.concatenate([spread(self.cls_token[...], (b, 1, c), x.dtype), x], axis=1)
         for block in self.post_network:
             x = block(x)
         return self.norm(x)

@@ -61,7 +61,7 @@ def run_rounds(config: Config, workdir: Workdir, run: Run) -> None:
                 raise ValueError(f"the first round found no identities to train on: {reason}")
             ended = f"round {number} collapsed: {reason}; the identities of round {number - 1} are kept"
             break
-        if len(records) > 1 and settled(*records[-2:], config.rounds):
+        if len(records) > 1 and settled(records[-2], records[-1], config.rounds):
             ended = "settled"
             break
     console.print(f"Rounds ended: {ended}.", markup=False, highlight=False, soft_wrap=True)
@@ -127,7 +127,10 @@ def _collapse(record: dict[str, Any]) -> str | None:
 def _record(config: Config, workdir: Workdir, number: int) -> dict[str, Any]:
     """The numbers of a complete round."""
     folder = round_run(config, workdir, number)[1]
-    calibrated, last = read_json(folder.calibration), read_json(folder.correlation_report)["levels"][-1]
+    calibrated, report = read_json(folder.calibration), read_json(folder.correlation_report)
+    last = report["levels"][-1]
+    if report["background"]["dropped"] and "pairwise" in last:
+        last |= {"pairwise": report["background"]["pairwise"]}
     identities = read_samples(folder.identities)["identity"]
     before = read_samples(_identities(config, workdir, number - 1))["identity"] if number else None
     kept = identities[identities >= 0]

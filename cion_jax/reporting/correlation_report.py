@@ -38,9 +38,24 @@ def print_summary(report: dict) -> None:
     framed, scored = (all(name in entry for entry in report["levels"]) for name in ("covisible_links", "pairwise"))
     if framed or scored:
         console.print(_quality(report["levels"], framed, scored))
+    if report.get("background", {}).get("identities"):
+        console.print(background_line(report), highlight=False)
     for entry in report["levels"]:
         if "warning" in entry:
             console.print(f"[yellow]Level {entry['level']}:[/] {entry['warning']}")
+
+
+def background_line(report: dict) -> str:
+    """The identities that show no person, in words."""
+    found = report["background"]
+    line = f"{found['identities']:,} identities with {found['images']:,} images show no person"
+    if "without_person" in found:
+        line += f" ({found['without_person']:,} of the images truly do not)"
+    line += ", and were dropped" if found["dropped"] else "; --drop_background discards them"
+    if "pairwise" in found:
+        before, after = report["levels"][-1]["pairwise"]["precision"], found["pairwise"]["precision"]
+        line += f". Precision {before:.1%} with them, {after:.1%} without"
+    return f"{line}."
 
 
 def _quality(levels: list[dict], framed: bool, scored: bool) -> Table:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from cion_jax.reporting.correlation_report import background_line
 from cion_jax.reporting.drawing import COLOURS, chart, legend_below, svg
 from cion_jax.reporting.page import Block, Column, Picture, Pictures, Section, Table, Text, Warnings
 
@@ -36,6 +37,8 @@ def noise_section(report: dict[str, Any], identities: np.ndarray, persons: np.nd
     blocks.append(_noise_table(levels))
     if "covisible_links" in levels[0] or "pairwise" in levels[0]:
         blocks.append(_quality_table(levels))
+    if report.get("background", {}).get("identities"):
+        blocks.append(Text(background_line(report)))
     sizes = np.unique(identities[identities >= 0], return_counts=True)[1]
     true = None if persons is None else np.unique(persons[persons >= 0], return_counts=True)[1]
     if not len(sizes):

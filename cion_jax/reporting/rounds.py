@@ -3,6 +3,7 @@
 from typing import Any
 
 import rich.table
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 
 from cion_jax.reporting.drawing import COLOURS, chart, legend_below, svg
@@ -27,7 +28,11 @@ def rounds_section(report: dict[str, Any]) -> Section:
         blocks.append(Warnings([report["ended"]]))
     header, *rows = _cells(report["rounds"])
     columns = [Column(header[0]), *(Column(name, good=_GOOD.get(name, "")) for name in header[1:])]
-    caption = "Rounds. Agreement is the adjusted Rand index with the identities of the round before (1: the same)."
+    caption = (
+        "Rounds. cst and drm are the calibrated thresholds. Links is the share of the pairs of tracklets joined by "
+        "closure that are within drm themselves, largest that of the images in the largest identity. ARI is the "
+        "adjusted Rand index with the identities of the round before. P, R and F1 are scored on true persons."
+    )
     return Section(
         "Bootstrapped rounds", [*blocks, Table(caption, columns, rows), Pictures([_chart(report["rounds"])])]
     )
@@ -36,7 +41,9 @@ def rounds_section(report: dict[str, Any]) -> Section:
 def print_rounds(report: dict[str, Any]) -> None:
     """Prints the table of rounds and why they ended."""
     header, *rows = _cells(report["rounds"])
-    table = rich.table.Table(*header, title="Bootstrapped rounds, without labels")
+    table = rich.table.Table(title="Bootstrapped rounds, without labels", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in header:
+        table.add_column(name, justify="right")
     for row in rows:
         table.add_row(*row)
     console = Console()
@@ -44,16 +51,16 @@ def print_rounds(report: dict[str, Any]) -> None:
     console.print(f"Ended: {report['ended']}. Identities are those of round {report['good']}.", highlight=False)
 
 
-_GOOD = {"n_S": "0 is best", "agreement": "near 1", "precision, %": "100 is best", "recall, %": "100 is best"}
-_GOOD |= {"F1, %": "100 is best", "links, %": "50 or more", "largest, %": "few"}
+_GOOD = {"n_S": "0 is best", "ARI": "near 1", "links, %": "50 or more", "largest, %": "few"}
+_GOOD |= dict.fromkeys(("P, %", "R, %", "F1, %"), "100 is best")
 
 
 def _cells(rounds: list[dict[str, Any]]) -> list[list[str]]:
     """The table's header and rows."""
-    header = ["round", "sigma_cst", "sigma_drm", "links, %", "identities", "largest, %", "n_S", "agreement"]
+    header = ["round", "cst", "drm", "links, %", "identities", "largest, %", "n_S", "ARI"]
     scored = all("pairwise" in entry for entry in rounds)
     if scored:
-        header += ["precision, %", "recall, %", "F1, %"]
+        header += ["P, %", "R, %", "F1, %"]
     rows = []
     for entry in rounds:
         agreement = "" if entry["agreement"] is None else f"{entry['agreement']:.2f}"

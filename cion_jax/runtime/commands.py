@@ -1,6 +1,7 @@
 """Start-up and error reporting shared by all commands: users get one sentence instead of a traceback."""
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from absl import app, flags, logging
 
 from cion_jax.runtime import processes
 from cion_jax.runtime.progress import console
-from cion_jax.runtime.termination import EXIT_CODE, Terminated
+from cion_jax.runtime.termination import Terminated, interrupt_once
 
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where in the code an error was raised.")
 _COORDINATOR = flags.DEFINE_string("coordinator_address", None, "Several processes: host:port of process 0.")
@@ -31,7 +32,8 @@ def run(main: Callable[[list[str]], None], *, shares_work: bool = False) -> None
     Multi-process runs are refused unless the command declares `shares_work`.
 
     A `ValueError` (invalid user input) or `OSError` (disk full, no permission) is printed as one message with exit
-    code 2; Ctrl-C exits with 130, and SIGTERM during training, which saves a checkpoint first, with 143.
+    code 2. Ctrl-C exits with 130 and SIGTERM during training with 143; training saves a checkpoint first. A second
+    Ctrl-C ends the process at once.
     `--traceback` shows where an error was raised. If one process fails, all of them end.
     """
 
@@ -39,6 +41,7 @@ def run(main: Callable[[list[str]], None], *, shares_work: bool = False) -> None
         logging.set_verbosity(logging.WARNING)  # JAX reports every backend that is unavailable
         if len(argv) > 1:
             fail(f"unexpected arguments {argv[1:]}; settings are given as --name=value")
+        interrupt_once()
         try:
             _keep_compiled_programs(_COMPILE_CACHE.value)
             processes.start_up(_COORDINATOR.value, _COUNT.value, _INDEX.value)
@@ -50,11 +53,12 @@ def run(main: Callable[[list[str]], None], *, shares_work: bool = False) -> None
                 traceback.print_exc()
             fail(_explained(error))
         except Terminated as asked:
-            console.print(f"[yellow]Stopped by SIGTERM:[/] {asked}.", highlight=False, soft_wrap=True)
-            sys.exit(EXIT_CODE)  # all processes stop here, so a normal exit, which waits for the others, is safe
+            cause = "Ctrl-C" if asked.signal == signal.SIGINT else asked.signal.name
+            console.print(f"[yellow]Stopped by {cause}:[/] {asked}.", highlight=False, soft_wrap=True)
+            sys.exit(asked.exit_code)  # all processes stop here, so a normal exit, which waits for the others, is safe
         except KeyboardInterrupt:
             console.print("[yellow]Interrupted.[/] What is finished is kept; the same command continues.")
-            processes.leave(130)
+            processes.leave(130, at_once=True)
         except Exception as error:
             traceback.print_exc()
             if processes.lost_another(error):
@@ -68,6 +72,7 @@ def define_model_flags() -> None:
     """Defines the flags of every command that runs a model."""
     flags.DEFINE_string("model", None, "Name of the model, for example resnet50_ibn.", required=True)
     flags.DEFINE_string("weights", None, "Its weights: a ReIDZoo .pth, a file of convert's, or a fine-tuned network.")
+    flags.DEFINE_string("section", None, "Section of --weights to take, where it has several, such as state_dict_ema.")
     flags.DEFINE_bool("random_weights", False, "Use the model untrained, instead of --weights.")
     default = "Default: that of the weights' card, else"
     flags.DEFINE_integer("height", None, f"Height that images are resized to. {default} 256.", lower_bound=1)

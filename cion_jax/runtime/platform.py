@@ -18,5 +18,5 @@ def traced_for(platform: str) -> AbstractContextManager[None]:
 
 
 def on_cpu() -> bool:
-    """Whether functions are traced for a CPU at present."""
+    """True if functions are being traced for a CPU."""
     return (_named.value or jax.default_backend()) == "cpu"

@@ -132,11 +132,15 @@ def lost_another(error: Exception) -> bool:
     return jax.distributed.is_initialized() and isinstance(error, kinds) and bool(_STATUS.match(str(error)))
 
 
-def leave(code: int) -> None:
-    """Exits with `code`; immediately if other processes are running, so that they notice instead of waiting."""
+def leave(code: int, *, at_once: bool = False) -> None:
+    """Exits with `code`; at once if other processes are running, so that they notice instead of waiting.
+
+    `at_once` does so in a single process too: a normal exit waits for threads that are still decoding, and those that
+    ask for more work meanwhile print tracebacks.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
-    if jax.distributed.is_initialized():
+    if at_once or jax.distributed.is_initialized():
         os._exit(code)  # a normal exit would wait for the others, which wait for this one in their next collective
     sys.exit(code)
 

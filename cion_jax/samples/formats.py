@@ -11,7 +11,7 @@ The three text formats keep only the columns of the sample table.
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +47,16 @@ def read_samples(path: str | os.PathLike) -> SampleTable:
     return SampleTable(table, source=str(path))
 
 
-def read_rows(path: str | os.PathLike, rows: np.ndarray) -> pa.Table:
+def read_rows(path: str | os.PathLike, rows: np.ndarray, columns: Sequence[str] | None = None) -> pa.Table:
     """Some rows (distinct, ascending) of a Parquet sample table; only the row groups that hold them are read."""
     file = pyarrow.parquet.ParquetFile(path)
     ends = np.cumsum([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
     owner = np.searchsorted(ends, rows, side="right")
-    parts = [file.schema_arrow.empty_table()]
+    names = list(columns or file.schema_arrow.names)
+    parts = [file.schema_arrow.empty_table().select(names)]
     for group in np.unique(owner).tolist():
         start = ends[group] - file.metadata.row_group(group).num_rows
-        parts.append(file.read_row_group(group).take(pa.array(rows[owner == group] - start)))
+        parts.append(file.read_row_group(group, columns=names).take(pa.array(rows[owner == group] - start)))
     return pa.concat_tables(parts)
 
 

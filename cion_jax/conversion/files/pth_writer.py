@@ -19,7 +19,7 @@ _STORAGE_OF = {np.dtype(dtype): name for name, dtype in STORAGES.items()}
 
 
 def write_pth(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
-    """Writes `{key: tensor}`, or such dicts by section, as `torch.save` would, whole or not at all.
+    """Writes `{key: tensor}`, or such dicts by section, as `torch.save` would, atomically.
 
     `torch.load(path, weights_only=True)` gives the same numbers back, bit by bit. The same content always
     makes the same file.

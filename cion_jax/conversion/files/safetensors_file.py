@@ -18,43 +18,60 @@ _DTYPES = {
     "F32": np.float32,
     "F16": np.float16,
     "BF16": ml_dtypes.bfloat16,
+    "F8_E4M3": ml_dtypes.float8_e4m3fn,
+    "F8_E5M2": ml_dtypes.float8_e5m2,
+    "C64": np.complex64,
     "I64": np.int64,
     "I32": np.int32,
     "I16": np.int16,
     "I8": np.int8,
+    "U64": np.uint64,
+    "U32": np.uint32,
+    "U16": np.uint16,
     "U8": np.uint8,
     "BOOL": np.bool_,
 }
 
 
 def is_safetensors(path: str | os.PathLike) -> bool:
-    return os.fspath(path).endswith(SUFFIX)
+    """True if the name ends in `.safetensors`, in upper or lower case."""
+    return os.fspath(path).lower().endswith(SUFFIX)
+
+
+def holds_safetensors(path: str | os.PathLike) -> bool:
+    """Whether the file starts as safetensors do: the length of its header in 8 bytes, then the header, JSON."""
+    with open(path, "rb") as file:
+        start = file.read(9)
+        size = os.fstat(file.fileno()).st_size
+    return start[8:] == b"{" and 8 + int.from_bytes(start[:8], "little") <= size
 
 
 def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads every tensor; bfloat16 as `ml_dtypes` has it.
+    """Reads every tensor; number formats that NumPy lacks are those of `ml_dtypes`.
 
     Raises:
-        ValueError: no such file, truncated or corrupt, or a number format that models are not stored in.
+        ValueError: truncated or corrupt, or a number format that models are not stored in.
     """
     try:
         entries = deserialize(Path(path).read_bytes())
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
     except SafetensorError as error:
         raise ValueError(f"{path}: not a whole safetensors file ({error}); copy or download it again") from None
-    arrays = {}
-    for key, entry in sorted(entries, key=lambda item: item[0]):
-        if entry["dtype"] not in _DTYPES:
-            raise ValueError(f"{path}: {key} is {entry['dtype']}; read are {', '.join(_DTYPES)}")
-        little = np.dtype(_DTYPES[entry["dtype"]]).newbyteorder("<")
-        flat = np.frombuffer(bytes(entry["data"]), little)
-        arrays[key] = flat.astype(little.newbyteorder("="), copy=False).reshape(entry["shape"])
-    return arrays
+    return {key: _array(entry, f"{path}: {key}") for key, entry in sorted(entries, key=lambda item: item[0])}
+
+
+def _array(entry: Mapping, name: str) -> np.ndarray:
+    if entry["dtype"] not in _DTYPES:
+        raise ValueError(f"{name} is {entry['dtype']}; formats that are read: {', '.join(_DTYPES)}")
+    dtype = np.dtype(_DTYPES[entry["dtype"]])
+    flat = np.frombuffer(bytes(entry["data"]), dtype.newbyteorder("<"))
+    try:
+        return flat.astype(dtype, copy=False).reshape(entry["shape"])
+    except ValueError as error:  # such as [0, 2**63], whose count safetensors accepts
+        raise ValueError(f"{name} has an impossible shape ({error}); copy or download the file again") from None
 
 
 def write_safetensors(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], model: str) -> None:
-    """Writes `arrays`, and the name of the model as metadata, whole or not at all.
+    """Writes `arrays`, and the name of the model as metadata, atomically.
 
     One line of metadata only: the package writes several in random order, and the same content should make the
     same file.

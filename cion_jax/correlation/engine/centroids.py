@@ -5,7 +5,6 @@ import functools
 
 import numpy as np
 
-from cion_jax.correlation.closure import groups
 from cion_jax.correlation.engine import rounding
 from cion_jax.correlation.engine.distances import SHORTEST_SUM, add_rows, squared_lengths, sums_by_label
 from cion_jax.correlation.engine.exact import ExactCentroids
@@ -74,12 +73,11 @@ class Groups:
         add_rows(self.sums, group, units)
         return Groups(assigned, self.sums)
 
-    def merged(self, links: np.ndarray, *, final: bool = False) -> "Groups":
-        """Groups after transitive closure of `links` `[l, 2]`, numbered by their lowest member.
+    def merged(self, group: np.ndarray, *, final: bool = False) -> "Groups":
+        """Larger groups: `group` `[groups]` is the one that each of these becomes a part of, from 0 on.
 
         Sums of `final` groups, which are not compared any more, are left out (`[groups, 0]`).
         """
-        group = groups(len(self.sums), links)
         count = group.max() + 1
         sums = np.empty((count, 0), np.float32) if final else sums_by_label(group, self.sums, count)
         return Groups(np.where(self.assigned >= 0, group[self.assigned], -1), sums)

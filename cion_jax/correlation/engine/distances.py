@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
+from cion_jax.runtime.arrays import RowArray
+
 TIE = 1e-9
 SHORTEST_SUM = 1e-6  # unit features whose sum is shorter than this have cancelled out
 
@@ -63,7 +65,7 @@ def distance(similarity: Any) -> Any:
 
 
 def row_blocks(
-    features: np.ndarray, function: Callable[[np.ndarray], jax.Array] = unit
+    features: RowArray, function: Callable[[np.ndarray], jax.Array] = unit
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Reads `[n, d]` features once, in order, in bounded memory: blocks (rows, `function` of their features)."""
     size = max(1, _BLOCK_BYTES // (4 * features.shape[1]))

@@ -19,7 +19,7 @@ from cion_jax.correlation.growing.index import (
     FeaturePart,
     Index,
     check_same_extractor,
-    feature_part,
+    feature_parts,
     read_index,
     stacked,
     write_index,
@@ -28,6 +28,7 @@ from cion_jax.correlation.growing.numbers import Change, carry_over, changes
 from cion_jax.correlation.growing.state import groups_of
 from cion_jax.correlation.levels import LevelResult, correlate
 from cion_jax.correlation.results import IDENTITIES, check_unwritten, open_features, read_correlatable, write_results
+from cion_jax.runtime.arrays import RowArray
 from cion_jax.runtime.files import write_json
 from cion_jax.runtime.processes import is_primary
 from cion_jax.runtime.progress import progress
@@ -39,10 +40,11 @@ SHOWN = 5  # names listed in an error message
 
 
 class _Added(NamedTuple):
-    """The table and features of added images."""
+    """The table and features of added images, and the files of the features."""
 
     table: SampleTable
-    part: FeaturePart
+    features: RowArray
+    parts: list[FeaturePart]
 
 
 def extend_to(
@@ -83,7 +85,8 @@ def extend_to(
     added = None if samples is None or features_path is None else _read_added(samples, features_path, index)
     joined = _joined(table.select(~removed) if not removed.all() else None, added, old)
     parts = _parts(index, removed, added)
-    grown, added_entries = _grow(index, removed, added, parts)
+    frame_ids = covisible.number_frames(joined.videos, joined["frame"]) if "frame" in joined.columns else None
+    grown, added_entries = _grow(index, removed, added, parts, frame_ids)
     before = np.concatenate([table["identity"][~removed], np.full(len(joined) - np.count_nonzero(~removed), -1)])
     identities = carry_over(grown.identities, before, index.next_identity)
     joined = joined.with_columns(identity=identities)
@@ -91,7 +94,7 @@ def extend_to(
     report = {
         "images": len(joined),
         "settings": index.settings,
-        "levels": [_last_entry(joined, grown)],
+        "levels": [_last_entry(joined, grown, frame_ids)],
         "added": {"images": 0 if added is None else len(added.table), "levels": added_entries},
         "grown": _summary(changed, identities, index, grown, table.select(removed) if removed.any() else None),
         "seconds": round(time.perf_counter() - started, 3),
@@ -125,7 +128,7 @@ def _read_added(samples: str | os.PathLike, features_path: str | os.PathLike, in
     features = open_features(features_path, len(table))
     check_same_extractor(index, features_path, features.shape[1])
     checks.check_features(features)
-    return _Added(table, feature_part(features_path, features))
+    return _Added(table, features, feature_parts(features_path))
 
 
 def _joined(kept: SampleTable | None, added: _Added | None, old: str | os.PathLike) -> SampleTable:
@@ -161,35 +164,28 @@ def _parts(index: Index, removed: np.ndarray, added: _Added | None) -> list[Feat
     """The feature files of all rows that remain, in order."""
     ends = np.cumsum([len(part) for part in index.parts])
     kept = [part.select(~mask) for part, mask in zip(index.parts, np.split(removed, ends[:-1]))]
-    return [part for part in [*kept, *([added.part] if added else [])] if len(part)]
+    return [part for part in [*kept, *(added.parts if added else [])] if len(part)]
 
 
 def _grow(
-    index: Index, removed: np.ndarray, added: _Added | None, parts: Sequence[FeaturePart]
+    index: Index,
+    removed: np.ndarray,
+    added: _Added | None,
+    parts: Sequence[FeaturePart],
+    frame_ids: np.ndarray | None,
 ) -> tuple[Grown, list[dict]]:
     """The grown correlation, and the report entries of levels 0 to 2 of the added images."""
-    groups, frame_ids, entries = None, None, []
-    if added is not None:
-        groups, frame_ids, entries = _within_videos(added, index.settings)
+    groups, entries = (None, []) if added is None else _within_videos(added, index.settings)
 
     def track(total: int) -> AbstractContextManager[Callable[[int], None]]:
         return progress("across videos", total, "tiles")
 
-    grown = grow(
-        index.state.without(removed),
-        groups,
-        stacked(parts),
-        half_width=checks.reach(index.settings["half_width"]),
-        sigma_drm=index.settings["sigma_drm"],
-        track=track,
-        added_frames=frame_ids if index.settings["forbid_covisible"] else None,
-    )
-    return grown, entries
+    return grow(index.state.without(removed), groups, stacked(parts), frame_ids, index.settings, track), entries
 
 
-def _within_videos(added: _Added, settings: dict) -> tuple[Groups, np.ndarray | None, list[dict]]:
-    """Eq. 4-6 for the added images: their groups, frame ids and report entries."""
-    table, features, entries = added.table, added.part.array, []
+def _within_videos(added: _Added, settings: dict) -> tuple[Groups, list[dict]]:
+    """Eq. 4-6 for the added images: their groups and report entries."""
+    table, features, entries = added.table, added.features, []
     frames = table["frame"] if "frame" in table.columns else None
     frame_ids = None if frames is None else covisible.number_frames(table.videos, frames)
 
@@ -205,7 +201,7 @@ def _within_videos(added: _Added, settings: dict) -> tuple[Groups, np.ndarray | 
         on_level=on_level,
         progress=progress,
     )
-    return groups_of(found.levels[2]), frame_ids, entries
+    return groups_of(found.levels[2]), entries
 
 
 def _changes(earlier: np.ndarray, removed: np.ndarray, identities: np.ndarray) -> list[Change]:
@@ -215,8 +211,7 @@ def _changes(earlier: np.ndarray, removed: np.ndarray, identities: np.ndarray) -
     return changes(after, earlier)
 
 
-def _last_entry(table: SampleTable, grown: Grown) -> dict:
-    frame_ids = covisible.number_frames(table.videos, table["frame"]) if "frame" in table.columns else None
+def _last_entry(table: SampleTable, grown: Grown, frame_ids: np.ndarray | None) -> dict:
     return {"level": 3, "links": len(grown.state.links)} | identities_entry(table["identity"], table, frame_ids)
 
 

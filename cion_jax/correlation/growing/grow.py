@@ -1,10 +1,11 @@
 """Growing and shrinking a correlation in memory."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from cion_jax.correlation import covisible, cross_video
+from cion_jax.correlation import checks, covisible, cross_video, rules
 from cion_jax.correlation.closure import numbered
 from cion_jax.correlation.engine.centroids import Groups
 from cion_jax.correlation.engine.sharding import Track
@@ -32,11 +33,9 @@ def grow(
     kept: State,
     added: Groups | None,
     features: RowArray,
-    *,
-    half_width: int | None,
-    sigma_drm: float,
+    frame_ids: np.ndarray | None,
+    settings: Mapping[str, Any],
     track: Track,
-    added_frames: np.ndarray | None = None,
 ) -> Grown:
     """Adds groups to a state; compares the added ones with all in their sliding range, and old ones never twice.
 
@@ -44,23 +43,18 @@ def grow(
         kept: The earlier state, less what was removed (`State.without`).
         added: Groups after Eq. 6 of images of videos that `kept` does not have; None only closes the links anew.
         features: `[n, d]`, of the kept images and then the added ones.
-        half_width, sigma_drm: As for `correlate`, the same as in the earlier run.
+        frame_ids: `[n]`, as `covisible.number_frames` gives them; None if frames are not known.
+        settings: Those of the earlier run: `half_width`, `sigma_drm`, `forbid_covisible`, `rule`, `neighbors`.
         track: Progress over the tiles of pairs.
-        added_frames: `[added images]`, as `covisible.number_frames` gives them: links between groups that share a
-            frame are left out (as with `forbid_covisible`). Old images share none with those of other videos.
     """
     groups = kept.groups if added is None else kept.extended(added)
-    fresh, compared = cross_video.link_added(groups, kept.places, features, half_width, sigma_drm, track)
-    if added is not None and added_frames is not None:
-        fresh = _without_covisible(fresh, len(kept.groups.sums), added, added_frames)
+    half_width = checks.reach(settings["half_width"])
+    fresh, compared = cross_video.link_added(groups, kept.places, features, half_width, settings["sigma_drm"], track)
+    if settings["forbid_covisible"]:
+        assert frame_ids is not None
+        fresh = fresh[~covisible.joined(frame_ids, groups.assigned, fresh)]
     links = np.concatenate([kept.links, fresh])
     links = links[np.lexsort((links[:, 1], links[:, 0]))]
-    identities = numbered(groups.merged(links, final=True).assigned)
-    return Grown(State(groups, links, np.arange(len(groups.sums))), identities, compared, len(fresh))
-
-
-def _without_covisible(links: np.ndarray, old: int, added: Groups, frames: np.ndarray) -> np.ndarray:
-    """Leaves out links between added groups, numbered from `old` on, that share a frame."""
-    among_added = np.flatnonzero((links >= old).all(1))
-    wrong = covisible.joined(frames, added.assigned, links[among_added] - old)
-    return np.delete(links, among_added[wrong], axis=0)
+    group = rules.identities(settings["rule"], groups, links, features, frame_ids, settings["neighbors"])
+    found = numbered(groups.merged(group, final=True).assigned)
+    return Grown(State(groups, links, np.arange(len(groups.sums))), found, compared, len(fresh))

@@ -22,7 +22,7 @@ import numpy as np
 
 from cion_jax.correlation.engine.centroids import Groups
 from cion_jax.correlation.growing.state import State
-from cion_jax.features.store import check_extractor, extractor_of
+from cion_jax.features.store import check_extractor, extractor_of, feature_files
 from cion_jax.runtime.arrays import ArrayWriter, StackedArray
 from cion_jax.runtime.files import atomic_path, read_json, write_json
 
@@ -80,7 +80,7 @@ def write_index(
     extractor: dict[str, Any] | None,
     next_identity: int,
 ) -> None:
-    """Writes the folder `index` in `out`, whole or not at all; removed rows of features are not copied.
+    """Writes the folder `index` in `out` atomically; removed rows of features are not copied.
 
     Args:
         out: Folder of the results.
@@ -118,9 +118,9 @@ def read_index(out: str | os.PathLike) -> Index:
     return Index(state, np.asarray(identities), parts, meta["settings"], meta["extractor"], meta["next_identity"])
 
 
-def feature_part(path: str | os.PathLike, array: np.ndarray) -> FeaturePart:
-    """A whole feature file, memory-mapped as `array`."""
-    return FeaturePart(Path(path).resolve(), array)
+def feature_parts(path: str | os.PathLike) -> list[FeaturePart]:
+    """The files of some features, whole and memory-mapped."""
+    return [FeaturePart(file.resolve(), np.load(file, mmap_mode="r")) for file in feature_files(path)]
 
 
 def stacked(parts: Sequence[FeaturePart]) -> StackedArray:

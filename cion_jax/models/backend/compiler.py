@@ -1,4 +1,4 @@
-"""Hints to XLA's CPU compiler."""
+"""Hints to XLA, each for one platform."""
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,15 @@ def materialised(x: jax.Array) -> jax.Array:
     this one never holds.
     """
     return _kept(x) if on_cpu() else x
+
+
+def not_fused(x: jax.Array) -> jax.Array:
+    """`x` itself, which XLA:GPU then does not fuse with what reads it.
+
+    For VOLO's class token: jax 0.10.2 fused its concatenation with the patches, the norm after it and the choice of the
+    token into a Triton kernel that does not compile ("'scf.if' op ... successor operand type").
+    """
+    return x if on_cpu() else lax.optimization_barrier(x)
 
 
 @jax.custom_jvp

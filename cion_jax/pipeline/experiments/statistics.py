@@ -42,12 +42,12 @@ def fit_line(x: Sequence[float], y: Sequence[float]) -> Line:
 
     R^2 = 1 - SS_residual / SS_y. Raises ValueError for fewer than two different x.
     """
-    away_x, away_y = np.asarray(x, float) - np.mean(x), np.asarray(y, float) - np.mean(y)
-    squares_x, squares_y = float(away_x @ away_x), float(away_y @ away_y)
+    centered_x, centered_y = np.asarray(x, float) - np.mean(x), np.asarray(y, float) - np.mean(y)
+    squares_x, squares_y = float(centered_x @ centered_x), float(centered_y @ centered_y)
     if len(set(x)) < 2:
         raise ValueError(f"a line needs points at two x or more, got {len(x)} at {sorted(set(x))}")
-    slope = float(away_x @ away_y) / squares_x
-    residual = away_y - slope * away_x
+    slope = float(centered_x @ centered_y) / squares_x
+    residual = centered_y - slope * centered_x
     unexplained, free = float(residual @ residual), len(x) - 2
     spread = _quantile(free) * math.sqrt(unexplained / free / squares_x) if free else None
     r_squared = 1 - unexplained / squares_y if squares_y else 1.0  # a level line through level points
