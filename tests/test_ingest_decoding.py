@@ -93,7 +93,7 @@ def test_a_cover_picture_is_no_video(tmp_path):
                 container.mux(stream.encode())
     assert [frame.image().shape for frame in read_frames(tmp_path / "film.mp4")] == [(48, 64, 3)] * 3
     assert frame_rate(tmp_path / "film.mp4") == 10
-    with pytest.raises(BrokenVideo, match="a cover picture only, no video in this file"):
+    with pytest.raises(BrokenVideo, match="a cover picture or an unknown codec only, no video in this file"):
         list(read_frames(tmp_path / "song.mp4"))
 
 
@@ -112,6 +112,25 @@ def test_frames_keep_the_size_of_the_first_when_the_resolution_changes(tmp_path,
         assert frame.image().shape == expected.shape == (120, 160, 3)
         assert np.abs(frame.image().astype(int) - expected[..., ::-1]).max() <= 4  # the scalers round differently
     assert "from frame 5 on 320x240 pixels, scaled to the first frame's 160x120" in capsys.readouterr().err
+
+
+def test_a_stream_of_an_unknown_codec_is_no_video(tmp_path):
+    write_video(tmp_path / "video.mkv", scene(3))
+    data = (tmp_path / "video.mkv").read_bytes()
+    assert data.count(b"V_FFV1") == 1
+    (tmp_path / "video.mkv").write_bytes(data.replace(b"V_FFV1", b"V_NEWS"))
+    for read in (lambda path: list(read_frames(path)), frame_rate):
+        with pytest.raises(BrokenVideo, match="a cover picture or an unknown codec only, no video in this file"):
+            read(tmp_path / "video.mkv")
+
+
+def test_a_title_in_another_encoding_is_of_no_consequence(tmp_path):
+    """Old programs write the system's encoding; RIFF does not name one."""
+    write_streams(tmp_path / "video.avi", (64, 48))
+    data = (tmp_path / "video.avi").read_bytes()
+    assert data.count(b"Lavf") == 1  # the name of the program that wrote it
+    (tmp_path / "video.avi").write_bytes(data.replace(b"Lavf", b"\xfcber"))
+    assert len(list(read_frames(tmp_path / "video.avi"))) == 4 and frame_rate(tmp_path / "video.avi") == 10
 
 
 @pytest.mark.parametrize(

@@ -59,10 +59,9 @@ def read_frames(path: str | os.PathLike) -> Iterator[Frame]:
         BrokenVideo: Not a video, damaged, or fewer frames than its header declares.
     """
     av: Any = needed("av")
-    _refuse_other_kinds(path)
     number, frame, first, size = 0, None, (), ()
     try:
-        with av.open(os.fspath(path)) as container:
+        with _opened(path) as container:
             stream = main_stream(container)
             if note := choice_among_streams(container, stream):
                 _say(path, note)
@@ -84,17 +83,18 @@ def read_frames(path: str | os.PathLike) -> Iterator[Frame]:
 def frame_rate(path: str | os.PathLike) -> float:
     """Returns the average frames per second of the main video stream by the file's header, or 25 if it has none."""
     av: Any = needed("av")
-    _refuse_other_kinds(path)
     try:
-        with av.open(os.fspath(path)) as container:
+        with _opened(path) as container:
             return float(main_stream(container).average_rate or 25)
     except (av.FFmpegError, OSError) as error:
         raise BrokenVideo(f"cannot be opened ({error})") from error
 
 
-def _refuse_other_kinds(path: str | os.PathLike) -> None:
+def _opened(path: str | os.PathLike) -> Any:
     if (kind := other_kind(path, "image")) is not None:
         raise BrokenVideo(f"not a video: {kind}")
+    # Titles and comments, which nothing here reads, may be in any encoding.
+    return needed("av").open(os.fspath(path), metadata_errors="replace")
 
 
 def _say(path: str | os.PathLike, message: str) -> None:

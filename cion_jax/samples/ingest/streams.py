@@ -21,17 +21,16 @@ def main_stream(container: Any) -> Any:
     Raises:
         BrokenVideo: There is no video stream.
     """
-    cover = needed("av.stream").Disposition.attached_pic
-    streams = [stream for stream in container.streams.video if not stream.disposition & cover]
+    streams = _videos(container)
     if not streams:
-        raise BrokenVideo(f"{'a cover picture only, ' if container.streams.video else ''}no video in this file")
+        found = "a cover picture or an unknown codec only, " if container.streams.video else ""
+        raise BrokenVideo(f"{found}no video in this file")
     return max(streams, key=_rank)
 
 
 def choice_among_streams(container: Any, chosen: Any) -> str | None:
     """Returns a note on the choice of a stream, or None if there is only one."""
-    cover = needed("av.stream").Disposition.attached_pic
-    others = [s for s in container.streams.video if s.index != chosen.index and not s.disposition & cover]
+    others = [stream for stream in _videos(container) if stream.index != chosen.index]
     if not others:
         return None
     sizes = ", ".join(f"{stream.width}x{stream.height}" for stream in others)
@@ -52,6 +51,12 @@ def rgb(frame: Any, size: tuple[int, int]) -> np.ndarray:
     except (needed("av").FFmpegError, ValueError) as error:
         raise BrokenVideo(f"a frame cannot be converted to RGB ({error})") from error
     return displayed(image, _orientation(frame))
+
+
+def _videos(container: Any) -> list[Any]:
+    """The video streams that are no cover pictures and that there is a decoder for."""
+    cover = needed("av.stream").Disposition.attached_pic
+    return [s for s in container.streams.video if s.codec_context is not None and not s.disposition & cover]
 
 
 def _rank(stream: Any) -> tuple[int, bool, int]:
