@@ -114,6 +114,7 @@ def get_config() -> ConfigDict:
     pretrain.remat = False
     pretrain.accumulate = 1
     pretrain.canvas = (256, 128)  # larger images are shrunk to this size when read
+    pretrain.skip_damaged = False  # replace JPEGs that are damaged inside, as images that cannot be decoded are
     pretrain.loader_threads = 8
     pretrain.log_every = 50
     pretrain.head = ConfigDict(dict(prototypes=65536, hidden_dim=2048, bottleneck_dim=256, batch_norm=False))

@@ -112,6 +112,7 @@ def common(dataset: str, model: str) -> ConfigDict:
 
     config.compute_dtype = "bfloat16"  # parameters, statistics and losses stay float32
     config.canvas = (256, 128)  # larger images are shrunk to this size when read
+    config.skip_damaged = False  # replace JPEGs that are damaged inside, as images that cannot be decoded are
     config.loader_threads = 8
     config.log_every = 50
     config.checkpoint = ConfigDict(dict(every_steps=1000, keep=2, keep_every=0))
