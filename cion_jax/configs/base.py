@@ -43,6 +43,7 @@ def get_config() -> ConfigDict:
     config.extractor.group_by = "identity"
     config.extractor.size = (256, 128)
     config.extractor.batch_size = 64
+    config.extractor.precision = "auto"  # features are computed in bfloat16 on GPUs and in float32 elsewhere
     config.extractor.training = ConfigDict(
         dict(
             steps=20000,

@@ -122,6 +122,7 @@ def _extract(config: Config, workdir: Workdir) -> None:
         about=about,
         size=tuple(config.extractor.size),
         batch_size=config.extractor.batch_size,
+        precision=config.extractor.precision,
     )
 
 
