@@ -200,6 +200,20 @@ def test_a_table_without_frames_is_refused_before_training(tmp_path):
         missing_data(config)
 
 
+def test_a_rule_that_cannot_be_followed_is_refused_before_any_stage_runs(tmp_path):
+    config = base.get_config()
+    config.stages, config.correlate.rule = ("correlate",), "constrain"
+    with pytest.raises(ValueError, match="expected one of closure, constrained"):
+        missing_data(config)
+    write_samples(SampleTable(crawl().arrow.drop_columns("frame")), tmp_path / "s.parquet")
+    config.data.samples = config.data.images = str(tmp_path / "s.parquet")
+    config.correlate.rule = "constrained"
+    with pytest.raises(ValueError, match="add a column frame"):
+        missing_data(config)
+    config.correlate.rule = "closure"
+    assert missing_data(config) is None
+
+
 def test_rounds_that_have_begun_keep_their_settings(tmp_path):
     config = bootstrap.get_config()
     remember_config(config, Workdir(tmp_path, config))
