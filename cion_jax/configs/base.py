@@ -92,6 +92,7 @@ def get_config() -> ConfigDict:
     # r_s, the half-width of the Sliding Range (Eq. 7), or "all" to compare every pair: hence an int or a str.
     config.correlate.half_width = FieldReference(1000, field_type=object)
     config.correlate.levels = 3
+    config.correlate.rule = "closure"  # how links become identities, see `cion_jax.correlation.rules`
     config.correlate.drop_background = False  # discard identities that show no person
 
     # Identity-guided self-distillation, Sec. 3.3; where the paper gives no value, DINO's default.
