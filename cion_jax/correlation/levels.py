@@ -138,8 +138,7 @@ def _steps(
     tracklet, video_lengths = sliding_order(videos, tracklets)
     yield LevelResult(0, numbered(tracklet))
 
-    kept, sums = denoise_tracklets(features, tracklet, settings.sigma_cst, track("single tracklets", "images"))
-    groups = Groups(np.where(kept, tracklet, -1), sums)
+    groups = _denoised(features, tracklet, settings.sigma_cst, track("single tracklets", "images"))
     yield LevelResult(1, numbered(groups.assigned))
 
     names = _names(groups)
@@ -150,6 +149,12 @@ def _steps(
 
     links = cross_video.link(groups, features, settings.reach, settings.sigma_drm, track("across videos", "tiles"))
     yield _merged(3, groups, links, _names(groups), features, settings)[1]
+
+
+def _denoised(features: RowArray, tracklet: np.ndarray, sigma_cst: float, track: Track) -> Groups:
+    """Groups after Eq. 4. Nothing else keeps their sums, so that their memory is free again after level 2."""
+    kept, sums = denoise_tracklets(features, tracklet, sigma_cst, track)
+    return Groups(np.where(kept, tracklet, -1), sums)
 
 
 def _merged(
