@@ -170,9 +170,11 @@ def _merged(
         if settings.forbid_covisible:
             links, joined = links[~joined], joined[~joined]
     group = identities(settings.rule, groups, links, features, settings.frame_ids, settings.neighbors)
-    after = groups.merged(group, final=level == 3)
+    after = groups.merged(group, final=True)
     largest = tuple(largest_identities(groups, links, after, names))
-    return after, LevelResult(level, numbered(after.assigned), names[links], joined, largest)
+    result = LevelResult(level, numbered(after.assigned), names[links], joined, largest)
+    # The sums come last: while they are added up, both the old and the new ones are in memory.
+    return (after if level == 3 else groups.merged(group)), result
 
 
 def _names(groups: Groups) -> np.ndarray:
