@@ -1,4 +1,4 @@
-"""MGN and Cluster-Contrast as whole runs: learning, devices, weights, resuming within an epoch."""
+"""Every method as a whole run: scores, devices, weights, resuming within an epoch."""
 
 import time
 
@@ -9,21 +9,22 @@ import pytest
 import torch
 from flax import nnx
 
-from cion_jax.configs import finetune_clusters, finetune_mgn
+from cion_jax.configs import finetune, finetune_clusters, finetune_mgn
 from cion_jax.conversion import state_dict
 from cion_jax.finetuning import train
 from cion_jax.finetuning.data import read_benchmark, read_training
+from cion_jax.finetuning.methods import create_method
 from cion_jax.finetuning.weights import create_backbone, load_network, start_backbone
 from cion_jax.runtime.checkpoints import read_checkpoint
 from cion_jax.runtime.mesh import make_mesh
 from cion_jax.runtime.metrics import read_metrics
 from tests import processes, tiny_market
 
-CONFIGS = {"mgn": finetune_mgn, "cluster_contrast": finetune_clusters}
+CONFIGS = {"supervised": finetune, "mgn": finetune_mgn, "cluster_contrast": finetune_clusters}
 
 
 def get_config(method="cluster_contrast"):
-    """Three epochs of three steps."""
+    """Three epochs of a few steps."""
     config = CONFIGS[method].get_config("market1501/resnet_test")
     config.from_scratch = True
     config.compute_dtype, config.canvas, config.loader_threads, config.log_every = "float32", (40, 20), 1, 1
@@ -31,7 +32,10 @@ def get_config(method="cluster_contrast"):
     settings = config[method]
     settings.update(epochs=3, batch_size=16, size=(48, 16))
     settings.augmentation.pad = 2
-    if method == "mgn":
+    if method == "supervised":
+        settings.images_per_identity = 2
+        settings.optimizer.update(warmup_epochs=1, learning_rate=0.02)
+    elif method == "mgn":
         settings.images_per_identity = 2
         settings.optimizer.update(warmup_epochs=1, constant_until_epoch=2, frozen_epochs=1)
     else:
@@ -65,10 +69,11 @@ def test_runs_leave_scores_and_weights_that_the_released_code_and_this_package_r
     method, workdir, reports = finished
     assert 0 < reports["last"]["mAP"] <= 1
     content = torch.load(workdir / "last.pth", weights_only=True)
-    ((section, tensors),) = content.items()
-    assert section == {"mgn": "model", "cluster_contrast": "state_dict"}[method]
-    start = {"mgn": "backbone.0.weight", "cluster_contrast": "module.base.0.weight"}[method]
-    assert start in tensors
+    section, start = {"supervised": (None, "base.conv1.weight"), "mgn": ("model", "backbone.0.weight")}.get(
+        method, ("state_dict", "module.base.0.weight")
+    )
+    tensors = content if section is None else content[section]
+    assert (section is None or len(content) == 1) and start in tensors
     loaded = load_network("resnet_test", workdir / "last.pth")
     for key, value in state_dict(loaded.network).items():
         if key.endswith("classifier.weight"):
@@ -78,7 +83,7 @@ def test_runs_leave_scores_and_weights_that_the_released_code_and_this_package_r
     (workdir / "last.pth.json").rename(workdir / "card")  # the released files have none
     size = load_network("resnet_test", workdir / "last.pth").preprocessing.size
     (workdir / "card").rename(workdir / "last.pth.json")
-    assert size == {"mgn": (384, 128), "cluster_contrast": (256, 128)}[method]
+    assert size == ((384, 128) if method == "mgn" else (256, 128))
     checkpoint, _ = read_checkpoint(workdir / "checkpoints")
     saved = {jnp.shape(x) for x in jax.tree.leaves(checkpoint["params"])}
     assert {x.shape for x in jax.tree.leaves(nnx.state(loaded.network, nnx.Param))} <= saved
@@ -92,7 +97,8 @@ def test_training_starts_from_the_backbone_of_a_cluster_encoder_but_not_from_par
         with pytest.raises(ValueError, match="can't start from the parts of a fastreid network"):
             start_backbone(backbone, workdir / "last.pth")
         return
-    assert start_backbone(backbone, workdir / "last.pth") == "backbone of a cluster-contrast network"
+    kind = {"supervised": "transreid", "cluster_contrast": "cluster-contrast"}[method]
+    assert start_backbone(backbone, workdir / "last.pth") == f"backbone of a {kind} network"
     whole = state_dict(load_network("resnet_test", workdir / "last.pth").network)
     for key, value in state_dict(backbone).items():
         np.testing.assert_array_equal(whole[f"base.{key}"], value)
@@ -103,7 +109,7 @@ def test_metrics_of_steps_and_of_clusters(finished):
     method, workdir, _ = finished
     log = read_metrics(workdir / "metrics.jsonl")
     assert len(log) == 9 and all(np.isfinite(line["loss"]) for line in log)
-    if method == "mgn":
+    if method != "cluster_contrast":
         np.testing.assert_allclose(log[0]["identity_loss"] + log[0]["triplet_loss"], log[0]["loss"], rtol=1e-5)
         return
     epochs = read_metrics(workdir / "epochs.jsonl")
@@ -127,9 +133,10 @@ def test_devices_agree(finished, market, tmp_path, devices):
 
 
 @pytest.mark.slow
-def test_killed_within_an_epoch_a_clustering_run_ends_as_an_undisturbed_one(market, tmp_path):
+@pytest.mark.parametrize("method", ["supervised", "cluster_contrast"])
+def test_killed_within_an_epoch_a_run_ends_as_an_undisturbed_one(method, market, tmp_path):
     def command(name):
-        config = ["--config=tests/test_finetune_methods.py", f"--config.data.root={market}"]
+        config = [f"--config=tests/test_finetune_methods.py:{method}", f"--config.data.root={market}"]
         return ["-m", "cion_jax.finetune", *config, f"--workdir={tmp_path / name}", f"--compile_cache={tmp_path / 'c'}"]
 
     processes.run(1, tmp_path / "logs", *command("whole"))
@@ -143,7 +150,14 @@ def test_killed_within_an_epoch_a_clustering_run_ends_as_an_undisturbed_one(mark
     (log,) = processes.run(1, tmp_path / "logs", *command("broken"))
     assert "Continuing from step" in log
     whole, broken = (torch.load(tmp_path / name / "last.pth", weights_only=True) for name in ("whole", "broken"))
-    for key, value in whole["state_dict"].items():
-        assert torch.equal(broken["state_dict"][key], value), key
+    for key, value in whole.get("state_dict", whole).items():
+        assert torch.equal(broken.get("state_dict", broken)[key], value), key
     runs = [read_metrics(tmp_path / name / "epochs.jsonl") for name in ("whole", "broken")]
     assert runs[0] == runs[1]
+
+
+def test_a_method_without_settings_in_the_config_is_refused():
+    config = get_config("supervised")
+    config.method = "mgn"
+    with pytest.raises(ValueError, match=r"settings of 'supervised' only; take --config=configs/finetune/mgn.py"):
+        create_method(config)

@@ -71,7 +71,7 @@ def test_files_and_commands_that_are_named_exist(page):
 def test_the_table_of_commands_is_complete():
     table = PAGES["README.md"].partition("## Commands")[2].partition("\n## ")[0]
     commands = re.findall(r"^\| `([\w.]+) --", table, flags=re.MULTILINE)
-    assert len(commands) == 16
+    assert len(commands) == 17
     for command in commands:
         assert is_command(f"cion_jax.{command}"), command
 
