@@ -55,7 +55,7 @@ def background_line(report: dict) -> str:
     found = report["background"]
     line = f"{found['identities']:,} identities with {found['images']:,} images show no person"
     if "without_person" in found:
-        line += f" ({found['without_person']:,} of the images truly do not)"
+        line += f" (by the labels, {found['without_person']:,} of the images do not)"
     line += ", and were dropped" if found["dropped"] else "; --drop_background discards them"
     if "pairwise" in found:
         before, after = report["levels"][-1]["pairwise"]["precision"], found["pairwise"]["precision"]
