@@ -91,6 +91,12 @@ def as_pillow_shows(data: bytes) -> np.ndarray | None:
     """The displayed pixels, `[height, width, 3]` uint8; None if they have no known range."""
     with Image.open(io.BytesIO(data)) as image:
         image.load()
+        if (
+            image.format == "JPEG2000"
+            and image.mode != "I;16"
+            and max(data[data.index(b"\xff\x4f") + 42 :][:1]) & 127 > 7
+        ):
+            return None  # Pillow decodes white as black
         shown = ImageOps.exif_transpose(image)
         if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
             tags = getattr(image, "tag_v2", {})
