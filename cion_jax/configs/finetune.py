@@ -108,6 +108,7 @@ def common(dataset: str, model: str) -> ConfigDict:
         config.data.split = "train+val"
     config.data.samples = placeholder(str)
     config.data.images = placeholder(str)
+    config.data.identities_ratio = 1.0  # fraction of the identities to train on
 
     config.compute_dtype = "bfloat16"  # parameters, statistics and losses stay float32
     config.canvas = (256, 128)  # larger images are shrunk to this size when read
