@@ -122,6 +122,12 @@ def test_an_lmdb_that_is_cut_off(crops, tmp_path, cut):
         read_dataset("lupersonnl", root)
 
 
+def test_an_lmdb_that_is_a_pointer_is_named(tmp_path):
+    (tmp_path / "data.mdb").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 9\n")
+    with pytest.raises(ValueError, match=r"cannot be opened as an LMDB .*; the file is a git-lfs pointer, .*lfs pull"):
+        open_images(tmp_path)
+
+
 def test_a_missing_package_is_named(crops, tmp_path, monkeypatch):
     root = write_lmdb(tmp_path / "lupnl_lmdb", crops)
     monkeypatch.setitem(__import__("sys").modules, "lmdb", None)
