@@ -102,6 +102,15 @@ def test_png_metadata_may_follow_the_pixels():
     np.testing.assert_array_equal(decode_image(moved), as_displayed(data))
 
 
+def test_damaged_metadata_do_not_hide_the_pixels():
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    data = encoded(picture(), "WEBP", lossless=True, exif=exif)
+    assert data.count(b"MM\0*") == 1  # the beginning of the metadata
+    got = decode_image(data.replace(b"MM\0*", bytes(4)))
+    np.testing.assert_array_equal(got, np.asarray(picture()))
+
+
 def test_every_store_gives_displayed_pixels(tmp_path):
     plain = encoded(picture(), "JPEG")
     data = plain[:2] + exif_segment(6) + plain[2:]
