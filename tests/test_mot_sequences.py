@@ -303,6 +303,10 @@ def test_boxes_are_in_pixels_of_the_displayed_frames(tmp_path):
             lambda root: renamed(root / "a/img1", {f"{n:06d}.jpg": f"{n}_{'abc'[n - 1]}.jpg" for n in (1, 2, 3)}),
             r"img1: no frames; expected images whose names end in the frame number",
         ),
+        (
+            lambda root: (root / "a/gt/gt.txt").write_text("1,1,0,0,9,9\n2,1,40,16,32,80\n3,1,9,30,32,80\n"),
+            "sequence a: 2 of 3 boxes lie outside their frames; .* larger frames, give those",
+        ),
         (lambda root: (root / "a").rename(root.parent / "elsewhere"), "data: no sequence, a folder with img1/"),
         (lambda root: (root / "a.mp4").write_bytes(b"x"), "sequence a is there twice"),
     ],
