@@ -144,6 +144,7 @@ def test_paths_that_are_one_after_conversion_are_refused(tmp_path):
         ("s.json", '{"file_path": "a"}\n{"file_path": "b"}', r"it looks like JSON lines, whose name ends in \.jsonl"),
         ("s.json", '{"file_path": {"0": "a"}}', "a JSON dict, expected a list of objects .*orient='records'"),
         ("s.json", '[{"file_path": "a", "file_path": "b"}]', "key 'file_path' is twice in an object"),
+        ("s.json", '[{"file_path": "a", " frame": 1}]', "key ' frame' has white space around it"),
         ("s.json", '[{"file_path": "a", "video": ["x"]}]', "'video' holds list"),
         ("s.csv", "<!DOCTYPE html><html>", "is a web page"),
         ("s.json", "version https://git-lfs.github.com/spec/v1\n", "git-lfs pointer"),

@@ -142,8 +142,10 @@ def _table(path: Path, records: Sequence[dict], names: Sequence[str]) -> pa.Tabl
 
 
 def _renamed(table: pa.Table, path: Path, names: Sequence[str]) -> pa.Table:
-    columns = sources_of_columns(names, path)
-    return pa.table({column: table[names[columns[column]].strip()] for column in COLUMNS if column in columns})
+    columns = {column: names[index] for column, index in sources_of_columns(names, path).items()}
+    if spaced := [key for key in columns.values() if key not in KEYS]:
+        raise ValueError(f"{path}: key {spaced[0]!r} has white space around it; remove it")
+    return pa.table({column: table[columns[column]] for column in COLUMNS if column in columns})
 
 
 def _column(path: Path, key: str, values: list) -> pa.Array | pa.ChunkedArray:
