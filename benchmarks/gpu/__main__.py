@@ -43,7 +43,8 @@ def chosen(values: flags.FlagValues, mesh: Callable) -> Iterator[Callable[[], Pr
             for precision in ("bfloat16", "float32"):
                 yield lambda name=name, precision=precision: programs.extraction(name, mesh(1), precision)
     if "correlation" in values.programs:
-        yield lambda: programs.linking(mesh(1))
+        for columns in (256, 800):
+            yield lambda columns=columns: programs.linking(mesh(1), columns)
         yield lambda: programs.denoising(mesh(1))
 
 
