@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,8 +63,7 @@ def run(tmp_path, monkeypatch):
             if isinstance(identities, Exception):
                 raise identities
             write_samples(crawl(identity=np.asarray(identities)), folder.identities)
-            level = {"identities": len(np.unique(identities)), "noise": 1.0, "images_discarded": 0}
-            level |= {"noise_consistency": 1.0, "noise_discrimination": 0.0}
+            level = {"noise": 1.0, "noise_consistency": 1.0, "noise_discrimination": 0.0}
             write_json(folder.correlation_report, {"levels": [level], "background": {"dropped": False}})
             sigma = {"proposed": 0.5}
             write_json(folder.calibration, {"sigma_cst": sigma, "sigma_drm": sigma, "support": 0.6})
@@ -82,7 +82,7 @@ ALL_ONE = np.zeros(IMAGES, int)
 
 def test_rounds_settle_when_identities_stay(run):
     report, kept, trained = run([TRIPLES, PAIRS, PAIRS + 7, TRIPLES], limit=4)
-    assert report["ended"] == "settled" and report["good"] == 2
+    assert report["ended"] == "identities settled in round 2" and report["good"] == 2
     assert [entry["agreement"] is None for entry in report["rounds"]] == [True, False, False]
     assert report["rounds"][2]["agreement"] == 1 > report["rounds"][1]["agreement"]
     np.testing.assert_array_equal(kept, PAIRS + 7)
@@ -94,7 +94,7 @@ def test_rounds_settle_when_identities_stay(run):
 
 def test_rounds_end_at_the_limit(run):
     report, kept, _ = run([TRIPLES, PAIRS], limit=2)
-    assert report["ended"] == "limit" and report["good"] == 1 and len(report["rounds"]) == 2
+    assert report["ended"] == "limit of 2 reached" and report["good"] == 1 and len(report["rounds"]) == 2
     np.testing.assert_array_equal(kept, PAIRS)
 
 
@@ -200,6 +200,20 @@ def test_a_table_without_frames_is_refused_before_training(tmp_path):
         missing_data(config)
 
 
+def test_a_rule_that_cannot_be_followed_is_refused_before_any_stage_runs(tmp_path):
+    config = base.get_config()
+    config.stages, config.correlate.rule = ("correlate",), "constrain"
+    with pytest.raises(ValueError, match="expected one of closure, constrained"):
+        missing_data(config)
+    write_samples(SampleTable(crawl().arrow.drop_columns("frame")), tmp_path / "s.parquet")
+    config.data.samples = config.data.images = str(tmp_path / "s.parquet")
+    config.correlate.rule = "constrained"
+    with pytest.raises(ValueError, match="add a column frame"):
+        missing_data(config)
+    config.correlate.rule = "closure"
+    assert missing_data(config) is None
+
+
 def test_rounds_that_have_begun_keep_their_settings(tmp_path):
     config = bootstrap.get_config()
     remember_config(config, Workdir(tmp_path, config))
@@ -211,30 +225,45 @@ def test_rounds_that_have_begun_keep_their_settings(tmp_path):
         remember_config(config, Workdir(tmp_path, config))
 
 
-@pytest.mark.slow
-def test_rounds_survive_a_kill(tmp_path):
+def start(workdir):
     settings = [f"--config.{name}={value}" for name, value in SMALL.items()]
-    line = [sys.executable, "-m", "cion_jax.main", "--config=configs/bootstrap.py", f"--workdir={tmp_path}", *settings]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    options = {"cwd": ROOT, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    process = subprocess.Popen(line, **options)
-    awaited = tmp_path / "rounds/0/features.json"
-    while not awaited.exists():
-        assert process.poll() is None, process.stdout.read()
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    weights = tmp_path / "rounds/0/extractor.pth"
-    before = weights.stat().st_mtime_ns
-    process = subprocess.Popen(line, **options)
+    line = [sys.executable, "-m", "cion_jax.main", "--config=configs/bootstrap.py", f"--workdir={workdir}", *settings]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "programs")}
+    return subprocess.Popen(
+        line, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(process):
     output, _ = process.communicate()
     assert process.returncode == 0, output
-    assert weights.stat().st_mtime_ns == before and "Bootstrapped rounds, without labels" in output
-    report = json.loads((tmp_path / "rounds.json").read_text())
-    assert [entry["round"] for entry in report["rounds"]] == [0, 1] and report["ended"] in ("limit", "settled")
-    good = read_samples(tmp_path / f"rounds/{report['good']}/correlation/identities.parquet")
-    np.testing.assert_array_equal(
-        read_samples(tmp_path / "correlation/identities.parquet")["identity"], good["identity"]
-    )
-    assert "Bootstrapped rounds" in (tmp_path / "report.html").read_text()
-    assert not list(tmp_path.rglob("*.tmp"))
+    return output
+
+
+@pytest.mark.slow
+def test_a_run_killed_within_a_round_gives_the_same_identities_once_resumed(tmp_path):
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = start(killed)
+    while not (killed / "rounds/1/features.json").exists():
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (killed / "rounds.json").exists()
+    trained = [killed / f"rounds/{number}/extractor.pth" for number in range(2)]
+    before = [file.stat().st_mtime_ns for file in trained]
+    assert "Bootstrapped rounds, without labels" in finish(start(killed))
+    assert [file.stat().st_mtime_ns for file in trained] == before
+    assert "Bootstrapped rounds" in (killed / "report.html").read_text()
+    assert not list(killed.rglob("*.tmp"))
+
+    shutil.copytree(killed / "street", whole / "street")
+    finish(start(whole))
+    for found in ("rounds/0/correlation", "rounds/1/correlation", "correlation"):
+        one, other = (read_samples(run / found / "identities.parquet")["identity"] for run in (killed, whole))
+        np.testing.assert_array_equal(one, other)
+    assert len(np.unique(one[one >= 0])) > 1
+    one, other = (json.loads((run / "rounds.json").read_text()) for run in (killed, whole))
+    for entry in (*one["rounds"], *other["rounds"]):
+        del entry["seconds"]
+    assert one == other

@@ -21,6 +21,7 @@ def get_config() -> ConfigDict:
     config.stages = ("street", "rounds", "pretrain", "evaluate", "export")
     config.street.labelled_people = 1  # the fewest that a street can have; they are not used
     config.pretrain.group_by = ("identity",)
+    config.correlate.rule = "constrained"  # closure chains more with every round
     config.correlate.drop_background = True
-    config.rounds.limit = 3
+    config.rounds.limit = 2
     return config

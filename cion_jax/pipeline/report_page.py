@@ -44,7 +44,7 @@ _NETWORKS = {
     "identity": "pre-trained on identities (CION)",
     "person": "pre-trained on true persons",
     "extractor": "extractor (trained with labels)",
-    "rounds": "extractor of the last round (trained without labels)",
+    "rounds": "extractor of the last good round (trained without labels)",
 }
 
 _IMAGE_METHODS = {"distillation": "DINO", "moco": "MoCo v2"}  # by the objective of pre-training

@@ -43,7 +43,7 @@ def run_rounds(config: Config, workdir: Workdir, run: Run) -> None:
     """
     check_frames(read_samples(workdir.samples))
     records: list[dict[str, Any]] = []
-    ended = "limit"
+    ended = f"limit of {config.rounds.limit} reached"
     if config.rounds.train == "distillation" and config.rounds.start in STARTS:
         run(*_first_training(config, workdir))
     for number in range(config.rounds.limit):
@@ -62,7 +62,7 @@ def run_rounds(config: Config, workdir: Workdir, run: Run) -> None:
             ended = f"round {number} collapsed: {reason}; the identities of round {number - 1} are kept"
             break
         if len(records) > 1 and settled(records[-2], records[-1], config.rounds):
-            ended = "settled"
+            ended = f"identities settled in round {number}"
             break
     console.print(f"Rounds ended: {ended}.", markup=False, highlight=False, soft_wrap=True)
     good = records[-1]["round"] if not records[-1]["collapsed"] else records[-2]["round"]
@@ -131,19 +131,21 @@ def _record(config: Config, workdir: Workdir, number: int) -> dict[str, Any]:
     last = report["levels"][-1]
     if report["background"]["dropped"] and "pairwise" in last:
         last |= {"pairwise": report["background"]["pairwise"]}
-    identities = read_samples(folder.identities)["identity"]
+    identities = read_samples(folder.identities)["identity"]  # without background, if it is dropped
     before = read_samples(_identities(config, workdir, number - 1))["identity"] if number else None
     kept = identities[identities >= 0]
     largest = float(np.bincount(kept).max() / len(kept)) if len(kept) else 1.0
-    names = ("identities", "images_discarded", "noise", "noise_consistency", "noise_discrimination", "pairwise")
+    names = ("noise", "noise_consistency", "noise_discrimination", "pairwise")
     return {
         "round": number,
         **{name: calibrated[name]["proposed"] for name in ("sigma_cst", "sigma_drm")},
         "support": calibrated["support"],
         **{name: last[name] for name in names if name in last},
+        "identities": len(np.unique(kept)),
+        "images_discarded": len(identities) - len(kept),
         "largest": largest,
         "agreement": None if before is None else agreement(before, identities),
-        "collapsed": last["identities"] < 2 or largest > COLLAPSED,
+        "collapsed": len(np.unique(kept)) < 2 or largest > COLLAPSED,
         "seconds": sum(read_json(folder.seconds).values()),
     }
 

@@ -128,10 +128,8 @@ def _extract(config: Config, workdir: Workdir) -> None:
 
 def _adapt(config: Config, workdir: Workdir) -> None:
     del config
-    table, about = (
-        read_correlatable(aligned_samples(workdir.features)),
-        read_json(workdir.features.with_suffix(".json")),
-    )
+    table = read_correlatable(aligned_samples(workdir.features))
+    about = read_json(workdir.features.with_suffix(".json"))
     adapt_to(workdir.adapted, open_features(workdir.features, len(table)), table, about)
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from cion_jax.correlation import checks
+from cion_jax.correlation.rules import NEIGHBORS, check_rule
 from cion_jax.evaluation import read_market1501
 from cion_jax.features.extraction import chosen_precision
 from cion_jax.models import create_model, list_models
@@ -28,6 +29,7 @@ def missing_data(config: Config) -> str | None:
     chosen_precision(config.extractor.precision)
     if {"correlate", "rounds"} & {*stages}:
         checks.reach(config.correlate.half_width)
+        check_rule(config.correlate.rule, NEIGHBORS, frames_known=True)
     if "rounds" in stages:
         _check_rounds(config.rounds)
     needed = {}
@@ -46,8 +48,8 @@ def missing_data(config: Config) -> str | None:
     if not absent:
         if "evaluate.root" in needed:
             read_market1501(config.evaluate.root)  # a wrong folder is reported now, not after training
-        if "rounds" in stages and "data.samples" in needed:
-            check_frames(read_samples(config.data.samples))
+        if "data.samples" in needed:
+            _check_frames(config)
         return None
     settings = "\n".join(
         f"  --config.{name}=...  ({f'{needed[name]!r} does not exist' if needed[name] else 'not given'})"
@@ -58,6 +60,14 @@ def missing_data(config: Config) -> str | None:
         "or see the whole pipeline run on rendered people, with no data at all:\n"
         "  python -m cion_jax.main --config=configs/demo.py --workdir=runs/demo"
     )
+
+
+def _check_frames(config: Config) -> None:
+    """Raises `ValueError` where a stage needs to know the frame of each image and the table does not tell."""
+    if "rounds" in config.stages:
+        check_frames(read_samples(config.data.samples))
+    elif "correlate" in config.stages and config.correlate.rule == "constrained":
+        check_rule("constrained", NEIGHBORS, frames_known="frame" in read_samples(config.data.samples).columns)
 
 
 def _check_rounds(rounds: Config) -> None:

@@ -18,20 +18,22 @@ def rounds_section(report: dict[str, Any]) -> Section:
     """
     blocks: list[Block] = [
         Text(
-            "No label was used to find these identities. Each round extracts features with a network trained on the "
-            "identities of the previous round (the first: on tracklets or images as they are), centers them by video, "
-            "whitens them, and calibrates both thresholds on tracklets that share a frame. "
-            f"The rounds ended: {report['ended']}. The identities are those of round {report['good']}."
+            "These identities were found without labels. The network of round 0 is trained on raw tracklets or images, "
+            "or read from a file; that of every later round is trained on the identities of the round before. Its "
+            "features are centered by video and whitened, and sigma_cst and sigma_drm are calibrated on pairs of "
+            f"tracklets that share a frame. {outcome(report)}"
         )
     ]
     if "collapsed" in report["ended"]:
         blocks.append(Warnings([report["ended"]]))
     header, *rows = _cells(report["rounds"])
     columns = [Column(header[0]), *(Column(name, good=_GOOD.get(name, "")) for name in header[1:])]
+    scored = "; P, R and F1 are pairwise precision, recall and F1 against the true persons" if "F1" in header else ""
     caption = (
-        "Rounds. cst and drm are the calibrated thresholds. Links is the share of the pairs of tracklets joined by "
-        "closure that are within drm themselves, largest that of the images in the largest identity. ARI is the "
-        "adjusted Rand index with the identities of the round before. P, R and F1 are scored on true persons."
+        "Rounds; shares in %. cst and drm: calibrated sigma_cst and sigma_drm. direct: of the pairs of tracklets that "
+        "closure joins at sigma_drm, the share that are themselves within sigma_drm; the lower, the more links chain. "
+        "largest: share of the images that are in the largest identity. n_S: noise (Eq. 3). ARI: adjusted Rand index "
+        f"with the identities of the round before{scored}."
     )
     return Section(
         "Bootstrapped rounds", [*blocks, Table(caption, columns, rows), Pictures([_chart(report["rounds"])])]
@@ -41,26 +43,31 @@ def rounds_section(report: dict[str, Any]) -> Section:
 def print_rounds(report: dict[str, Any]) -> None:
     """Prints the table of rounds and why they ended."""
     header, *rows = _cells(report["rounds"])
-    table = rich.table.Table(title="Bootstrapped rounds, without labels", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = rich.table.Table(title="Bootstrapped rounds, without labels (shares in %)", box=SIMPLE_HEAD, padding=0)
     for name in header:
         table.add_column(name, justify="right")
     for row in rows:
         table.add_row(*row)
     console = Console()
     console.print(table)
-    console.print(f"Ended: {report['ended']}. Identities are those of round {report['good']}.", highlight=False)
+    console.print(outcome(report), markup=False, highlight=False)
 
 
-_GOOD = {"n_S": "0 is best", "ARI": "near 1", "links, %": "50 or more", "largest, %": "few"}
-_GOOD |= dict.fromkeys(("P, %", "R, %", "F1, %"), "100 is best")
+def outcome(report: dict[str, Any]) -> str:
+    """Why the rounds ended, and whose identities are kept, in words."""
+    return f"Rounds ended: {report['ended']}. The identities are those of round {report['good']}."
+
+
+_GOOD = {"direct": "50 or more", "largest": "few", "n_S": "0 is best", "ARI": "1: the same"}
+_GOOD |= dict.fromkeys(("P", "R", "F1"), "100 is best")
 
 
 def _cells(rounds: list[dict[str, Any]]) -> list[list[str]]:
     """The table's header and rows."""
-    header = ["round", "cst", "drm", "links, %", "identities", "largest, %", "n_S", "ARI"]
+    header = ["round", "cst", "drm", "direct", "identities", "largest", "n_S", "ARI"]
     scored = all("pairwise" in entry for entry in rounds)
     if scored:
-        header += ["P, %", "R, %", "F1, %"]
+        header += ["P", "R", "F1"]
     rows = []
     for entry in rounds:
         agreement = "" if entry["agreement"] is None else f"{entry['agreement']:.2f}"
@@ -74,10 +81,10 @@ def _cells(rounds: list[dict[str, Any]]) -> list[list[str]]:
 
 
 def _chart(rounds: list[dict[str, Any]]) -> Picture:
-    figure, axes = chart("round", "share", "Agreement and accuracy by round (higher is better)")
-    lines = {"agreement with the round before": [entry["agreement"] for entry in rounds]}
+    figure, axes = chart("round", "share", "Agreement with the round before, and F1, by round")
+    lines = {"adjusted Rand index with the round before": [entry["agreement"] for entry in rounds]}
     if all("pairwise" in entry for entry in rounds):
-        lines["pairwise F1 (true persons)"] = [entry["pairwise"]["f1"] for entry in rounds]
+        lines["pairwise F1 against true persons"] = [entry["pairwise"]["f1"] for entry in rounds]
     for (name, values), colour in zip(lines.items(), COLOURS):
         points = [(entry["round"], value) for entry, value in zip(rounds, values, strict=True) if value is not None]
         if points:
