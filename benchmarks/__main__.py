@@ -1,10 +1,12 @@
 """Everything that can be measured on this machine, one table after the other: python -m benchmarks [--out=results.md]
 
 Runs every benchmark in a process of its own with its defaults, which are the recipe's sizes in bfloat16 on a GPU and
-small ones on a CPU; some two hours on two cores. The tables go to `--out` as they come. A benchmark that fails is named
-there with its last line, and the others go on.
+small ones on a CPU; some two hours on two cores. With a GPU all its programs are run, each measured time beside its
+bound (`benchmarks.gpu`); without one, but with JAX's CUDA plugin, the training steps are compiled for an H200. The
+tables go to `--out` as they come. A benchmark that fails is named there with its last line, and the others go on.
 """
 
+import importlib.util
 import subprocess
 import sys
 import time
@@ -24,11 +26,18 @@ RUNS = (
 )
 
 
+def gpu_runs() -> list[tuple[str, ...]]:
+    """The runs of `benchmarks.gpu` here. JAX is not asked: this process would take the GPU's memory."""
+    if any(Path("/dev").glob("nvidia[0-9]*")):
+        return [("gpu",)]
+    return [("gpu", "--card=h200", "--programs=step")] if importlib.util.find_spec("jax_cuda12_plugin") else []
+
+
 def main(argv: list[str]) -> None:
     del argv
-    failed = 0
+    failed, runs = 0, [*gpu_runs(), *RUNS]
     with Path(flags.FLAGS.out).open("a", encoding="utf-8") as out:
-        for name, *arguments in RUNS:
+        for name, *arguments in runs:
             started = time.monotonic()
             command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -42,7 +51,7 @@ def main(argv: list[str]) -> None:
             out.flush()
             print(text, flush=True)
     if failed:
-        sys.exit(f"{failed} of {len(RUNS)} benchmarks failed; {flags.FLAGS.out} says how")
+        sys.exit(f"{failed} of {len(runs)} benchmarks failed; {flags.FLAGS.out} says how")
 
 
 if __name__ == "__main__":

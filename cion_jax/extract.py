@@ -8,7 +8,7 @@ Three files are written:
 - `F.npy`: L2-normalised features, `[rows, dim]`, ready to be memory-mapped;
 - `F.samples.parquet`: the sample table, row by row as the features. Without S it lists every image in DIR and its
   subfolders by path; images that cannot be decoded are left out;
-- `F.json`, written last: model, weights and preprocessing.
+- `F.json`, written last: model, weights, preprocessing and precision.
 
 Every run lists DIR and computes all features again, so that they never describe earlier contents of DIR. DIR may also
 be a store made by `cion_jax.pack`, or an LMDB of encoded images.
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from absl import flags
 
-from cion_jax.features.extraction import DTYPES
+from cion_jax.features.extraction import DTYPES, PRECISIONS
 from cion_jax.features.store import EXAMPLES, aligned_samples, extract, list_samples, shard_file
 from cion_jax.finetuning.weights import Loaded, load_network, untrained
 from cion_jax.runtime.commands import check_weights_given, define_model_flags, run
@@ -54,6 +54,7 @@ def main(argv: list[str]) -> None:
         about={"model": values.model, **loaded.about, "samples": values.samples, "images": values.images},
         **loaded.preprocessing.resized(values.height, values.width)._asdict(),
         batch_size=values.batch_size,
+        precision=values.precision,
         dtype=values.dtype,
         shard=shard,
     )
@@ -79,6 +80,9 @@ if __name__ == "__main__":
     flags.DEFINE_string("samples", None, "Sample table (.parquet, .json, .jsonl or .csv). Default: all of --images.")
     flags.DEFINE_string("images", None, "Folder of images, which the table's file_path is relative to.", required=True)
     flags.DEFINE_string("out", None, "Feature file to write (.npy).", required=True)
+    flags.DEFINE_enum(
+        "precision", "auto", PRECISIONS, "Number type that the model computes in; auto: bfloat16 on GPUs, else float32."
+    )
     flags.DEFINE_enum("dtype", "float16", DTYPES, "Number type of the features.")
     flags.DEFINE_string("shard", "0/1", "i/n: the i-th, from 0, of n calls that share the work; then cion_jax.join.")
     run(main)

@@ -3,7 +3,7 @@
     python -m cion_jax.join --out=F.npy [--nocopy]
 
 F.npy is the --out that `extract` was given. The parts are kept and may be removed afterwards. With --nocopy they are
-needed further on: only the table and the description are written, and `correlate` reads F.npy from its parts.
+still needed: only the table and the description are written, and `correlate` reads the features from the parts.
 """
 
 from absl import flags

@@ -5,9 +5,9 @@
 DIR is the --out of cion_jax.correlate, and W the weights of the extractor of its features. FOUND/matches.json lists the
 matches; with --images, the image root of the correlated set, FOUND/matches.png shows them.
 
-Terms of use (Appendix A.3 of the paper, which ReIDZoo and CION-AL are under): research only. Whoever searches protects
-the privacy of all people in the data and answers for misuse; commercial use and redistribution are not allowed. Search
-for a person only with their consent or on a legal basis.
+Terms of use (Appendix A.3 of the paper, which apply to ReIDZoo and CION-AL): research only. Users must protect the
+privacy of all people in the data and are responsible for any misuse; commercial use and redistribution are not allowed.
+Search for a person only with their consent or on a legal basis.
 """
 
 from pathlib import Path

@@ -79,7 +79,7 @@ def test_level_zero_is_the_tracklets():
 def test_wrong_rows_and_ratios_are_named():
     with pytest.raises(ValueError, match="choose from moco, instance, tracklet"):
         ablation.get_config("video")
-    with pytest.raises(ValueError, match="data_ratio must be above 0"):
+    with pytest.raises(ValueError, match="must be above 0 and at most 1"):
         share_of_identities(CROPS, 0.0, seed=0)
 
 

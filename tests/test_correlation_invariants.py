@@ -6,6 +6,7 @@ alone, in whatever order the range slides over it.
 """
 
 import itertools
+import weakref
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cion_jax.correlation import correlate, tracklet
+from cion_jax.correlation import correlate, levels, tracklet
 from cion_jax.correlation.closure import numbered
 from cion_jax.correlation.engine import tiles
 from cion_jax.runtime.mesh import make_mesh
@@ -96,8 +97,8 @@ def test_raising_sigma_drm_never_splits_a_group_of_one_level(world):
         found = [correlate(features, tracklets, tracklets, sigma_drm=sigma, half_width=half_width) for sigma in raised]
         assert all(partition(one.levels[2].identities) == partition(one.levels[1].identities) for one in found)
         across = [partition(one.identities) for one in found]
-        for levels in (within, across):
-            for fine, coarse in itertools.pairwise(levels):
+        for sets in (within, across):
+            for fine, coarse in itertools.pairwise(sets):
                 assert all(any(part <= whole for whole in coarse) for part in fine)
             assert len(levels[-1]) < len(levels[0])
 
@@ -122,3 +123,18 @@ def test_names_and_feature_lengths_do_not_change_the_result(world):
     found = correlate(features * lengths, names[videos], 7 * names[tracklets])
     for level, known in zip(found.levels, correlate(*world).levels):
         np.testing.assert_array_equal(level.identities, known.identities)
+
+
+def test_sums_after_eq_4_are_released_by_level_2(monkeypatch):
+    """They are a gigabyte at 10 M images; another such array is allocated for the noise of levels 2 and 3."""
+    denoise, sums, alive = levels.denoise_tracklets, [], []
+
+    def remembered(*arguments):
+        kept, result = denoise(*arguments)
+        sums.append(weakref.ref(result))
+        return kept, result
+
+    monkeypatch.setattr(levels, "denoise_tracklets", remembered)
+    world = make_world(0, images=60, videos=3, tracklets=4)
+    correlate(*world, on_level=lambda result: alive.append(bool(sums and sums[0]() is not None)))
+    assert alive == [False, True, False, False]

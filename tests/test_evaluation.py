@@ -260,6 +260,15 @@ def test_evaluate_extracts_and_scores_and_counts_broken_images(tmp_path):
     assert "own camera" not in text
 
 
+@pytest.mark.parametrize(("folder", "side"), [("query", "queries"), ("bounding_box_test", "gallery images")])
+def test_a_side_without_decodable_images_is_named(tmp_path, folder, side):
+    make_market(tmp_path)
+    for path in (tmp_path / folder).glob("*.jpg"):
+        path.write_bytes(b"<html>")
+    with pytest.raises(ValueError, match=f"none of the {side} can be decoded; the first: .*{folder}.*is a web page"):
+        command.evaluate(MeanColour(), read_market1501(tmp_path), size=(16, 8))
+
+
 # --- figures
 
 

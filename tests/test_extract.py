@@ -19,7 +19,7 @@ from PIL import Image
 import cion_jax
 from cion_jax.conversion import load_with_provenance, write_weights
 from cion_jax.features import store
-from cion_jax.features.extraction import extract_features
+from cion_jax.features.extraction import chosen_precision, extract_features
 from cion_jax.features.store import aligned_samples, extract, list_samples
 from cion_jax.models import create_model
 from cion_jax.samples import IMAGENET_MEAN, IMAGENET_STD, SampleTable, read_samples, write_samples
@@ -68,6 +68,28 @@ def test_the_callers_model_keeps_its_mode(folder):
     model.train()
     extract_features(model, paths_in(folder), size=SIZE)
     assert model.drop.deterministic is False
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_the_network_computes_in_the_precision_that_is_asked_for(folder, tmp_path, precision):
+    """Features are those of a network made in that number type, and say so; the caller's network is unchanged."""
+    model, table = create_model("vit_test"), SampleTable.from_columns(file_path=[f"{i}.png" for i in range(10)])
+    options = dict(size=(64, 32), dtype="float32")
+    result = extract(model, table, folder, tmp_path / "F.npy", about={}, precision=precision, **options)
+    made_so = create_model("vit_test", dtype=jnp.dtype(precision))
+    np.testing.assert_array_equal(result.features, extract_features(made_so, paths_in(folder), **options).features)
+    assert json.loads((tmp_path / "F.json").read_text())["precision"] == precision
+    exact = extract_features(model, paths_in(folder), **options).features
+    distance = 1 - (result.features * exact).sum(1)
+    assert distance.max() < 1e-3 and (distance.max() > 1e-6) == (precision == "bfloat16")
+
+
+def test_only_a_gpu_computes_features_in_bfloat16_by_itself(monkeypatch):
+    assert chosen_precision("auto") == "float32"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert [chosen_precision(x) for x in ("auto", "float32")] == ["bfloat16", "float32"]
+    with pytest.raises(ValueError, match="'float64' is unknown; choose one of auto, float32, bfloat16"):
+        chosen_precision("float64")
 
 
 def test_one_compilation(folder):

@@ -20,6 +20,18 @@ def test_leftovers_are_matched_by_their_literal_name(tmp_path):
     assert not mine.exists() and others.exists() and longer.exists()
 
 
+@pytest.mark.parametrize("length", [128, 129, 255])
+def test_any_name_that_fits_can_be_written(tmp_path, length):
+    path = tmp_path / ("x" * length)
+    for content in (b"1", b"2"):
+        with pytest.raises(ZeroDivisionError), atomic_path(path) as temporary:
+            temporary.write_bytes(b"half")
+            raise ZeroDivisionError
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content)
+        assert path.read_bytes() == content and len(list(tmp_path.iterdir())) == 1
+
+
 @pytest.mark.parametrize(
     ("code", "kind"), [(errno.ENOENT, UndecodableImage), (errno.EMFILE, OSError), (errno.ENOMEM, OSError)]
 )

@@ -19,10 +19,7 @@ from cion_jax.models.layers import BatchNorm
 from cion_jax.runtime.mesh import DATA_AXIS
 from cion_jax.runtime.platform import traced_for
 
-REPVIT = pytest.param(
-    "repvit", marks=pytest.mark.xfail(reason="one of its sums is still accumulated in bfloat16", strict=True)
-)
-FAMILIES = ["resnet_ibn", "vit", "convnext", "swin", "edgenext", "volo", "ghostnet", REPVIT, "fastvit"]
+FAMILIES = ["resnet_ibn", "vit", "convnext", "swin", "edgenext", "volo", "ghostnet", "repvit", "fastvit"]
 
 
 @pytest.fixture(autouse=True)

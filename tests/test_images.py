@@ -5,11 +5,12 @@ import re
 import struct
 import zlib
 
+import lmdb
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from cion_jax.samples import DamagedImage, UndecodableImage, decode_image, load_image, open_images
+from cion_jax.samples import DamagedImage, UndecodableImage, decode_image, load_batches, open_images
 from cion_jax.samples import images as decoding
 from cion_jax.samples.stores.packed import pack
 
@@ -106,9 +107,19 @@ def test_every_store_gives_displayed_pixels(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images/1.jpg").write_bytes(data)
     pack(["1.jpg"], tmp_path / "images", tmp_path / "store")
-    for root in (tmp_path / "images", tmp_path / "store"):
+    with lmdb.open(str(tmp_path / "lmdb")) as environment, environment.begin(write=True) as transaction:
+        transaction.put(b"1.jpg", data)
+    for root in (tmp_path / "images", tmp_path / "store", tmp_path / "lmdb"):
         np.testing.assert_array_equal(open_images(root).load("1.jpg"), as_displayed(data))
-    np.testing.assert_array_equal(load_image(tmp_path / "images/1.jpg"), as_displayed(data))
+    (batch,) = load_batches([tmp_path / "images/1.jpg"], (32, 48), 1)  # of queries, and of benchmarks
+    np.testing.assert_array_equal(batch.images[0], as_displayed(data))
+
+
+def test_the_colours_of_four_inks_are_those_of_pillow(decoder):
+    """simplejpeg converts them by another formula."""
+    inks = np.random.default_rng(0).integers(0, 256, (16, 16, 4), np.uint8)
+    data = encoded(Image.fromarray(inks, "CMYK"), "JPEG", quality=100)
+    np.testing.assert_array_equal(decode_image(data, strict=True), as_displayed(data))
 
 
 # Depth

@@ -231,6 +231,19 @@ def test_broken_videos_are_named_counted_and_left_out(footage, ingested, tmp_pat
     assert not list(out.rglob("*.tmp"))
 
 
+def test_names_near_the_limit_of_the_file_system_do_not_end_ingestion(tmp_path):
+    fits, too_long = "é" * 125, "a" * 251  # bytes: 250, and 251; ".part" makes 255 of the first
+    for name in (fits, too_long, "b"):
+        write_video(tmp_path / "footage/videos" / f"{name}.mkv", scene(6))
+        (tmp_path / "footage/tracks").mkdir(exist_ok=True)
+        (tmp_path / "footage/tracks" / f"{name}.txt").write_text(tracks(6))
+    out = tmp_path / "out"
+    assert ingest(tmp_path / "footage", out)["broken"] == {too_long: job._TOO_LONG}
+    table = read_samples(out / "samples.parquet")
+    assert set(table["video"]) == {fits, "b"}
+    assert open_images(out / "crops").load(table["file_path"][-1]).shape == (80, 24, 3)
+
+
 class _Failing(IngestSettings):
     """Settings whose `tracks` is an exception to raise."""
 

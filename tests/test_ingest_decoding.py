@@ -4,6 +4,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from cion_jax.samples.ingest.decoding import BrokenVideo, find_videos, frame_rate, read_frames
 from tests.videos import copy_video, scene, write_video
@@ -21,6 +22,130 @@ def test_frames_are_what_another_decoder_shows(tmp_path, rotation):
         assert ok
         np.testing.assert_array_equal(frame.image(), expected[..., ::-1])
     assert frame_rate(tmp_path / "video.mp4") == 10
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+@pytest.mark.parametrize("ending", ["mp4", "mkv"])
+def test_mirrored_frames_are_mirrored_after_rotation(tmp_path, ending, rotation):
+    frames = scene(2)
+    write_video(tmp_path / f"video.{ending}", frames, rotation, hflip=True)
+    for frame, stored in zip(read_frames(tmp_path / f"video.{ending}"), frames, strict=True):
+        np.testing.assert_array_equal(frame.image(), np.rot90(stored, rotation // 90)[:, ::-1])
+
+
+def test_a_display_at_an_angle_is_refused(tmp_path):
+    write_video(tmp_path / "video.mp4", scene(2), 45)
+    with pytest.raises(BrokenVideo, match="at an angle that is no multiple of 90 degrees; rotate the video"):
+        next(read_frames(tmp_path / "video.mp4")).image()
+
+
+def write_streams(path, *sizes, default=None):
+    """Several video streams of given width and height, each of 4 frames of one grey: 40 for the first, 80, 120."""
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("libx264", rate=10) for _ in sizes]
+        for number, (stream, (stream.width, stream.height)) in enumerate(zip(streams, sizes)):
+            stream.pix_fmt = "yuv420p"
+            if number == default:
+                stream.disposition = Disposition.default
+        for _ in range(4):
+            for number, (stream, (width, height)) in enumerate(zip(streams, sizes), 1):
+                image = np.full((height, width, 3), 40 * number, np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        for stream in streams:
+            container.mux(stream.encode())
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize(
+    ("sizes", "default", "read"),
+    [
+        ([(64, 48), (160, 120)], None, 2),  # a preview first, which the file then calls the default
+        ([(160, 120), (64, 48)], None, 1),
+        ([(64, 48), (160, 120), (80, 60)], 1, 2),
+        ([(160, 120), (160, 120)], None, 1),
+    ],
+)
+def test_the_largest_stream_is_read_and_named(tmp_path, capsys, ending, sizes, default, read):
+    path = tmp_path / f"video.{ending}"
+    write_streams(path, *sizes, default=default)
+    frames = [frame.image() for frame in read_frames(path)]
+    width, height = sizes[read - 1]
+    assert len(frames) == 4 and frames[0].shape == (height, width, 3) and abs(frames[0].mean() - 40 * read) < 4
+    assert f"the largest, stream {read - 1} of {width}x{height}, is read" in capsys.readouterr().err
+
+
+def test_a_cover_picture_is_no_video(tmp_path):
+    picture = np.full((200, 200, 3), 250, np.uint8)
+    for name, with_video in (("film", True), ("song", False)):
+        with av.open(str(tmp_path / f"{name}.mp4"), "w") as container:
+            cover = container.add_stream("mjpeg", rate=1)
+            cover.width, cover.height, cover.pix_fmt = 200, 200, "yuvj420p"
+            cover.disposition = Disposition.attached_pic
+            streams = [container.add_stream("libx264", rate=10)] if with_video else []
+            for stream in streams:
+                stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            container.mux(cover.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(cover.encode())
+            for stream in streams:
+                for _ in range(3):
+                    image = np.full((48, 64, 3), 100, np.uint8)
+                    container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+                container.mux(stream.encode())
+    assert [frame.image().shape for frame in read_frames(tmp_path / "film.mp4")] == [(48, 64, 3)] * 3
+    assert frame_rate(tmp_path / "film.mp4") == 10
+    with pytest.raises(BrokenVideo, match="a cover picture or an unknown codec only, no video in this file"):
+        list(read_frames(tmp_path / "song.mp4"))
+
+
+def test_frames_keep_the_size_of_the_first_when_the_resolution_changes(tmp_path, capsys):
+    """A live stream that switches to another resolution; OpenCV scales its frames too."""
+    path = tmp_path / "video.ts"
+    for number, size in enumerate(((160, 120), (320, 240))):
+        write_streams(tmp_path / f"part{number}.ts", size)
+        with path.open("ab") as file:
+            file.write((tmp_path / f"part{number}.ts").read_bytes())
+    capture = cv2.VideoCapture(str(path))
+    frames = list(read_frames(path))
+    assert len(frames) == 8
+    for frame in frames:
+        expected = capture.read()[1]
+        assert frame.image().shape == expected.shape == (120, 160, 3)
+        assert np.abs(frame.image().astype(int) - expected[..., ::-1]).max() <= 4  # the scalers round differently
+    assert "from frame 5 on 320x240 pixels, scaled to the first frame's 160x120" in capsys.readouterr().err
+
+
+def test_a_stream_of_an_unknown_codec_is_no_video(tmp_path):
+    write_video(tmp_path / "video.mkv", scene(3))
+    data = (tmp_path / "video.mkv").read_bytes()
+    assert data.count(b"V_FFV1") == 1
+    (tmp_path / "video.mkv").write_bytes(data.replace(b"V_FFV1", b"V_NEWS"))
+    for read in (lambda path: list(read_frames(path)), frame_rate):
+        with pytest.raises(BrokenVideo, match="a cover picture or an unknown codec only, no video in this file"):
+            read(tmp_path / "video.mkv")
+
+
+def test_a_title_in_another_encoding_is_of_no_consequence(tmp_path):
+    """Old programs write the system's encoding; RIFF does not name one."""
+    write_streams(tmp_path / "video.avi", (64, 48))
+    data = (tmp_path / "video.avi").read_bytes()
+    assert data.count(b"Lavf") == 1  # the name of the program that wrote it
+    (tmp_path / "video.avi").write_bytes(data.replace(b"Lavf", b"\xfcber"))
+    assert len(list(read_frames(tmp_path / "video.avi"))) == 4 and frame_rate(tmp_path / "video.avi") == 10
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"<html>Sign in", "the file is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1", "the file is a git-lfs pointer"),
+        (b"", "the file is empty"),
+    ],
+)
+def test_what_is_no_video_is_named(tmp_path, data, kind):
+    (tmp_path / "a.mp4").write_bytes(data)
+    for read in (lambda path: list(read_frames(path)), frame_rate):
+        with pytest.raises(BrokenVideo, match=f"^not a video: {kind}"):
+            read(tmp_path / "a.mp4")
 
 
 @pytest.mark.parametrize(

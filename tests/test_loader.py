@@ -70,6 +70,22 @@ def test_the_parts_of_processes_are_the_whole_batch(sampler, crops, processes, m
         equal(together, batch)
 
 
+def test_damaged_jpegs_are_replaced_if_asked_for(sampler, crops, tmp_path, monkeypatch):
+    folder, paths = tmp_path / "crops", crops[1]
+    write_crops(folder)
+    data = bytearray((folder / paths[0]).read_bytes())
+    scan = data.index(b"\xff\xda") + 14
+    data[scan + 50 : scan + 250] = bytes(200)
+    (folder / paths[0]).write_bytes(data)
+    for skip_damaged, replaced in ((False, 0), (True, 2)):  # it comes once in each of two epochs
+        batches = load(sampler, (folder, paths), threads=1, skip_damaged=skip_damaged)
+        assert sum(batch.replaced for batch in batches) == replaced
+        assert any(0 in batch.rows for batch in batches) != skip_damaged
+    monkeypatch.setattr(loader, "FINDS_DAMAGE", False)
+    with pytest.raises(ValueError, match=r"skip_damaged needs .* pip install simplejpeg"):
+        load(sampler, (folder, paths), skip_damaged=True)
+
+
 def test_broken_images_are_replaced_within_their_identity_and_counted(sampler, crops):
     folder, paths = crops
     pictures = {row: load_image(folder / paths[row]) for row in range(48) if row != 12 and IDENTITIES[row] != 5}

@@ -197,6 +197,63 @@ def test_videos_are_listed(tmp_path):
     assert abs(first.mean() - 20) < 6 and abs(last.mean() - 180) < 6
 
 
+def rewritten(file, old, new):
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+def renamed(folder, names):
+    for old, new in names.items():
+        (folder / old).rename(folder / new)
+
+
+@pytest.mark.parametrize("form", ["{:d}.jpg", "frame_{:06d}.jpg", "img{:05d}.jpg", "2024-05-01_cam1 {:04d}.jpg"])
+def test_names_of_frames_end_in_their_number(tmp_path, form):
+    root = write_sequence(tmp_path / "data", "a", frames=11, gt="".join(f"{n},1,5,4,8,20,1,1,1\n" for n in (2, 10)))
+    renamed(root / "a/img1", {f"{frame:06d}.jpg": form.format(frame) for frame in range(1, 12)})
+    table = read(root, "gt", tmp_path / "crops").samples
+    for path, frame in zip(table["file_path"], (2, 10), strict=True):
+        crop = load_image(tmp_path / "crops" / path).astype(int)
+        assert np.abs(crop - picture(frame)[4:24, 5:13]).max() < 24
+
+
+def test_files_beside_frames_are_left_out_and_counted(tmp_path):
+    root = write_sequence(tmp_path / "data", "a", gt="1,1,10,4,8,20,1,1,1\n")
+    for name in ("000001.txt", "000002.txt", "000001.json", "Thumbs.db", "README", ".000001.jpg"):
+        (root / "a/img1" / name).write_bytes(b"0 0.5 0.5 0.1 0.1")
+    Image.new("RGB", (9, 9)).save(root / "a/img1/cover.png")
+    reading = read(root, "gt", tmp_path / "crops")
+    assert len(reading.samples) == 1
+    assert reading.left_out == {
+        "files beside the frames that are no images (.txt)": 2,
+        "files beside the frames that are no images (.json)": 1,
+        "files beside the frames that are no images (.db)": 1,
+        "files beside the frames that are no images (without extension)": 1,
+        "images beside the frames without a number at the end of their name": 1,
+    }
+
+
+def test_frames_of_mixed_formats_are_one_sequence(tmp_path):
+    root = write_sequence(tmp_path / "data", "a", gt="".join(f"{n},1,5,4,8,20,1,1,1\n" for n in (1, 2, 3)))
+    for frame, ending in ((2, ".png"), (3, ".BMP")):
+        (root / f"a/img1/{frame:06d}.jpg").unlink()
+        Image.fromarray(picture(frame)).save(root / f"a/img1/{frame:06d}{ending}")
+    for path, frame in zip(read(root, "gt", tmp_path / "crops").samples["file_path"], (1, 2, 3), strict=True):
+        assert np.abs(load_image(tmp_path / "crops" / path).astype(int) - picture(frame)[4:24, 5:13]).max() < 24
+
+
+def test_boxes_are_in_pixels_of_the_displayed_frames(tmp_path):
+    """Frames that a phone stored on their side."""
+    root = write_sequence(tmp_path / "data", "a", frames=1, gt="1,1,10,4,8,20,1,1,1\n")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored pixels are turned clockwise to be displayed
+    stored = Image.fromarray(np.rot90(picture(1)))
+    stored.save(root / "a/img1/000001.jpg", quality=100, subsampling=0, exif=exif)
+    (path,) = read(root, "gt", tmp_path / "crops").samples["file_path"]
+    assert np.abs(load_image(tmp_path / "crops" / path).astype(int) - picture(1)[4:24, 10:18]).max() < 24
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -214,6 +271,37 @@ def test_videos_are_listed(tmp_path):
         (
             lambda root: (root / "a/seqinfo.ini").write_text("[Sequence]\nseqLength=x\n"),
             r"seqinfo\.ini: expected a sec",
+        ),
+        (
+            lambda root: (
+                renamed(root / "a", {"seqinfo.ini": "SEQINFO"})
+                or Image.new("RGB", (9, 9)).save(root / "a/img1/000002.jpg")
+            ),
+            r"sequence a: .*000002\.jpg: 9x9 pixels, but 000001\.jpg has 40x30, .* another scale; give the frames",
+        ),
+        (
+            lambda root: rewritten(root / "a/seqinfo.ini", "imWidth=40\nimHeight=30", "imWidth=80\nimHeight=60"),
+            r"sequence a: .*0000\d\d\.jpg: 40x30 pixels, but seqinfo\.ini says 80x60, so boxes are in another scale",
+        ),
+        (
+            lambda root: rewritten(root / "a/seqinfo.ini", "imHeight=30", ""),
+            r"seqinfo\.ini: .*imWidth and imHeight without the other",
+        ),
+        (
+            lambda root: Image.new("RGB", (40, 30)).save(root / "a/img1/1.jpg"),
+            r"img1: 000001\.jpg and 1\.jpg are both frame 1; remove one",
+        ),
+        (
+            lambda root: Image.new("RGB", (40, 30)).save(root / "a/img1/000003.png"),
+            r"img1: 000003\.jpg and 000003\.png are both frame 3",
+        ),
+        (
+            lambda root: Image.new("RGB", (40, 30)).save(root / "a/img1/other_000004.jpg"),
+            r"img1: '000001' and 'other_000004' differ before the frame number, .* two videos",
+        ),
+        (
+            lambda root: renamed(root / "a/img1", {f"{n:06d}.jpg": f"{n}_{'abc'[n - 1]}.jpg" for n in (1, 2, 3)}),
+            r"img1: no frames; expected images whose names end in the frame number",
         ),
         (lambda root: (root / "a").rename(root.parent / "elsewhere"), "data: no sequence, a folder with img1/"),
         (lambda root: (root / "a.mp4").write_bytes(b"x"), "sequence a is there twice"),

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import resource
+import shutil
 import subprocess
 import sys
 
@@ -128,3 +129,31 @@ def test_the_command(crops, tmp_path):
     command[3:] = [f"--samples={tmp_path / 'more.parquet'}", f"--images={folder}", f"--out={tmp_path / 'other'}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "nobody.jpg" in done.stderr and not (tmp_path / "other").exists()
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 12345\n"
+
+
+@pytest.mark.parametrize("file", ["pack.json", "keys.npy"])
+def test_a_store_of_pointers_is_named(store, tmp_path, file):
+    shutil.copytree(store, tmp_path / "copy")
+    (tmp_path / "copy" / file).write_bytes(POINTER)
+    with pytest.raises(ValueError, match=rf"{file}: the file is a git-lfs pointer, .*run `git lfs pull`"):
+        open_images(tmp_path / "copy")
+
+
+def test_a_shard_that_is_a_pointer_is_named(crops, store, tmp_path):
+    shutil.copytree(store, tmp_path / "copy")
+    (tmp_path / "copy/shard-00000.array_record").write_bytes(POINTER)
+    with pytest.raises(UndecodableImage, match=r"shard-00000.* is damaged \(the file is a git-lfs pointer"):
+        open_images(tmp_path / "copy").load(crops[1]["file_path"][0])
+
+
+def test_other_files_in_place_of_a_store_are_named(store, tmp_path):
+    (tmp_path / "store.tar").write_bytes(bytes(257) + b"ustar")
+    with pytest.raises(ValueError, match=r"store\.tar: a file, expected a folder of images; the file is a tar archive"):
+        open_images(tmp_path / "store.tar")
+    shutil.copytree(store, tmp_path / "copy")
+    (tmp_path / "copy/pack.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"pack\.json: expected the numbers images and shard_images, got {}"):
+        open_images(tmp_path / "copy")

@@ -9,10 +9,12 @@ HEIGHT, WIDTH = 120, 160
 TRACKS = "{frame},{tracklet},{left},{top},{width},{height},1,-1,-1,-1\n"
 
 
-def write_video(path: Path, frames: list[np.ndarray], rotation: int = 0, codec: str | None = None) -> None:
+def write_video(
+    path: Path, frames: list[np.ndarray], rotation: int = 0, codec: str | None = None, **flips: bool
+) -> None:
     """10 frames a second, losslessly unless a `codec` is named.
 
-    `rotation`: degrees counterclockwise, as phones note it.
+    `rotation`: degrees counterclockwise, as phones note it; `flips`: hflip and vflip after it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lossless, pixels = ("libx264rgb", "rgb24") if path.suffix == ".mp4" else ("ffv1", "bgr0")
@@ -20,8 +22,8 @@ def write_video(path: Path, frames: list[np.ndarray], rotation: int = 0, codec: 
         stream = container.add_stream(codec or lossless, rate=10, options={"crf": "0"} if path.suffix == ".mp4" else {})
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "yuv420p" if codec else pixels
-        if rotation:
-            stream.set_display_rotation(rotation)
+        if rotation or flips:
+            stream.set_display_rotation(rotation, **flips)
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())

@@ -43,6 +43,7 @@ def get_config() -> ConfigDict:
     config.extractor.group_by = "identity"
     config.extractor.size = (256, 128)
     config.extractor.batch_size = 64
+    config.extractor.precision = "auto"  # features are computed in bfloat16 on GPUs and in float32 elsewhere
     config.extractor.training = ConfigDict(
         dict(
             steps=20000,
@@ -115,6 +116,7 @@ def get_config() -> ConfigDict:
     pretrain.remat = False
     pretrain.accumulate = 1
     pretrain.canvas = (256, 128)  # larger images are shrunk to this size when read
+    pretrain.skip_damaged = False  # replace JPEGs that are damaged inside, as images that cannot be decoded are
     pretrain.loader_threads = 8
     pretrain.log_every = 50
     pretrain.head = ConfigDict(dict(prototypes=65536, hidden_dim=2048, bottleneck_dim=256, batch_norm=False))
@@ -155,7 +157,12 @@ def get_config() -> ConfigDict:
             local_views=8,
             global_scale=(0.8, 1.0),
             local_scale=(0.05, 0.8),
+            aspect_ratio=(0.4, 0.6),  # width / height of a crop
+            jitter=0.8,  # probability of colour jitter
+            grayscale=0.2,  # probabilities
+            blur=(1.0, 0.1, 0.5),  # of the first global view, the second, and the local ones
             blur_sigma=(0.1, 2.0),  # in pixels
+            solarize=0.2,  # of the second global view
         )
     )
     # A checkpoint every `every_steps` steps. The last `keep` are kept, and also every multiple of `keep_every` steps

@@ -108,9 +108,11 @@ def common(dataset: str, model: str) -> ConfigDict:
         config.data.split = "train+val"
     config.data.samples = placeholder(str)
     config.data.images = placeholder(str)
+    config.data.identities_ratio = 1.0  # fraction of the identities to train on
 
     config.compute_dtype = "bfloat16"  # parameters, statistics and losses stay float32
     config.canvas = (256, 128)  # larger images are shrunk to this size when read
+    config.skip_damaged = False  # replace JPEGs that are damaged inside, as images that cannot be decoded are
     config.loader_threads = 8
     config.log_every = 50
     config.checkpoint = ConfigDict(dict(every_steps=1000, keep=2, keep_every=0))

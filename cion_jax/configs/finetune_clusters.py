@@ -13,19 +13,7 @@ released code has resnet50, resnet101 and resnet152, with and without IBN; ViTs 
 same settings, which are not published. Deviations: bfloat16 instead of float32 in training; statistics of BatchNorm are
 of the whole batch instead of one GPU's.
 
-Expected mAP / Rank-1 (Tables 2 and 6). Not yet trained with this code.
-
-| model | UDA to Market-1501 | UDA to MSMT17 | USL on Market-1501 | USL on MSMT17 |
-| --- | --- | --- | --- | --- |
-| resnet50 | 90.6 / 96.1 | 57.4 / 81.3 | 90.6 / 95.7 | 52.5 / 78.3 |
-| resnet101 | 93.1 / 96.8 | 67.6 / 86.9 | 93.2 / 97.0 | 64.2 / 85.2 |
-| resnet152 | 93.6 / 97.0 | 70.1 / 88.1 | 93.3 / 97.1 | 68.8 / 87.6 |
-| resnet50_ibn | 92.1 / 96.5 | 62.7 / 84.3 | 91.4 / 96.1 | 59.4 / 82.4 |
-| resnet101_ibn | 93.7 / 96.8 | 70.9 / 88.2 | 93.8 / 96.7 | 69.7 / 88.2 |
-| resnet152_ibn | 94.0 / 97.1 | 73.7 / 89.2 | 94.3 / 97.1 | 71.7 / 89.0 |
-| vit_tiny | 88.0 / 94.7 | 44.3 / 69.3 | 88.3 / 94.5 | 43.1 / 69.6 |
-| vit_small | 90.4 / 95.6 | 58.0 / 79.9 | 90.6 / 95.6 | 55.0 / 78.4 |
-| vit_base | 91.1 / 95.9 | 61.4 / 82.9 | 91.2 / 96.1 | 58.9 / 82.3 |
+Expected scores (Tables 2 and 6): `cion_jax.pipeline.experiments.paper`. Not yet trained with this code.
 """
 
 from ml_collections import ConfigDict

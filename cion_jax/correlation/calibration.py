@@ -11,10 +11,10 @@ between the distances of these two kinds, measured as in its equation:
 
 The proposal is the largest threshold, in steps of `STEP`, at which at most the stated share of *different* distances
 joins: those < sigma_cst, those <= sigma_drm. The rate is per compared pair: a group that is compared with a thousand
-others runs a thousand times this risk. So `Calibration.propose` starts from the false links that a group may have, and
-divides by the comparisons that it will take part in. Shares below `BODY` follow the normal distribution through the
-median and that quantile of the distances: no sample shows events of one in a million, and of the few distances below,
-most are errors of the tracker. Assumptions:
+others has a thousand times as many false links. So `Calibration.propose` divides the false links that a group may have
+by the number of its comparisons. Shares below `BODY` follow the normal distribution through the median and that
+quantile of the distances: no sample shows events of one in a million, and of the few distances below, most are errors
+of the tracker. Assumptions:
 
 - Trackers switch identities, and the few tracklets that share a frame with another of the same person would dominate
   rare events. So a frame counts only if both tracklets have a *typical* image in it: one in the nearer half of the
@@ -44,7 +44,7 @@ TRACKLETS, PAIRS = 20_000, 50_000  # sample sizes: 50 events at a rate of one in
 FEWEST_HALVED = 4  # images of a tracklet that is split into halves
 FEWEST_PAIRS = 100  # that share a frame: five below the quantile of `BODY`
 STEP = 1e-4  # of proposed thresholds
-BODY = 0.05  # smallest share that is read off the distances; smaller ones are extrapolated
+BODY = 0.05  # smallest share that is measured on the distances; smaller ones are extrapolated
 # Largest share of the images of a tracklet that sigma_cst may remove: trackers are wrong in few images.
 LEAVING = 0.05
 CONFIDENCE = 0.95

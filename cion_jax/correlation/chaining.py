@@ -1,8 +1,8 @@
 """Chaining: a few wrong links merge many people into one identity.
 
 Closure joins every two groups that a path of links connects. Where links are right, most of these pairs are close
-enough to be linked themselves. Where they chain, most are not. This support of the pairs by links tells both apart
-without labels, at any size of crawl: it needs neither a threshold nor a rate.
+enough to be linked themselves. Where they chain, most are not. This share of pairs that are links, the support,
+distinguishes the two without labels, at any size of crawl, and needs neither a threshold nor a rate.
 """
 
 import dataclasses

@@ -33,6 +33,7 @@ def level_entry(
         "noise_consistency": measured.consistency,
         "noise_discrimination": measured.discrimination,
         "noise_standard_error": measured.standard_error,
+        "noise_rows": measured.rows,
         "seconds": round(result.seconds, 3),
         "seconds_noise": round(time.perf_counter() - started, 3),
     }

@@ -138,8 +138,7 @@ def _steps(
     tracklet, video_lengths = sliding_order(videos, tracklets)
     yield LevelResult(0, numbered(tracklet))
 
-    kept, sums = denoise_tracklets(features, tracklet, settings.sigma_cst, track("single tracklets", "images"))
-    groups = Groups(np.where(kept, tracklet, -1), sums)
+    groups = _denoised(features, tracklet, settings.sigma_cst, track("single tracklets", "images"))
     yield LevelResult(1, numbered(groups.assigned))
 
     names = _names(groups)
@@ -150,6 +149,12 @@ def _steps(
 
     links = cross_video.link(groups, features, settings.reach, settings.sigma_drm, track("across videos", "tiles"))
     yield _merged(3, groups, links, _names(groups), features, settings)[1]
+
+
+def _denoised(features: RowArray, tracklet: np.ndarray, sigma_cst: float, track: Track) -> Groups:
+    """Groups after Eq. 4. Nothing else keeps their sums, so that their memory is free again after level 2."""
+    kept, sums = denoise_tracklets(features, tracklet, sigma_cst, track)
+    return Groups(np.where(kept, tracklet, -1), sums)
 
 
 def _merged(
@@ -165,9 +170,11 @@ def _merged(
         if settings.forbid_covisible:
             links, joined = links[~joined], joined[~joined]
     group = identities(settings.rule, groups, links, features, settings.frame_ids, settings.neighbors)
-    after = groups.merged(group, final=level == 3)
+    after = groups.merged(group, final=True)
     largest = tuple(largest_identities(groups, links, after, names))
-    return after, LevelResult(level, numbered(after.assigned), names[links], joined, largest)
+    result = LevelResult(level, numbered(after.assigned), names[links], joined, largest)
+    # The sums come last: while they are added up, both the old and the new ones are in memory.
+    return (after if level == 3 else groups.merged(group)), result
 
 
 def _names(groups: Groups) -> np.ndarray:

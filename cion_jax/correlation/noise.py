@@ -27,13 +27,15 @@ class Noise:
         consistency, discrimination: The two sums of Eq. 3, each divided by M.
         identities: M, the number of identities present.
         standard_error: That of `discrimination` if it was estimated, 0 if every pair was compared.
+        rows: Number of identities that were compared with all others: M, or fewer if `discrimination` was estimated.
     """
 
     total: float
     consistency: float
     discrimination: float
     identities: int
-    standard_error: float = 0.0
+    standard_error: float
+    rows: int
 
 
 def noise(
@@ -75,17 +77,18 @@ def noise(
     labels -= labels[labels >= 0].min()
     groups = Groups(labels, _sums(features, labels))
     count = len(groups.sums)
+    compared = count if most_rows is None else min(most_rows, count)
 
     def track(tiles: int) -> AbstractContextManager[Callable[[int], None]]:
         return progress("noise", tiles, "tiles")
 
-    if most_rows is None or most_rows >= count:
+    if compared == count:
         close, error = _discrimination(features, groups, sigma_drm, track), 0.0
     else:
-        rows = np.sort(np.random.default_rng(0).choice(count, most_rows, replace=False))
+        rows = np.sort(np.random.default_rng(0).choice(count, compared, replace=False))
         close, error = _sampled_discrimination(features, groups, rows, sigma_drm, track)
     scattered = np.count_nonzero(_scattered(features, groups, sigma_cst)) / count
-    return Noise(scattered + close, scattered, close, count, error)
+    return Noise(scattered + close, scattered, close, count, error, compared)
 
 
 def _sums(features: RowArray, labels: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Thresholds for given features, without labels: from calibration, bounded by where links begin to chain."""
+"""Thresholds for given features, without labels: from calibration, and low enough that links do not chain."""
 
 import dataclasses
 
@@ -68,7 +68,7 @@ def propose(
     sigma_drm, support = unchained_threshold(groups, features, reach, ceiling, track("chaining", "tiles"))
     if sigma_drm <= 0:
         raise ValueError(
-            f"links between tracklets chain at every sigma_drm up to {ceiling}: the features do not tell people "
-            "apart; center and whiten them (cion_jax.features.adaptation), or take another extractor"
+            f"links between tracklets chain at every sigma_drm up to {ceiling}: the features do not "
+            "distinguish people; center and whiten them (cion_jax.features.adaptation), or take another extractor"
         )
     return Proposal(sigmas["sigma_cst"], sigma_drm, calibration.rates(false_links, half_width), ceiling, support)

@@ -52,7 +52,7 @@ def correlate_to(
         features_path: `.npy` `[rows, dim]`, row-aligned with the table; or one joined without a copy.
         sigma_cst, sigma_drm, half_width, levels, forbid_covisible, rule, neighbors: Settings of `correlate`.
         drop_background: Discard identities that show no person (`cion_jax.correlation.background`). They are reported
-            in any case. Such results have no index, since images added later could not be compared with what is gone.
+            in any case. Such results have no index: images added later could not be compared with discarded ones.
         overwrite: Replace results that are complete.
 
     Returns:

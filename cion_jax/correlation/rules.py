@@ -1,6 +1,6 @@
 """Rules by which links become identities: the paper's transitive closure, and stricter ones that chain less.
 
-All work on the sparse graph of links within sigma_drm, whose nodes are groups; none looks at a pair that is not linked.
+All work on the sparse graph of links within sigma_drm, whose nodes are groups; pairs that are not linked play no role.
 
     closure      connected components (Fig. 2): the paper's rule, and the default
     constrained  closure, but no identity has two groups that share a frame, since these show two people
@@ -63,13 +63,13 @@ def constrained(count: int, links: np.ndarray, distances: np.ndarray, frames: np
     """Closure of links that never joins two groups that share a frame; identities `[count]`.
 
     Links are taken from the shortest on (of equally long ones, in order), and one that would join two such groups, even
-    through others, is left out. So of a path between them the longest link is cut, and nothing more.
+    through others, is left out. So of a path between them only the longest link is cut.
 
     Args:
         count: Number of groups.
         links: `[l, 2]`, pairs of groups.
         distances: `[l]`.
-        frames: `[m, 2]`, pairs of a group and a frame that it is seen in.
+        frames: `[m, 2]`, pairs of a group and a frame in which it has an image.
     """
     frames = np.unique(frames, axis=0)
     component = closure.groups(count, links)

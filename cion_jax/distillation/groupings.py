@@ -55,7 +55,9 @@ def share_of_identities(table: SampleTable, ratio: float, seed: int) -> SampleTa
     (Fig. 6 of the paper).
     """
     if not 0 < ratio <= 1:
-        raise ValueError(f"pretrain.data_ratio must be above 0 and at most 1 (all identities), got {ratio}")
+        raise ValueError(
+            f"data_ratio (or identities_ratio) must be above 0 and at most 1 (all identities), got {ratio}"
+        )
     used = np.unique(table["identity"])
     drawn = np.random.default_rng(seed).permutation(used[used >= 0])
     kept = np.isin(table["identity"], drawn[: round(ratio * len(drawn))])

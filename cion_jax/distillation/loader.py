@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from cion_jax.distillation.sampler import Sampler
-from cion_jax.samples import UndecodableImage, open_images
+from cion_jax.samples import FINDS_DAMAGE, UndecodableImage, decode_image, open_images
 
 Paths = Sequence[str] | np.ndarray
 
@@ -39,13 +39,20 @@ def load_batches(
     first_step: int = 0,
     end_step: int | None = None,
     threads: int = 4,
+    skip_damaged: bool = False,
 ) -> Iterator[Batch]:
     """Batches from `first_step` to `end_step` (the end of training), decoded ahead by `threads` threads.
 
     With several processes, each loads a contiguous part of the groups of every global batch. The contents of a global
-    batch do not depend on the number of processes or threads, even if some images cannot be decoded.
+    batch do not depend on the number of processes or threads, even if some images cannot be decoded. With
+    `skip_damaged`, JPEGs that are damaged inside are replaced as well.
+
+    Raises:
+        ValueError: `skip_damaged` without simplejpeg, which finds the damage.
     """
-    load = _LoadGroups(paths, root, canvas)
+    if skip_damaged and not FINDS_DAMAGE:
+        raise ValueError("skip_damaged needs the package simplejpeg, which finds damaged JPEGs: pip install simplejpeg")
+    load = _LoadGroups(paths, root, canvas, skip_damaged)
     dataset = grain.MapDataset.source(_Steps(sampler)).slice(slice(first_step, end_step)).map(load)
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
 
@@ -66,8 +73,8 @@ class _Steps(grain.sources.RandomAccessDataSource):
 class _LoadGroups(grain.transforms.Map):
     """Decodes this process's part of a global batch."""
 
-    def __init__(self, paths: Paths, root: Path, canvas: tuple[int, int]):
-        self._paths, self._images, self._canvas = paths, open_images(root), canvas
+    def __init__(self, paths: Paths, root: Path, canvas: tuple[int, int], skip_damaged: bool):
+        self._paths, self._images, self._canvas, self._strict = paths, open_images(root), canvas, skip_damaged
 
     def map(self, groups: np.ndarray) -> Batch:
         own = np.array_split(np.arange(len(groups)), jax.process_count())[jax.process_index()]
@@ -99,8 +106,9 @@ class _LoadGroups(grain.transforms.Map):
         )
 
     def _decode(self, row: int) -> np.ndarray | None:
+        name = self._paths[row]
         try:
-            return fit(self._images.load(self._paths[row]), self._canvas)
+            return fit(decode_image(self._images.read(name), name=name, strict=self._strict), self._canvas)
         except UndecodableImage:
             return None
 

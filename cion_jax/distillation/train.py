@@ -187,6 +187,7 @@ class _Run:
             canvas=tuple(self._settings.canvas),
             first_step=first_step,
             threads=self._settings.loader_threads,
+            skip_damaged=self._settings.skip_damaged,
         )
 
     def _ship(self, batch: Batch) -> dict[str, jax.Array]:

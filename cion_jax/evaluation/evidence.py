@@ -11,10 +11,7 @@ from cion_jax.evaluation.ranking import related_images
 from cion_jax.runtime.files import atomic_path
 
 LISTED, LENGTH = 4, 10  # number of best and of worst queries, and length of their ranked lists
-PEOPLE, IMAGES_EACH = (
-    15,
-    30,
-)  # number of people and images whose features are saved (the paper's Fig. 4 shows 15 people)
+PEOPLE, IMAGES_EACH = 15, 30  # whose features are saved; the paper's Fig. 4 shows 15 people
 
 
 class Evidence(NamedTuple):

@@ -35,38 +35,38 @@ class Neighbours(NamedTuple):
     half: int
 
 
-def find_neighbours(everyone: jax.Array, count: int) -> tuple[np.ndarray, np.ndarray]:
+def find_neighbours(units: jax.Array, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices of each image's nearest and its largest cosine distance to any.
 
     Args:
-        everyone: unit features `[n, dim]`.
+        units: unit features `[n, dim]`.
         count: neighbours per image, itself among them; at most n are returned.
 
     Returns:
         int32 `[n, min(count, n)]`, nearest first, and float32 `[n]`.
     """
-    count = min(count, len(everyone))
-    nearest = np.empty((len(everyone), count), np.int32)
-    farthest = np.empty(len(everyone), np.float32)
-    for rows in blocks(len(everyone), len(everyone)):
-        nearest[rows], farthest[rows] = _nearest(everyone[rows], everyone, count)
+    count = min(count, len(units))
+    nearest = np.empty((len(units), count), np.int32)
+    farthest = np.empty(len(units), np.float32)
+    for rows in blocks(len(units), len(units)):
+        nearest[rows], farthest[rows] = _nearest(units[rows], units, count)
     return nearest, farthest
 
 
 @partial(jax.jit, static_argnames="count")
-def _nearest(rows: jax.Array, everyone: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    distances = cosine_distances(rows, everyone)
+def _nearest(rows: jax.Array, units: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    distances = cosine_distances(rows, units)
     return jax.lax.top_k(-distances, count)[1], jnp.max(distances, axis=1)
 
 
-def encode(everyone: jax.Array, neighbours: Neighbours, *, scale: np.ndarray) -> sparse.csr_array:
-    """V before query expansion, `[n, n]`; `everyone` are unit features `[n, dim]`, `scale` is `[n]`."""
+def encode(units: jax.Array, neighbours: Neighbours, *, scale: np.ndarray) -> sparse.csr_array:
+    """V before query expansion, `[n, n]`; `units` are unit features `[n, dim]`, `scale` is `[n]`."""
     whole = _reciprocal(neighbours.nearest[:, : neighbours.whole])
     half = _reciprocal(neighbours.nearest[:, : neighbours.half])
     starts = range(0, len(neighbours.nearest), _ROWS_AT_ONCE)
     parts = [_expanded(whole[start : start + _ROWS_AT_ONCE], half) for start in starts]
     pattern = sparse.csr_array(sparse.vstack(parts, format="csr"))
-    weights = _weights(pattern, np.asarray(everyone), scale)
+    weights = _weights(pattern, np.asarray(units), scale)
     return sparse.csr_array((weights, pattern.indices, pattern.indptr), shape=pattern.shape)
 
 

@@ -46,17 +46,17 @@ def reranked_distances(query: np.ndarray, gallery: np.ndarray, settings: KRecipr
     """
     _check(settings)
     k1, k2, lambda_ = settings
-    everyone = unit_rows(np.concatenate([query, gallery]))
-    nearest, farthest = find_neighbours(everyone, max(k1 + 1, k2))
+    units = unit_rows(np.concatenate([query, gallery]))
+    nearest, farthest = find_neighbours(units, max(k1 + 1, k2))
     if farthest.min() <= _SAME:
         raise ValueError("the features of all images are equal, there is nothing to rank by; check model and weights")
     around = Neighbours(nearest, whole=k1 + 1, half=int(np.around(k1 / 2)) + 1)
-    encoding = expand_queries(encode(everyone, around, scale=farthest), nearest, k2)
+    encoding = expand_queries(encode(units, around, scale=farthest), nearest, k2)
     by_column = sparse.csc_array(encoding[len(query) :])
-    gallery_unit = everyone[len(query) :]
+    gallery_unit = units[len(query) :]
 
     def distances_of(rows: np.ndarray) -> np.ndarray:
-        original = np.asarray(cosine_distances(everyone[rows], gallery_unit)) / farthest[rows, None]
+        original = np.asarray(cosine_distances(units[rows], gallery_unit)) / farthest[rows, None]
         final = np.float32(lambda_) * original
         for row, number in enumerate(rows):
             final[row] += (1 - lambda_) * jaccard_row(encoding, number, by_column)

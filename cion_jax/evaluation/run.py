@@ -66,11 +66,17 @@ def evaluate(
 
     Returns:
         mAP, Rank-1/5/10 and mINP in [0, 1], and counts; with `rerank`, the re-ranked scores as `reranked`.
+
+    Raises:
+        ValueError: no query or no gallery image can be decoded, or no query has a match.
     """
     queries = len(benchmark.query.paths)
     paths = benchmark.query.paths + benchmark.gallery.paths
     result = extract_features(model, paths, size=size, mean=mean, std=std, batch_size=batch_size, dtype="float32")
     kept = int(np.searchsorted(result.rows, queries))  # queries come first
+    for side, first, left in (("queries", 0, kept), ("gallery images", queries, len(result.rows) - kept)):
+        if not left:
+            raise ValueError(f"none of the {side} can be decoded; the first: {result.undecodable[first]}")
     query = benchmark.query.select(result.rows[:kept])
     gallery = benchmark.gallery.select(result.rows[kept:] - queries)
 

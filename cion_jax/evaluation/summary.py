@@ -16,7 +16,9 @@ def summary(report: Report) -> str:
     if absent := report["queries_absent_from_gallery"]:
         lines.append(f"{absent} queries left out: their identity is not in the gallery")
     if alone := report["queries_matched_by_own_camera_only"]:
-        lines.append(f"{alone} queries left out: their own camera took all their matches (--ignore_camera keeps them)")
+        lines.append(
+            f"{alone} queries left out: all their matches are from their own camera (--ignore_camera keeps them)"
+        )
     if undecodable := report["undecodable"]:
         lines.append(f"{undecodable} images left out: they could not be decoded")
     if probe := report.get("probe"):

@@ -18,8 +18,22 @@ from cion_jax.runtime.shards import WHOLE, Shard
 from cion_jax.samples import IMAGENET_MEAN, IMAGENET_STD, ImageBatch, load_batches, load_image
 
 DTYPES = ("float16", "float32")
+PRECISIONS = ("auto", "float32", "bfloat16")
 RGB = tuple[float, float, float]
 Paths = Sequence[str | os.PathLike] | np.ndarray
+
+
+def chosen_precision(precision: str) -> str:
+    """The number type that a network computes features in: for "auto" bfloat16 on GPUs and float32 elsewhere.
+
+    Raises:
+        ValueError: an unknown precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
+    if precision != "auto":
+        return precision
+    return "bfloat16" if jax.default_backend() == "gpu" else "float32"
 
 
 class Extraction(NamedTuple):
@@ -44,6 +58,7 @@ def extract_features(
     mean: RGB = IMAGENET_MEAN,
     std: RGB = IMAGENET_STD,
     batch_size: int = 64,
+    precision: str | None = None,
     dtype: str = "float16",
     out: str | os.PathLike | None = None,
     load: Callable[[Any], np.ndarray] = load_image,
@@ -51,8 +66,8 @@ def extract_features(
 ) -> Extraction:
     """Runs images through `model` in evaluation mode and L2-normalises its output.
 
-    All batches have one shape, so the model is compiled once. Products run at full float32 precision (no TF32 on GPUs)
-    if the model computes in float32. A shard processes its share of the batches of the whole job, unchanged: features
+    All batches have one shape, so the model is compiled once. Products of float32 run at full precision (no TF32 on
+    GPUs). A shard processes its share of the batches of the whole job, unchanged: features
     are bitwise those of a single call on the same kind of machine.
 
     Args:
@@ -61,6 +76,7 @@ def extract_features(
         size: height and width in pixels that images are resized to.
         mean, std: images become (rgb / 255 - mean) / std.
         batch_size: images per batch.
+        precision: number type that the model computes in, one of `PRECISIONS`; None leaves it as the model was made.
         dtype: "float16" or "float32", of the features returned.
         out: `.npy` file to write batch by batch, atomically; the features returned are then memory-mapped.
         load: reads the image of a path; by default from a file.
@@ -79,7 +95,7 @@ def extract_features(
     batch_size = min(batch_size, len(paths))
     part = _rows_of(shard, len(paths), batch_size)
     loaded = load_batches(paths, size, batch_size, load=load, rows=part)
-    forward = functools.partial(*embedder(model, mean, std))
+    forward = functools.partial(*embedder(model, mean, std, precision))
     batches = _feature_batches(forward, loaded, paths)
     if out is None:
         parts: list[np.ndarray] = []
@@ -102,14 +118,16 @@ def _rows_of(shard: Shard, images: int, batch_size: int) -> range:
 
 
 def embedder(
-    model: nnx.Module, mean: RGB = IMAGENET_MEAN, std: RGB = IMAGENET_STD
+    model: nnx.Module, mean: RGB = IMAGENET_MEAN, std: RGB = IMAGENET_STD, precision: str | None = None
 ) -> tuple[Callable[[nnx.State, np.ndarray], jax.Array], nnx.State]:
     """A jitted function `(state, images)` from `[b, h, w, 3]` uint8 to `[b, dim]` float32 unit vectors, and its state.
 
-    The model's own mode, training or evaluation, is unchanged.
+    The model's own mode, training or evaluation, and the number type that it computes in are unchanged.
     """
     evaluated = nnx.merge(*nnx.split(model))
     evaluated.eval()
+    if precision is not None:
+        evaluated.set_attributes(dtype=jnp.dtype(chosen_precision(precision)), raise_if_not_found=False)
     graph, state = nnx.split(evaluated)
 
     @jax.jit

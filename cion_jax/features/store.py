@@ -13,7 +13,7 @@ import jax
 from flax import nnx
 
 import cion_jax
-from cion_jax.features.extraction import RGB, Extraction, extract_features
+from cion_jax.features.extraction import RGB, Extraction, chosen_precision, extract_features
 from cion_jax.runtime.files import read_json, write_json
 from cion_jax.runtime.shards import WHOLE, Shard
 from cion_jax.samples import (
@@ -43,6 +43,7 @@ def extract(
     mean: RGB = IMAGENET_MEAN,
     std: RGB = IMAGENET_STD,
     batch_size: int = 64,
+    precision: str = "auto",
     dtype: str = "float16",
     shard: Shard = WHOLE,
 ) -> Extraction:
@@ -60,6 +61,7 @@ def extract(
         size: height and width in pixels that images are resized to.
         mean, std: normalisation of RGB in [0, 1].
         batch_size: images per batch.
+        precision: number type that the model computes in: "float32", "bfloat16", or "auto": bfloat16 on GPUs.
         dtype: "float16" or "float32", of the stored features.
         shard: this call's part of the work.
 
@@ -68,7 +70,7 @@ def extract(
     """
     if Path(out).suffix != ".npy":
         raise ValueError(f"{out}: features are written as .npy, give a name that ends in .npy")
-    out = shard_file(out, shard)
+    out, precision = shard_file(out, shard), chosen_precision(precision)
     check_images(table, images)
     out.with_suffix(".json").unlink(missing_ok=True)
     paths, load = table["file_path"], open_images(images).load
@@ -79,6 +81,7 @@ def extract(
         mean=mean,
         std=std,
         batch_size=batch_size,
+        precision=precision,
         dtype=dtype,
         out=out,
         load=load,
@@ -94,6 +97,7 @@ def extract(
         "l2_normalised": True,
         "rows": result.features.shape[0],
         "dim": result.features.shape[1],
+        "precision": precision,
         "dtype": dtype,
         "undecodable": len(result.undecodable),
         "undecodable_examples": list(result.undecodable.values())[:EXAMPLES],

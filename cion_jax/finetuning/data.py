@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cion_jax.distillation.groupings import share_of_identities
 from cion_jax.evaluation import Benchmark
 from cion_jax.evaluation.ranking import related_images
 from cion_jax.evaluation.run import BENCHMARKS
@@ -22,13 +23,18 @@ class Samples(NamedTuple):
 
 
 def read_training(config: Config) -> Samples:
-    """The training images of `config.data`: a sample table, or those of a data set.
+    """The training images of `config.data`: a sample table or those of a data set, all or a share of the identities.
 
     Raises:
         ValueError: neither or both are given, the table or data set cannot be read, MSMT17 without its split, or images
             that are missing.
     """
-    data = config.data
+    table, images = _read(config.data)
+    ratio = config.data.identities_ratio
+    return Samples(table if ratio == 1 else share_of_identities(table, ratio, config.seed), images)
+
+
+def _read(data: Config) -> Samples:
     if bool(data.samples) == bool(data.root):
         raise ValueError(
             "give training images: a data set's folder with --config.data.root, or a sample table with "

@@ -187,6 +187,7 @@ class _Run:
             first_step=span.first_step,
             end_step=end,
             threads=self._config.loader_threads,
+            skip_damaged=self._config.skip_damaged,
         )
 
     def _ship(self, labels: np.ndarray, batch: Batch) -> dict[str, jax.Array]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from cion_jax.models.backend.broadcast import spread
 from cion_jax.models.layers import Conv
 
 
@@ -18,7 +19,9 @@ def squeeze_excite(x: jax.Array, reduce: Conv, expand: Conv, gate: Callable[[jax
     Not a module: families name the two 1x1 convolutions differently.
     """
     squeezed = jnp.mean(x, axis=(1, 2), keepdims=True)
-    return x * gate(expand(nnx.relu(reduce(squeezed))))
+    scale = gate(expand(nnx.relu(reduce(squeezed))))
+    # in float32, for its gradient is a sum over all positions
+    return x * spread(scale.astype(jnp.promote_types(x.dtype, jnp.float32)), x.shape, x.dtype)
 
 
 def round_channels(features: float) -> int:

@@ -122,15 +122,14 @@ def _extract(config: Config, workdir: Workdir) -> None:
         about=about,
         size=tuple(config.extractor.size),
         batch_size=config.extractor.batch_size,
+        precision=config.extractor.precision,
     )
 
 
 def _adapt(config: Config, workdir: Workdir) -> None:
     del config
-    table, about = (
-        read_correlatable(aligned_samples(workdir.features)),
-        read_json(workdir.features.with_suffix(".json")),
-    )
+    table = read_correlatable(aligned_samples(workdir.features))
+    about = read_json(workdir.features.with_suffix(".json"))
     adapt_to(workdir.adapted, open_features(workdir.features, len(table)), table, about)
 
 

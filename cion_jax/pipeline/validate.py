@@ -5,6 +5,7 @@ from pathlib import Path
 from cion_jax.correlation import checks
 from cion_jax.correlation.rules import NEIGHBORS, check_rule
 from cion_jax.evaluation import read_market1501
+from cion_jax.features.extraction import chosen_precision
 from cion_jax.models import create_model, list_models
 from cion_jax.pipeline.rounds import STARTS, TRAINED_BY, check_frames
 from cion_jax.pipeline.stages import STAGES
@@ -16,7 +17,7 @@ def missing_data(config: Config) -> str | None:
     """The reason why the config cannot run, found before any work is done; None if it can run.
 
     Raises:
-        ValueError: an unknown model, a half width that is neither a number nor "all", or an evaluation root without a
+        ValueError: an unknown model or precision, a half width that is neither a number nor "all", or an evaluation root without a
             benchmark.
     """
     stages = config.stages
@@ -25,6 +26,7 @@ def missing_data(config: Config) -> str | None:
     for name in (config.model, config.extractor.model):
         if name not in list_models():
             create_model(name)  # raises, naming the closest models
+    chosen_precision(config.extractor.precision)
     if {"correlate", "rounds"} & {*stages}:
         checks.reach(config.correlate.half_width)
         check_rule(config.correlate.rule, NEIGHBORS, frames_known=True)

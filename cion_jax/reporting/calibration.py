@@ -44,7 +44,7 @@ def calibrate_to(
         The content of `calibration.json`.
 
     Raises:
-        ValueError: unusable input, too few pairs, or no threshold that keeps people apart.
+        ValueError: unusable input, too few pairs, or no threshold that separates people.
     """
     started, path = time.perf_counter(), Path(out) / CALIBRATION
     if is_primary() and path.exists() and not overwrite:

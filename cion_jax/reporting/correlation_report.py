@@ -35,6 +35,11 @@ def print_summary(report: dict) -> None:
         noises = (f"{entry[name]:.3f}" for name in ("noise", "noise_consistency", "noise_discrimination"))
         table.add_row(*(f"{entry[name]:,}" for name in _COUNTS), *noises, f"{entry['seconds']:,.1f}")
     console.print(table)
+    errors = [entry for entry in report["levels"] if entry.get("noise_standard_error")]
+    if errors:
+        by_level = ", ".join(f"{entry['noise_standard_error']:.2g} at level {entry['level']}" for entry in errors)
+        rows = f"{errors[0]['noise_rows']:,} identities"
+        console.print(f"n_drm is estimated from {rows}; standard error {by_level}.", highlight=False)
     framed, scored = (all(name in entry for entry in report["levels"]) for name in ("covisible_links", "pairwise"))
     if framed or scored:
         console.print(_quality(report["levels"], framed, scored))
@@ -50,7 +55,7 @@ def background_line(report: dict) -> str:
     found = report["background"]
     line = f"{found['identities']:,} identities with {found['images']:,} images show no person"
     if "without_person" in found:
-        line += f" ({found['without_person']:,} of the images truly do not)"
+        line += f" (by the labels, {found['without_person']:,} of the images do not)"
     line += ", and were dropped" if found["dropped"] else "; --drop_background discards them"
     if "pairwise" in found:
         before, after = report["levels"][-1]["pairwise"]["precision"], found["pairwise"]["precision"]

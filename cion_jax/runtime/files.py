@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+_LONGEST_STEM = 128  # bytes; file systems take names of 143 to 255 bytes, and temporary names are 14 longer
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
@@ -25,7 +27,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = path.with_name(f".{_stem(path)}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
         if temporary.is_dir():
@@ -43,8 +45,14 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 def remove_leftovers(path: Path) -> None:
     """Removes temporary files that killed writers of `path` left behind; assumes one writer at a time."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.{'?' * 8}.tmp"):
+    for leftover in path.parent.glob(f".{glob.escape(_stem(path))}.{'?' * 8}.tmp"):
         _remove(leftover)
+
+
+def _stem(path: Path) -> str:
+    """The file name, or a hash of it if it is so long that a temporary name made of it would be too long."""
+    name = os.fsencode(path.name)
+    return path.name if len(name) <= _LONGEST_STEM else hashlib.sha256(name).hexdigest()[:32]
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

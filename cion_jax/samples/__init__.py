@@ -3,6 +3,7 @@
 from cion_jax.samples.batches import ImageBatch, load_batches
 from cion_jax.samples.formats import read_rows, read_samples, write_annotations, write_samples
 from cion_jax.samples.images import (
+    FINDS_DAMAGE,
     IMAGENET_MEAN,
     IMAGENET_STD,
     INTERPOLATION,
@@ -16,6 +17,7 @@ from cion_jax.samples.stores.sources import check_images, open_images
 from cion_jax.samples.table import SampleTable
 
 __all__ = [
+    "FINDS_DAMAGE",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "INTERPOLATION",

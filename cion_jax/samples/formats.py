@@ -44,7 +44,9 @@ def read_samples(path: str | os.PathLike) -> SampleTable:
         table = reader(path)
     except (pa.ArrowException, OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: cannot be read, broken or truncated ({error})") from error
-    return SampleTable(table, source=str(path))
+    table = SampleTable(table, source=str(path))
+    pa.default_memory_pool().release_unused()  # Arrow keeps what reading and checking took: 0.8 GB for 10 M rows
+    return table
 
 
 def read_rows(path: str | os.PathLike, rows: np.ndarray, columns: Sequence[str] | None = None) -> pa.Table:

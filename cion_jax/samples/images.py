@@ -23,6 +23,7 @@ INTERPOLATION = "bilinear, antialiased"  # method of `resize`, recorded for user
 # Errors of a single file; others, such as too many open files or out of memory, concern the whole system.
 _FILE_ERRORS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EIO)
 _JPEG, _APP1, _START_OF_SCAN = b"\xff\xd8", 0xE1, 0xDA  # APP1 holds EXIF or XMP metadata
+_INKS = ("CMYK", "YCCK")  # simplejpeg converts these to RGB by another formula than PIL
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF tags, and a value of the second
 # PIL decodes a JPEG that has lost bytes without a word; simplejpeg reports what libjpeg warns of.
 FINDS_DAMAGE = simplejpeg is not None
@@ -78,7 +79,8 @@ def decode_image(data: bytes, *, name: str = "image", strict: bool = False) -> n
     warning = None
     if simplejpeg is not None and data.startswith(_JPEG):
         try:
-            return _decode_jpeg(data)
+            if (pixels := _decode_jpeg(data)) is not None:
+                return pixels
         except ValueError as error:  # corrupt, too large, or only a libjpeg warning: PIL distinguishes these
             warning = error
     image = _decode_with_pil(data, name)
@@ -87,12 +89,15 @@ def decode_image(data: bytes, *, name: str = "image", strict: bool = False) -> n
     return image
 
 
-def _decode_jpeg(data: bytes) -> np.ndarray:
+def _decode_jpeg(data: bytes) -> np.ndarray | None:
+    """As `decode_image`, with `ValueError` for whatever libjpeg reports; None for the four inks, left to PIL."""
     assert simplejpeg is not None
-    height, width, *_ = simplejpeg.decode_jpeg_header(data)
+    height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     if Image.MAX_IMAGE_PIXELS and int(height) * int(width) > 2 * Image.MAX_IMAGE_PIXELS:
         raise ValueError("too large")
     image = simplejpeg.decode_jpeg(data, colorspace="RGB")
+    if colours in _INKS:
+        return None
     return displayed(image, _jpeg_orientation(data)) if _has_metadata(data) else image
 
 

@@ -56,7 +56,7 @@ def extend_to(
     remove: Sequence[str] = (),
     overwrite: bool = False,
 ) -> dict:
-    """Writes into `out` the results in `old`, less the videos in `remove`, plus the images of `samples`.
+    """Writes into `out` the results in `old` without the videos in `remove`, plus the images of `samples`.
 
     The identities are those of `correlate_to` over the remaining images and then the added ones, with the settings of
     `old`, but for their numbers: an earlier identity keeps its number, and of several that became one, the lowest

@@ -41,7 +41,8 @@ def grow(
 
     Args:
         kept: The earlier state, less what was removed (`State.without`).
-        added: Groups after Eq. 6 of images of videos that `kept` does not have; None only closes the links anew.
+        added: Groups after Eq. 6 of images of videos that `kept` does not have; None adds nothing, and only
+            the closure is computed again.
         features: `[n, d]`, of the kept images and then the added ones.
         frame_ids: `[n]`, as `covisible.number_frames` gives them; None if frames are not known.
         settings: Those of the earlier run: `half_width`, `sigma_drm`, `forbid_covisible`, `rule`, `neighbors`.

@@ -139,8 +139,8 @@ def check_same_extractor(index: Index, features: str | os.PathLike, dim: int) ->
     elif own is not index.extractor:
         one, other = ("the index's", "these") if own is None else ("these", "the index's")
         raise ValueError(
-            f"{features}: {one} features have a description of their extractor and {other} have none, so they cannot "
-            f"be told to be of one; extract both with cion_jax.extract"
+            f"{features}: {one} features have a description of their extractor and {other} have none, so it "
+            f"is unknown whether they match; extract both with cion_jax.extract"
         )
 
 

@@ -27,9 +27,9 @@ def carry_over(identities: np.ndarray, earlier: np.ndarray, unused: int) -> np.n
     both = (identities >= 0) & (earlier >= 0)
     (now, before), counts = _pairs(identities[both], earlier[both])
     order = np.lexsort((now, -counts, before))
-    heirs = order[np.unique(before[order], return_index=True)[1]]
+    largest = order[np.unique(before[order], return_index=True)[1]]  # part of each earlier identity
     number = np.full(identities.max(initial=-1) + 1, np.iinfo(np.int64).max)
-    np.minimum.at(number, now[heirs], before[heirs])
+    np.minimum.at(number, now[largest], before[largest])
     unnamed = np.flatnonzero(number == np.iinfo(np.int64).max)
     number[unnamed] = unused + np.arange(len(unnamed))
     return np.where(identities >= 0, number[identities], -1)

@@ -1,4 +1,4 @@
-"""A correlation as it stands before the last closure: all that adding and removing images needs of earlier ones."""
+"""The state of a correlation before its last closure, which suffices to add and remove images."""
 
 import dataclasses
 
@@ -36,7 +36,7 @@ class State:
     def without(self, removed: np.ndarray) -> "State":
         """The state without the images in the mask `removed` `[n]`, which are all images of some videos.
 
-        As Eq. 4-6 look at one video at a time, all other groups stay as they are.
+        Eq. 4-6 process each video by itself, so all other groups are unchanged.
         """
         assigned = self.groups.assigned[~removed]
         if not removed.any():

@@ -43,7 +43,7 @@ def _normalize(x, scale, bias, shift, epsilon, axis_name):
 
 
 def _forward(x, scale, bias, shift, epsilon, axis_name):
-    mean, variance = _moments(_wide(x))
+    mean, variance = _moments(x)
     if axis_name is not None:
         distance = mean - shift
         distance, square = lax.pmean((distance, variance + jnp.square(distance)), axis_name)
@@ -72,7 +72,7 @@ _normalize.defvjp(_forward, _backward)
 def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and biased variance of every channel, `[c]`, from one pass."""
     axes = tuple(range(x.ndim - 1))
-    first = x[(0,) * len(axes)]
+    first, x = _wide(x[(0,) * len(axes)]), _wide(x)
     distance, square = jnp.mean(x - first, axes), jnp.mean(jnp.square(x - first), axes)
     return first + distance, _variance(square, distance)
 

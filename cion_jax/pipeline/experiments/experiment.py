@@ -11,14 +11,21 @@ from cion_jax.runtime.config import Config
 from cion_jax.runtime.files import atomic_path, write_json
 
 
-def run_experiment(which: str, config: Config, root: Path, *, seeds: int) -> str:
-    """Runs the experiment with seeds `config.seed`, `config.seed + 1`, ...; writes its files and returns its table."""
+def run_experiment(which: str, config: Config, root: Path, *, seeds: int, finetune: str | None = None) -> str:
+    """Runs the experiment with seeds `config.seed`, `config.seed + 1`, ...; writes its files and returns its table.
+
+    With `finetune`, a method of fine-tuning, scores are of the networks after it, and the files are named by it too.
+    """
     experiment = EXPERIMENTS[which]
-    runs = plan_runs(experiment, config, root, range(config.seed, config.seed + seeds))
+    if experiment.timed and finetune:
+        raise ValueError(f"{which} compares times of pre-training; leave --finetune out")
+    runs = plan_runs(experiment, config, root, range(config.seed, config.seed + seeds), finetune)
     execute_all(runs)
     measured = {row: [run.measured() for run in runs if run.row == row] for row in experiment.rows}
-    summary = summarise(experiment, measured, _recipe(config))
-    return _write(experiment, summary, root / which)
+    summary = summarise(experiment, measured, _recipe(config), finetune)
+    if finetune == "mgn" and "street" not in config.stages:
+        summary["paper"] = dict(experiment.paper)
+    return _write(experiment, summary, root / (f"{which}-{finetune}" if finetune else which))
 
 
 def _recipe(config: Config) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from cion_jax.pipeline.experiments.catalogue import Experiment
-from cion_jax.pipeline.experiments.results import SCORES, fitted
+from cion_jax.pipeline.experiments.results import SCORES, baseline, fitted
 from cion_jax.reporting.figures import new_figure, tidy, write_png
 
 _RUNS = dict(color="gray", s=12, alpha=0.7, zorder=3, label="runs")
@@ -40,7 +40,7 @@ def _draw_score(axes: Axes, experiment: Experiment, summary: dict[str, Any], sco
     if several:
         points = [(place, 100 * run["scores"][score]) for place, row in zip(places, rows) for run in row["runs"]]
         axes.scatter(*zip(*points), **_RUNS)
-    axes.axhline(100 * summary["untrained"][score]["value"], color="black", ls=":", lw=1, label="untrained")
+    axes.axhline(100 * summary["untrained"][score]["value"], color="black", ls=":", lw=1, label=baseline(summary))
     turned = 30 if len(rows) > 4 else 0
     axes.set_xticks(places, [row["label"] for row in rows], fontsize=8, rotation=turned)
     axes.margins(x=0.1)

@@ -1,6 +1,6 @@
 """Summary of an experiment's runs, as JSON and Markdown."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,21 +10,26 @@ from cion_jax.pipeline.experiments.statistics import CONFIDENCE, Estimate, fit_l
 
 # Retrieval scores that tables and plots show; the JSON has all of every run.
 SCORES = {"mAP": "mAP", "rank1": "Rank-1"}
+_BEFORE = "mAP_before_finetuning"
 
 Measured = dict[str, Any]
 
 
-def summarise(experiment: Experiment, measured: dict[str, list[Measured]], recipe: dict[str, Any]) -> dict[str, Any]:
+def summarise(
+    experiment: Experiment, measured: dict[str, list[Measured]], recipe: dict[str, Any], finetune: str | None = None
+) -> dict[str, Any]:
     """The content of the JSON file: every run as `Run.measured` gives it, and estimates over the seeds of a row.
 
-    `measured` has the runs of each row; `recipe` is what is told of the config. A timed experiment has a line fitted
-    through all runs, scored ones a row of the untrained network.
+    `measured` has the runs of each row; `recipe` the settings of the config that tables state. A timed experiment has a
+    line fitted through all runs, the others a row of the untrained network. `finetune` is the method of fine-tuning, if
+    any: then scores are of fine-tuned networks, the untrained one included, and those before it are there as well.
     """
     rows = [_row(row, label, measured[row], experiment.timed) for row, label in experiment.rows.items()]
     runs = [run for some in measured.values() for run in some]
     summary = {
         "experiment": experiment.title,
         "recipe": recipe,
+        "finetune": finetune,
         "seeds": sorted({run["seed"] for run in runs}),
         "confidence": CONFIDENCE,
         "rows": rows,
@@ -34,18 +39,22 @@ def summarise(experiment: Experiment, measured: dict[str, list[Measured]], recip
         fit = {"seconds_per_1000_images": line.slope._asdict(), "seconds_at_no_image": line.intercept}
         return summary | {"fit": fit | {"r_squared": line.r_squared}}
     first = measured[next(iter(experiment.rows))]
-    return summary | {"untrained": _scores([run["untrained"] for run in first])}
+    return summary | {"untrained": _scores(first, "untrained")}
 
 
 def _row(row: str, label: str, runs: list[Measured], timed: bool) -> dict[str, Any]:
     sizes = {name: float(np.mean([run[name] for run in runs])) for name in ("identities", "images", "steps")}
     seconds = {"seconds": mean([run["seconds"] for run in runs])._asdict()}
-    scores = {} if timed else _scores([run["scores"] for run in runs])
+    scores = {} if timed else _scores(runs, "scores")
     return {"row": row, "label": label} | sizes | seconds | scores | {"runs": runs}
 
 
-def _scores(runs: list[dict[str, float]]) -> dict[str, Any]:
-    return {name: mean([scores[name] for scores in runs])._asdict() for name in SCORES}
+def _scores(runs: list[Measured], which: str) -> dict[str, Any]:
+    """Estimates of the scores of `which` network of the runs, and of its mAP before fine-tuning."""
+    scores = {name: mean([run[which][name] for run in runs])._asdict() for name in SCORES}
+    if all("before_finetuning" in run for run in runs):
+        scores[_BEFORE] = mean([run["before_finetuning"][which]["mAP"] for run in runs])._asdict()
+    return scores
 
 
 def markdown(experiment: Experiment, summary: dict[str, Any]) -> str:
@@ -54,22 +63,37 @@ def markdown(experiment: Experiment, summary: dict[str, Any]) -> str:
     if experiment.timed:
         lines += [fitted(summary), ""]
     recipe = ", ".join(f"{name} {value}" for name, value in summary["recipe"].items())
-    return "\n".join([*lines, _about(experiment, summary["seeds"]), "", f"Recipe: {recipe}."]) + "\n"
+    about = _about(experiment, summary["seeds"], summary["finetune"])
+    return "\n".join([*lines, about, "", f"Recipe: {recipe}."]) + "\n"
 
 
 def _table(experiment: Experiment, summary: dict[str, Any]) -> Iterable[str]:
-    shown = ["training, s"] if experiment.timed else list(SCORES.values())
-    yield _line([experiment.compared, "identities", "images", "steps", *shown])
-    yield _line(["---"] * (4 + len(shown)))
+    scores = SCORES | ({_BEFORE: "mAP before"} if summary["finetune"] else {})
+    paper = summary.get("paper")
+    shown = ["training, s"] if experiment.timed else [*scores.values(), *(["paper"] if paper else [])]
+    yield line([experiment.compared, "identities", "images", "steps", *shown])
+    yield line(["---"] * (4 + len(shown)))
     if not experiment.timed:
-        yield _line(["(untrained)", "", "", "", *_cells(summary["untrained"], SCORES, percent=True)])
+        cells = cells_of(summary["untrained"], scores, percent=True)
+        yield line([f"({baseline(summary)})", "", "", "", *cells, *([""] if paper else [])])
     for row in summary["rows"]:
         sizes = [f"{row[name]:,.0f}" for name in ("identities", "images", "steps")]
-        cells = _cells(row, ["seconds"] if experiment.timed else SCORES, percent=not experiment.timed)
-        yield _line([row["label"], *sizes, *cells])
+        cells = cells_of(row, ["seconds"] if experiment.timed else scores, percent=not experiment.timed)
+        yield line([row["label"], *sizes, *cells, *([in_paper(paper.get(row["row"]))] if paper else [])])
 
 
-def _cells(row: dict[str, Any], names: Iterable[str], *, percent: bool) -> list[str]:
+def in_paper(scores: tuple[float, float] | None) -> str:
+    """The paper's mAP and Rank-1, or nothing."""
+    return "" if scores is None else f"{scores[0]} / {scores[1]}"
+
+
+def baseline(summary: dict[str, Any]) -> str:
+    """The name of the row of the network that is not pre-trained."""
+    return "from scratch" if summary["finetune"] else "untrained"
+
+
+def cells_of(row: Mapping[str, Any], names: Iterable[str], *, percent: bool) -> list[str]:
+    """The estimates of these names in a row, as text."""
     return [written(Estimate(**row[name]), percent=percent) for name in names]
 
 
@@ -90,24 +114,30 @@ def fitted(summary: dict[str, Any]) -> str:
     )
 
 
-def _about(experiment: Experiment, seeds: Sequence[int]) -> str:
+def _about(experiment: Experiment, seeds: Sequence[int], finetune: str | None) -> str:
     given = ", ".join(map(str, seeds))
     spread = (
         f"Means over seeds {given} ± half of the {CONFIDENCE:.0%} confidence interval (Student's t)."
         if len(seeds) > 1
-        else f"One seed ({given}) tells no interval of a row; --seeds=3 gives one."
+        else f"One seed ({given}) gives no interval; --seeds=3 does."
     )
     drawn = ", augmentation and which identities are drawn" if "data10" in experiment.rows else " and augmentation"
     varied = f" A seed sets initialisation, batches{drawn}; data and correlation are the same for all."
+    if finetune:
+        after = (
+            f" Retrieval is after fine-tuning ({finetune}), with equal steps in all rows; the last column is before it."
+        )
+        return spread + varied + after
     return spread + varied + (_TIME if experiment.timed else _SCORED)
 
 
-_SCORED = " Retrieval is of the pre-trained teacher as it is; the paper fine-tunes first, so its numbers are higher."
+_SCORED = " Retrieval is of the pre-trained teacher as it is; the paper fine-tunes first (--finetune)."
 _TIME = (
     " Time is of the steps, with compilation, reading of images and checkpoints, on a machine that should have had "
     "nothing else to do; what is paid once a run is what the line has at no image."
 )
 
 
-def _line(cells: Iterable[str]) -> str:
+def line(cells: Iterable[str]) -> str:
+    """A line of a Markdown table."""
     return f"| {' | '.join(cells)} |"

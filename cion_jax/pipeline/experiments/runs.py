@@ -2,7 +2,8 @@
 
     ROOT/shared/                crops of videos or the street, extractor, features
     ROOT/shared/level<n>/       identities that correlation finds up to a level
-    ROOT/runs/<row>/seed<n>/    a workdir of `cion_jax.main` that trains on them
+    ROOT/runs/<row>/seed<n>/    a workdir of `cion_jax.main` that trains on them, and finetune-<method> in it
+    ROOT/runs/scratch/seed<n>/  the same fine-tuning of a network that is not pre-trained
 
 The seed of a run sets initialisation, batches, augmentation and, below 100 %, which identities are drawn. All runs
 share the data.
@@ -23,6 +24,8 @@ from cion_jax.distillation.groupings import trained_on
 from cion_jax.distillation.train import plan
 from cion_jax.evaluation import read_market1501
 from cion_jax.pipeline.experiments.catalogue import Experiment
+from cion_jax.pipeline.experiments.finetuning import FineTuning
+from cion_jax.pipeline.experiments.finetuning import recipe as finetuning_recipe
 from cion_jax.pipeline.settings import remember_config
 from cion_jax.pipeline.stages import STAGES, run_stages
 from cion_jax.pipeline.validate import missing_data
@@ -55,15 +58,30 @@ class Run:
     identities: int
     images: int
     steps: int
+    finetuning: FineTuning | None = None
 
     @property
     def complete(self) -> bool:
-        return all(STAGES[name].marker(self.workdir).exists() for name in self.config.stages)
+        stages = all(STAGES[name].marker(self.workdir).exists() for name in self.config.stages)
+        return stages and (self.finetuning is None or all(map(self.finetuning.complete, self._fine_tuned)))
+
+    @property
+    def _fine_tuned(self) -> tuple[Path, Path]:
+        """Folders of the fine-tuning of this run's network, and of one from scratch with the same seed."""
+        assert self.finetuning is not None
+        name = f"finetune-{self.finetuning.config.method}"
+        scratch = self.workdir.root.parent.parent / "scratch" / self.workdir.root.name
+        return self.workdir.root / name, scratch / name
 
     def execute(self) -> None:
         """Trains and scores, continuing where an earlier call was interrupted."""
         run_stages(self.config, self.workdir)
         jax.clear_caches()  # the next run's programs are others: the number of steps is part of them
+        if self.finetuning is not None:
+            (by,) = self.config.pretrain.group_by
+            own, scratch = self._fine_tuned
+            self.finetuning.run(own, self.workdir.teacher(by))
+            self.finetuning.run(scratch, None)
 
     def measured(self) -> dict[str, Any]:
         """Sizes, seconds of training and, if the run was scored, the scores of its network."""
@@ -76,18 +94,24 @@ class Run:
             "steps": self.steps,
             "seconds": training_seconds(log, steps=self.steps, batch_size=self.config.pretrain.batch_size),
         }
-        if "evaluate" in self.config.stages:
-            scores = read_json(self.workdir.scores)
-            result |= {"scores": scores[by], "untrained": scores["untrained"]}
-        return result
+        if "evaluate" not in self.config.stages:
+            return result
+        scores = read_json(self.workdir.scores)
+        before = {"scores": scores[by], "untrained": scores["untrained"]}
+        if self.finetuning is None:
+            return result | before
+        own, scratch = map(self.finetuning.scores, self._fine_tuned)
+        return result | {"scores": own, "untrained": scratch, "before_finetuning": before}
 
 
-def plan_runs(experiment: Experiment, config: Config, root: Path, seeds: Sequence[int]) -> list[Run]:
+def plan_runs(
+    experiment: Experiment, config: Config, root: Path, seeds: Sequence[int], method: str | None = None
+) -> list[Run]:
     """Makes what the runs share, and returns them seed by seed, seen to be possible.
 
     `config` is the recipe that rows change. Its stages say where crops and identities come from: without `correlate`,
-    identities are the table's own. Raises ValueError before any work where data are missing, and
-    before any training where a row has too few of them.
+    identities are the table's own. `method` is that of fine-tuning, if there is one. Raises ValueError before any work
+    where data are missing, and before any training where a row has too few of them.
     """
     root = root.resolve()  # runs remember where their samples are
     recipes = {row: _recipe(experiment, config, row) for row in experiment.rows}
@@ -96,10 +120,12 @@ def plan_runs(experiment: Experiment, config: Config, root: Path, seeds: Sequenc
     for workdir in {(folder.config.stages, folder.correlation): folder for folder in shared.values()}.values():
         run_stages(workdir.config, workdir)
     runs, tables = [], {path: read_samples(path) for path in {folder.training_samples for folder in shared.values()}}
+    finetuned = None if method is None else finetuning_recipe(config, method, next(iter(shared.values())))
     for seed, (row, recipe) in itertools.product(seeds, recipes.items()):
-        runs.append(_run(row, _own(recipe, shared[row], seed), root, tables[shared[row].training_samples]))
+        run = _run(row, _own(recipe, shared[row], seed), root, tables[shared[row].training_samples])
+        runs.append(run if finetuned is None else dataclasses.replace(run, finetuning=FineTuning(finetuned, seed)))
     if not experiment.timed:
-        read_market1501(next(iter(shared.values())).benchmark)  # wrong folders are told now, not after training
+        read_market1501(next(iter(shared.values())).benchmark)  # a wrong folder is reported now, not after training
     return runs
 
 
@@ -172,6 +198,6 @@ def training_seconds(log: Path, *, steps: int, batch_size: int) -> float:
     lines = read_metrics(log)
     done = [0, *(int(line["step"]) + 1 for line in lines)]
     if done[-1] != steps:
-        raise ValueError(f"{log} tells of {done[-1]} of {steps} steps; remove {log.parent} to train this run again")
+        raise ValueError(f"{log} has {done[-1]} of {steps} steps; remove {log.parent} to train this run again")
     since = (after - before for before, after in itertools.pairwise(done))
     return sum(count * batch_size / line["images_per_second"] for count, line in zip(since, lines))

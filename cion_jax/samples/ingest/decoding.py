@@ -7,7 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cion_jax.runtime.file_kinds import other_kind
+from cion_jax.runtime.progress import console
 from cion_jax.samples.ingest.optional import needed
+from cion_jax.samples.ingest.streams import BrokenVideo, choice_among_streams, main_stream, rgb
 
 # File name extensions of videos, compared case-insensitively.
 EXTENSIONS = (
@@ -33,16 +36,13 @@ EXTENSIONS = (
 _ENOUGH = 0.9
 
 
-class BrokenVideo(ValueError):
-    """Raised for a video that cannot be decoded to its end."""
-
-
 class Frame(NamedTuple):
     """A decoded frame, not yet converted to RGB, because many frames are only counted.
 
     Attributes:
         number: Frame number in display order, from 1 as in MOTChallenge files.
-        image: Returns `[height, width, 3]` uint8 RGB, rotated as players show it.
+        image: Returns `[height, width, 3]` uint8 RGB as players display it: rotated, mirrored, and of one size
+            throughout the video.
     """
 
     number: int
@@ -50,21 +50,29 @@ class Frame(NamedTuple):
 
 
 def read_frames(path: str | os.PathLike) -> Iterator[Frame]:
-    """Decodes the first video stream of a file, in one thread: parallelism is across videos.
+    """Decodes the main video stream of a file, in one thread: parallelism is across videos.
+
+    If the resolution changes, later frames are scaled to the first one's, as by OpenCV and ffmpeg: trackers' boxes are
+    in these pixels. A note says so, and which stream is read if there are several.
 
     Raises:
         BrokenVideo: Not a video, damaged, or fewer frames than its header declares.
     """
     av: Any = needed("av")
-    number, frame = 0, None
+    number, frame, first, size = 0, None, (), ()
     try:
-        with av.open(os.fspath(path)) as container:
-            if not container.streams.video:
-                raise BrokenVideo("no video in this file")
-            stream = container.streams.video[0]
+        with _opened(path) as container:
+            stream = main_stream(container)
+            if note := choice_among_streams(container, stream):
+                _say(path, note)
             stream.codec_context.thread_count = 1
             for number, frame in enumerate(container.decode(stream), 1):
-                yield Frame(number, lambda frame=frame: _rgb(frame))
+                previous, size = size, (frame.width, frame.height)
+                first = first or size
+                if number > 1 and size != previous:
+                    change = f"from frame {number} on {size[0]}x{size[1]} pixels, scaled to the first frame's"
+                    _say(path, f"{change} {first[0]}x{first[1]}")
+                yield Frame(number, lambda frame=frame, first=first: rgb(frame, first))
             decoded = _share_decoded(container, stream, number, frame)
     except (av.FFmpegError, OSError) as error:
         raise BrokenVideo(f"frame {number + 1} cannot be decoded ({error})") from error
@@ -73,14 +81,24 @@ def read_frames(path: str | os.PathLike) -> Iterator[Frame]:
 
 
 def frame_rate(path: str | os.PathLike) -> float:
-    """Returns the average frames per second according to the file's header, or 25 if it has none."""
+    """Returns the average frames per second of the main video stream by the file's header, or 25 if it has none."""
     av: Any = needed("av")
     try:
-        with av.open(os.fspath(path)) as container:
-            rate = container.streams.video[0].average_rate if container.streams.video else None
+        with _opened(path) as container:
+            return float(main_stream(container).average_rate or 25)
     except (av.FFmpegError, OSError) as error:
         raise BrokenVideo(f"cannot be opened ({error})") from error
-    return float(rate or 25)
+
+
+def _opened(path: str | os.PathLike) -> Any:
+    if (kind := other_kind(path, "image")) is not None:
+        raise BrokenVideo(f"not a video: {kind}")
+    # Titles and comments, which nothing here reads, may be in any encoding.
+    return needed("av").open(os.fspath(path), metadata_errors="replace")
+
+
+def _say(path: str | os.PathLike, message: str) -> None:
+    console.print(f"{path}: {message}", markup=False, highlight=False, soft_wrap=True)
 
 
 def find_videos(folder: str | os.PathLike) -> dict[str, Path]:
@@ -139,13 +157,3 @@ def _share_decoded(container: Any, stream: Any, frames: int, last: Any) -> float
     if container.duration and len(container.streams) == 1:  # with audio, the duration may be that of the audio stream
         return end / (container.duration / 1e6)  # in microseconds
     return 1.0
-
-
-def _rgb(frame: Any) -> np.ndarray:
-    try:
-        image = frame.to_ndarray(format="rgb24")
-    except (needed("av").FFmpegError, ValueError) as error:
-        raise BrokenVideo(f"a frame cannot be converted to RGB ({error})") from error
-    if frame.rotation % 360:  # phones write this instead of rotating the pixels
-        image = np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
-    return image

@@ -9,6 +9,7 @@
 Parts are needed only to resume an interrupted run: the store has all crops.
 """
 
+import errno
 import functools
 import hashlib
 import shutil
@@ -29,6 +30,7 @@ from cion_jax.samples.stores.packed import open_shard, pack
 from cion_jax.samples.table import SampleTable
 
 _COUNTS = ("frames", "tracklets", "crops", "seconds")
+_TOO_LONG = "the file name is too long: those of its results are up to 5 bytes longer; rename it"
 _EXAMPLES = 10  # number of broken videos listed by name
 
 
@@ -59,11 +61,13 @@ def ingest_videos(
         ValueError: Parts in `out` were made with other settings.
         OSError, MemoryError: A fault of the machine, such as a full disk, that would affect all videos.
     """
+    broken = {name: _TOO_LONG for name in videos if _is_too_long(out, name)}
     tasks = [
-        _Task(name, path, _part(out, name), settings, settings.sources(name, path)) for name, path in videos.items()
+        _Task(name, path, _part(out, name), settings, settings.sources(name, path))
+        for name, path in videos.items()
+        if name not in broken
     ]
     pending = [task for task in tasks if not _is_done(task)]
-    broken: dict[str, str] = {}
     frames = crops = 0
 
     def on_message(new_frames: int) -> None:
@@ -153,6 +157,19 @@ def _is_done(task: _Task) -> bool:
             "give the same ones or another --out"
         )
     return about["sources"] == task.sources
+
+
+def _is_too_long(out: Path, name: str) -> bool:
+    """True if the file system has no room for the names of a video's results."""
+    part = _part(out, name)
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)  # the length of a name is checked only in a folder that exists
+        part.exists()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return True
+    return False
 
 
 def _part(out: Path, name: str) -> Path:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from cion_jax.runtime.file_kinds import other_kind
 from cion_jax.samples.ingest.optional import needed, opencv
 from cion_jax.samples.ingest.tracks import Detections
 
@@ -40,7 +41,8 @@ class OnnxDetector:
         try:
             self._session = runtime.InferenceSession(str(path), options, providers=_providers(runtime))
         except Exception as error:  # onnxruntime's exceptions have no common base class
-            raise ValueError(f"{path}: not an ONNX model that onnxruntime can load ({error})") from error
+            reason = other_kind(path) or error
+            raise ValueError(f"{path}: not an ONNX model that onnxruntime can load ({reason})") from error
         self._path, self._person = path, person_class
         taken = self._session.get_inputs()
         if len(taken) != 1 or len(taken[0].shape) != 4 or taken[0].shape[1] != 3:

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from cion_jax.runtime.progress import progress
-from cion_jax.samples.images import load_image
 from cion_jax.samples.ingest.decoding import EXTENSIONS, Frame, read_frames
 from cion_jax.samples.motchallenge import MotBoxes, read_mot
 from cion_jax.samples.readers.cutting import cut_boxes
+from cion_jax.samples.readers.frames import read_frame_folder
 from cion_jax.samples.readers.reading import Reading
 from cion_jax.samples.table import SampleTable
 
@@ -27,6 +27,7 @@ class _Sequence(NamedTuple):
     name: str
     folder: Path  # contains gt/ and det/
     frames: Callable[[], Iterable[Frame]]
+    left_out: dict[str, int] = {}  # files that are no frames
 
 
 def read_sequences(root: Path, *, tracks: str, crops: str) -> Reading:
@@ -55,6 +56,7 @@ def read_sequences(root: Path, *, tracks: str, crops: str) -> Reading:
     parts = []
     with progress("crops", len(sequences), "sequences") as advance:
         for sequence in sequences:
+            left_out.update(sequence.left_out)
             boxes = _read_boxes(_boxes_of(sequence, tracks), tracks)
             if boxes is None:
                 left_out["sequences in which nobody was found (their file is empty)"] += 1
@@ -132,24 +134,38 @@ def _is_sequence(folder: Path) -> bool:
 
 
 def _of_folder(folder: Path) -> _Sequence:
-    """A folder of frames `<number>.jpg`, numbered from 1; `seqinfo.ini` may give their folder and number."""
-    images, length = folder / _FRAMES, None
-    if (folder / _INFO).is_file():
-        parser = configparser.ConfigParser(interpolation=None)
-        try:
-            parser.read(folder / _INFO)
-            info = parser["Sequence"]
-            images, length = folder / info.get("imDir", _FRAMES), info.getint("seqLength")
-        except (configparser.Error, KeyError, ValueError, UnicodeDecodeError) as error:
-            raise ValueError(f"{folder / _INFO}: expected a section [Sequence] ({error})") from error
-    files = {int(file.stem): file for file in sorted(images.glob("*")) if file.stem.isdecimal()}
-    if not files or (length is not None and len(files) < length):
-        raise ValueError(f"{images}: {len(files)} frames, expected {length or 'some, 000001.jpg and so on'}")
-    if 0 in files:
-        raise ValueError(f"{images}: frames numbered from 0; MOTChallenge's, and its boxes, count from 1: rename them")
-    return _Sequence(
-        folder.resolve().name, folder, lambda: [Frame(n, lambda f=file: load_image(f)) for n, file in files.items()]
-    )
+    """A folder of frames, numbered from 1; `seqinfo.ini` may give their folder, number and size."""
+    info = _read_info(folder / _INFO) if (folder / _INFO).is_file() else _Info()
+    images = read_frame_folder(folder / info.folder)
+    if info.length is not None and len(images.files) < info.length:
+        raise ValueError(f"{folder / info.folder}: {len(images.files)} frames, expected {info.length}")
+    if 0 in images.files:
+        raise ValueError(
+            f"{folder / info.folder}: frames numbered from 0; MOTChallenge's, and its boxes, count from 1: rename them"
+        )
+    return _Sequence(folder.resolve().name, folder, lambda: images.frames(info.size), images.left_out)
+
+
+class _Info(NamedTuple):
+    """Contents of a `seqinfo.ini`: the folder of frames, their number, and their width and height in pixels."""
+
+    folder: str = _FRAMES
+    length: int | None = None
+    size: tuple[int, int] | None = None
+
+
+def _read_info(file: Path) -> _Info:
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read(file)
+        section = parser["Sequence"]
+        length, width, height = (section.getint(name) for name in ("seqLength", "imWidth", "imHeight"))
+        if (width is None) != (height is None):
+            raise ValueError("one of imWidth and imHeight without the other")
+    except (configparser.Error, KeyError, ValueError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: expected a section [Sequence] ({error})") from error
+    size = None if width is None or height is None else (width, height)
+    return _Info(section.get("imDir", _FRAMES), length, size)
 
 
 def _first_copies(sequences: list[_Sequence]) -> tuple[list[_Sequence], int]:

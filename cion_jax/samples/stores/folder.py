@@ -12,8 +12,8 @@ from cion_jax.samples.stores.packed import is_packed
 # Extensions of image files, compared without case. Some formats are not supported by every build of Pillow: reporting
 # such a file as undecodable is better than silently ignoring it.
 EXTENSIONS = (
-    *(".avif", ".bmp", ".gif", ".heic", ".jfif", ".jp2", ".jpeg"),
-    *(".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"),
+    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
+    *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"),
 )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cion_jax.runtime.file_kinds import other_kind
 from cion_jax.samples.images import UndecodableImage, decode_image
 from cion_jax.samples.stores.packed import Paths
 
@@ -83,7 +84,8 @@ def _opened(database: Path) -> Any:
             # Read-only without locks, for read-only file systems; no read-ahead, because access is random.
             environment = lmdb.open(place, readonly=True, lock=False, readahead=False, create=False)
         except lmdb.Error as error:
-            raise ValueError(f"{database} cannot be opened as an LMDB ({error}); copy it again") from error
+            remedy = other_kind(database / _DATA) or "copy it again"
+            raise ValueError(f"{database} cannot be opened as an LMDB ({error}); {remedy}") from error
         _check_length(database, environment)
         _open[place] = environment
         return environment

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from cion_jax.runtime.file_kinds import other_kind
 from cion_jax.runtime.files import atomic_path, read_json, write_json
 from cion_jax.runtime.progress import Progress, silent
 from cion_jax.samples.images import UndecodableImage, decode_image
@@ -42,9 +43,9 @@ class PackedImages:
     """Thread-safe random access to a complete store."""
 
     def __init__(self, folder: str | os.PathLike):
-        self._folder, about = Path(folder), read_json(Path(folder) / _COMPLETE)
+        self._folder, about = Path(folder), _about(Path(folder))
         self._shard_images = about["shard_images"]
-        keys = np.load(self._folder / _KEYS)
+        keys = _read_keys(self._folder / _KEYS)
         if len(keys) != about["images"]:
             raise ValueError(f"{folder}: {len(keys)} paths for {about['images']} images; pack it again")
         self._order = np.argsort(keys)
@@ -68,7 +69,8 @@ class PackedImages:
         try:
             return self._reader(shard).read([position])[0]
         except (FileNotFoundError, RuntimeError, ValueError, IndexError) as error:
-            raise UndecodableImage(f"{path}: {_shard(self._folder, shard)} is damaged ({error})") from error
+            file = _shard(self._folder, shard)
+            raise UndecodableImage(f"{path}: {file} is damaged ({other_kind(file) or error})") from error
 
     def missing(self, paths: Paths) -> np.ndarray:
         """Mask of the paths that are not in the store, `[paths]` bool."""
@@ -130,7 +132,7 @@ def pack(
 
 def damaged_shards(folder: str | os.PathLike, *, progress: Progress = silent) -> list[Path]:
     """Verifies a complete store; returns the shards that differ from the packed images."""
-    folder, about = Path(folder), read_json(Path(folder) / _COMPLETE)
+    folder, about = Path(folder), _about(Path(folder))
     shards = -(-about["images"] // about["shard_images"])
     damaged = []
     with progress("Verifying", shards, "shards") as advance:
@@ -188,6 +190,24 @@ def _matches(shard: Path, expected: np.ndarray) -> bool:
         )
     except (FileNotFoundError, RuntimeError, ValueError, IndexError):  # the reader's own checks failed
         return False
+
+
+def _about(folder: Path) -> dict[str, int]:
+    """The number of images and the shard size of a complete store."""
+    file = folder / _COMPLETE
+    if (kind := other_kind(file)) is not None:
+        raise ValueError(f"{file}: {kind}")
+    about = read_json(file)
+    if not isinstance(about, dict) or not all(isinstance(about.get(name), int) for name in ("images", "shard_images")):
+        raise ValueError(f"{file}: expected the numbers images and shard_images, got {about!r:.80}; pack it again")
+    return about
+
+
+def _read_keys(file: Path) -> np.ndarray:
+    try:
+        return np.load(file)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{file}: {other_kind(file, 'numpy') or error}; copy the store again") from error
 
 
 def _plan(out: Path) -> dict[str, Any] | None:

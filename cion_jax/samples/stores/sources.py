@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from cion_jax.runtime.file_kinds import other_kind
 from cion_jax.samples.images import load_image, read_file
 from cion_jax.samples.stores.lmdb_images import LmdbImages, is_lmdb
 from cion_jax.samples.stores.packed import PackedImages, Paths, is_packed
@@ -52,7 +53,8 @@ def open_images(root: str | os.PathLike) -> Images:
     """
     if not os.path.isdir(root):
         problem = "a file, expected a folder of images" if os.path.exists(root) else "no such folder"
-        raise ValueError(f"image root {root}: {problem}")
+        kind = other_kind(root)
+        raise ValueError(f"image root {root}: {problem}{f'; {kind}' if kind else ''}")
     if is_packed(root):
         return PackedImages(root)
     return LmdbImages(root) if is_lmdb(root) else ImageFolder(root)
