@@ -53,7 +53,7 @@ def get_config() -> ConfigDict:
     pretrain.head.update(dict(prototypes=1024, hidden_dim=256, bottleneck_dim=64, batch_norm=True))
     pretrain.teacher.update(dict(momentum=0.97, momentum_end=0.99))
     pretrain.optimizer.update(dict(learning_rate=4e-3, warmup_epochs=0.3, freeze_last_layer_epochs=0.0))
-    pretrain.moco.update(dict(queue=4096, momentum=0.99, learning_rate=4.0))
+    pretrain.moco.update(dict(queue=4096, momentum=0.99, learning_rate=1.0))
     pretrain.views.update(dict(global_size=(64, 32), local_views=0, blur_sigma=(0.1, 1.0)))
     pretrain.checkpoint.every_steps = 100
 
@@ -70,12 +70,12 @@ def finetuning(method: str) -> ConfigDict:
     config.compute_dtype, config.canvas, config.loader_threads, config.log_every = "float32", (128, 64), 2, 10
     config.checkpoint.every_steps = 100
     settings = config[method]
-    settings.update(epochs=10, batch_size=64, images_per_identity=4)
+    settings.update(epochs=5, batch_size=64, images_per_identity=4)
     settings.mean, settings.std, settings.augmentation.pad = IMAGENET_MEAN, IMAGENET_STD, 4
     if method == "supervised":
         settings.size = (64, 32)
         settings.optimizer.update(learning_rate=0.02, warmup_epochs=1)
     else:
         settings.size = (96, 32)
-        settings.optimizer.update(warmup_epochs=1, constant_until_epoch=5, frozen_epochs=2, learning_rate=1e-3)
+        settings.optimizer.update(warmup_epochs=1, constant_until_epoch=3, frozen_epochs=2, learning_rate=1e-3)
     return config
