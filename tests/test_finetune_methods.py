@@ -16,6 +16,7 @@ from cion_jax.finetuning.data import read_benchmark, read_training
 from cion_jax.finetuning.methods import create_method
 from cion_jax.finetuning.weights import create_backbone, load_network, start_backbone
 from cion_jax.runtime.checkpoints import read_checkpoint
+from cion_jax.runtime.files import read_json
 from cion_jax.runtime.mesh import make_mesh
 from cion_jax.runtime.metrics import read_metrics
 from tests import processes, tiny_market
@@ -41,7 +42,7 @@ def get_config(method="cluster_contrast"):
     else:
         settings.update(steps_per_epoch=3, images_per_cluster=2, extract_batch_size=16)
         settings.clustering.update(k1=8, k2=3, min_samples=2)
-    config.evaluate.update(batch_size=16, every_epochs=0)
+    config.evaluate.update(batch_size=16, every_epochs=2 if method == "supervised" else 0)
     return config
 
 
@@ -87,6 +88,18 @@ def test_runs_leave_scores_and_weights_that_the_released_code_and_this_package_r
     checkpoint, _ = read_checkpoint(workdir / "checkpoints")
     saved = {jnp.shape(x) for x in jax.tree.leaves(checkpoint["params"])}
     assert {x.shape for x in jax.tree.leaves(nnx.state(loaded.network, nnx.Param))} <= saved
+
+
+@pytest.mark.slow
+def test_cards_have_the_scores_and_the_best_epoch_is_kept_where_epochs_are_scored(finished):
+    method, workdir, reports = finished
+    card, settings = read_json(workdir / "last.pth.json"), get_config(method)[method]
+    assert card["evaluation"] == reports["last"] and reports["last"]["epoch"] == 3
+    assert card["mean"] == list(settings.mean) and card["input_size"] == [48, 16]
+    assert (workdir / "best.pth").exists() == ("best" in reports) == (method == "supervised")
+    if method == "supervised":
+        (scored,) = read_metrics(workdir / "epochs.jsonl")
+        assert scored["step"] == 6 and reports["best"]["mAP"] == max(scored["mAP"], reports["last"]["mAP"])
 
 
 @pytest.mark.slow
