@@ -2,7 +2,7 @@
 
     python -m cion_jax.extractor --config=configs/vit_b.py --samples=S --images=DIR --out=E.pth
 
-`cion_jax.features.extractor` has the network and the losses.
+`cion_jax.finetuning.contrastive` has the network and the losses. A call that was stopped is continued by the same one.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from cion_jax.features.extractor import train_extractor
+from cion_jax.finetuning.extractor import train_extractor
 from cion_jax.runtime.commands import run
 from cion_jax.samples import check_images, read_samples
 

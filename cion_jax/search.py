@@ -17,8 +17,8 @@ from absl import flags
 from cion_jax.correlation.growing.index import read_index
 from cion_jax.correlation.searching import search
 from cion_jax.features.extraction import extract_features
-from cion_jax.features.extractor import load_extractor
 from cion_jax.features.store import check_extractor
+from cion_jax.finetuning.extractor import load_extractor
 from cion_jax.reporting.search import matches_sheet, print_matches
 from cion_jax.runtime.commands import run
 from cion_jax.runtime.files import write_json

@@ -220,7 +220,7 @@ def world():
 @pytest.mark.parametrize("block, budget, picked", [(4, 1, False), pytest.param(3, 5000, True, marks=pytest.mark.slow)])
 def test_batches_and_blocks_do_not_matter(world, monkeypatch, block, budget, picked):
     inputs, oracle = world
-    monkeypatch.setattr(tiles, "scale", lambda: tiles.Scale(block, 2 * block, budget, picked))
+    monkeypatch.setattr(tiles, "scale", lambda: tiles.Scale(block, 2 * block, budget, 8, picked))
     monkeypatch.setattr(tracklet, "BATCH_BYTES", budget)
     assert_same_levels(correlate(*inputs, half_width=None), oracle.identities)
     _, narrow = wide_world(42, 2, images=120, videos=3, tracklets=7)

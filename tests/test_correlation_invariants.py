@@ -100,7 +100,7 @@ def test_raising_sigma_drm_never_splits_a_group_of_one_level(world):
         for sets in (within, across):
             for fine, coarse in itertools.pairwise(sets):
                 assert all(any(part <= whole for whole in coarse) for part in fine)
-            assert len(levels[-1]) < len(levels[0])
+            assert len(sets[-1]) < len(sets[0])
 
 
 def test_the_order_of_videos_changes_nothing_but_numbers(world):

@@ -18,7 +18,7 @@ from cion_jax.correlation import correlate_to, tracklet
 from cion_jax.correlation.engine import tiles
 from cion_jax.runtime.processes import start_up
 tracklet.BATCH_BYTES = 8192  # so that there are batches for everybody
-tiles.scale = lambda: tiles.Scale(block=8, product=64, batch=512, picked=True)
+tiles.scale = lambda: tiles.Scale(block=8, product=64, batch=512, flat=8, picked=True)
 start_up()
 out, samples, features = sys.argv[1:]
 report = correlate_to(f"{out}/{jax.process_index()}", samples, features, half_width="all")

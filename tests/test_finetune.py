@@ -1,23 +1,29 @@
-"""Fine-tuning as a whole: sampler, augmentation, devices, resuming, weight files, bad input."""
+"""Sampler and augmentation of fine-tuning, and the data, weights and settings that it refuses before training."""
 
 import dataclasses
+import json
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
+from flax import nnx
 from PIL import Image
 
 from cion_jax.configs import finetune
+from cion_jax.conversion import write_weights
+from cion_jax.conversion.finetuned import write_finetuned
 from cion_jax.distillation.erasing import Erasing, erased_box
 from cion_jax.finetuning import train
 from cion_jax.finetuning.augmentation import Augmentation, augment
 from cion_jax.finetuning.data import read_benchmark, read_training
+from cion_jax.finetuning.mgn_network import MGNNetwork
 from cion_jax.finetuning.sampler import PKSampler, plan_epochs
-from cion_jax.runtime.files import read_json
-from cion_jax.runtime.mesh import make_mesh
-from cion_jax.runtime.metrics import read_metrics
+from cion_jax.models import create_model
+from cion_jax.runtime.checkpoints import Checkpoints
+from cion_jax.samples import SampleTable, write_samples
+from tests import tiny_market
 
 LABELS = np.repeat(np.arange(7), [9, 8, 5, 4, 3, 2, 8])
 
@@ -121,77 +127,96 @@ def test_erased_boxes_have_the_areas_and_aspects_asked_for():
     assert views.shape == (4, 64, 32, 3) and constant.fill == (1.0, 2.0, 3.0)
 
 
-PEOPLE, EACH = 8, 6
+@pytest.fixture(scope="module")
+def market(tmp_path_factory):
+    return tiny_market.write(tmp_path_factory.mktemp("market"))
 
 
-def get_config():
-    """Two epochs of a small network on crops that take no time."""
-    config = finetune.get_config("market1501/resnet_test")
-    config.from_scratch = True
-    config.compute_dtype, config.canvas, config.loader_threads, config.log_every = "float32", (40, 20), 1, 1
-    config.checkpoint.every_steps = 1
-    config.supervised.update(epochs=4, batch_size=32, images_per_identity=2, size=(32, 16))
-    config.supervised.batch_size = 16
-    config.supervised.optimizer.update(learning_rate=0.05, warmup_epochs=1)
-    config.supervised.augmentation.pad = 2
-    config.evaluate.update(batch_size=16, every_epochs=2)
+def get_config(recipe="market1501/resnet_test", **data):
+    """Supervised training of a small network, with data settings."""
+    config = finetune.get_config(recipe)
+    config.supervised.update(batch_size=16, images_per_identity=2, size=(48, 16))
+    config.data.update(data)
     return config
 
 
-@pytest.fixture(scope="module")
-def market(tmp_path_factory):
-    """Rectangles of a colour per person in Market-1501's layout, from three cameras."""
-    root, rng = tmp_path_factory.mktemp("market"), np.random.default_rng(0)
-    for folder, count in (("bounding_box_train", EACH), ("query", 1), ("bounding_box_test", 3)):
-        (root / folder).mkdir()
-        for person in range(PEOPLE):
-            for number in range(count):
-                camera = number % 3 + (2 if folder == "query" else 1)
-                color = (
-                    40 + 25 * np.asarray([person % 2, person // 2 % 2, person // 4]) + rng.normal(0, 20, (40, 20, 3))
-                )
-                name = f"{person + 1:04d}_c{camera}s1_{number:06d}_00.jpg"
-                Image.fromarray(np.clip(color, 0, 255).astype(np.uint8)).save(root / folder / name)
-    return root
+def started(config, workdir):
+    """The run up to its first step, so that an error is one before training."""
 
+    def no_step(*_, **__):
+        raise AssertionError("training began")
 
-def arguments(market, workdir, **settings):
-    given = [f"--config.{name.replace('__', '.')}={value}" for name, value in settings.items()]
-    return [
-        "-m",
-        "cion_jax.finetune",
-        "--config=tests/test_finetune.py",
-        f"--workdir={workdir}",
-        f"--config.data.root={market}",
-        *given,
-    ]
-
-
-def run(config, market, workdir, devices=1):
-    config.data.root = str(market)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "make_mesh", lambda: make_mesh(jax.devices()[:devices]))
-        return train.fine_tune(config, read_training(config), workdir, benchmark=read_benchmark(config))
+        patch.setattr(train, "make_train_step", no_step)
+        train.fine_tune(config, read_training(config), workdir)
 
 
-@pytest.fixture(scope="module")
-def finished(market, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("run")
-    return workdir, run(get_config(), market, workdir)
+def of_colours(root, identities, cameras=None):
+    """Settings of a sample table of one image per identity given."""
+    for row in range(len(identities)):
+        Image.new("RGB", (8, 16), (20 * row, 0, 0)).save(root / f"{row}.png")
+    columns = {"file_path": [f"{row}.png" for row in range(len(identities))], "identity": np.asarray(identities)}
+    columns |= {} if cameras is None else {"camera": np.asarray(cameras)}
+    write_samples(SampleTable.from_columns(**columns), root / "samples.parquet")
+    return {"samples": str(root / "samples.parquet"), "images": str(root)}
 
 
-@pytest.mark.slow
-def test_a_run_learns_and_leaves_scores_weights_and_cards(finished):
-    workdir, reports = finished
-    log = read_metrics(workdir / "metrics.jsonl")
-    assert len(log) == 4 * 3 and log[-1]["loss"] < log[0]["loss"]
-    assert reports["last"]["epoch"] == 4 and reports["best"]["mAP"] >= reports["last"]["mAP"]
-    assert [line["step"] for line in read_metrics(workdir / "epochs.jsonl")] == [6]
-    card = read_json(workdir / "last.pth.json")
-    assert card["mean"] == [0.5] * 3 and card["input_size"] == [32, 16] and card["evaluation"] == reports["last"]
-    arrays = torch.load(workdir / "last.pth", weights_only=True)
-    assert list(arrays)[-6:] == [
-        "classifier.weight",
-        *(f"bottleneck.{name}" for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")),
-    ]
-    assert not arrays["bottleneck.bias"].any() and arrays["classifier.weight"].shape == (PEOPLE, 192)
+@pytest.mark.parametrize(
+    ("identities", "settings", "message"),
+    [
+        (range(8), {}, "none of the 8 identities has two images"),
+        ([-1] * 8, {}, "no identities"),
+        ([0, 0, 1, 1], {}, "needs 8 identities, and the training table has 2"),
+        (np.repeat(range(8), 2), {"batch_size": 15}, r"batch size 15 does not give each of 8 device\(s\).* use 16"),
+        (np.repeat(range(8), 2), {"batch_size": 12}, r"batch size 12 does not give each of 8 device\(s\).* use 16"),
+    ],
+)
+def test_tables_and_batches_that_cannot_be_trained_on_are_refused_before_training(
+    tmp_path, identities, settings, message
+):
+    config = get_config(**of_colours(tmp_path, list(identities)))
+    config.from_scratch = True
+    config.supervised.update(settings)
+    with pytest.raises(ValueError, match=message):
+        started(config, tmp_path / "run")
+
+
+def test_a_benchmark_with_one_camera_cannot_be_scored(market, tmp_path):
+    shutil.copytree(market, tmp_path / "market")
+    for path in list((tmp_path / "market").rglob("*.jpg")):
+        person, _, *rest = path.name.split("_")
+        path.rename(path.with_name("_".join([person, "c1s1", *rest])))
+    with pytest.raises(ValueError, match=r"no query has a match from another camera.*\[1\].*--config.evaluate.root"):
+        read_benchmark(get_config(root=str(tmp_path / "market")))
+
+
+def test_msmt17_needs_a_split_that_its_lists_tell_apart(tmp_path):
+    for split in (None, "test"):
+        config = get_config("msmt17/resnet_test", root=str(tmp_path), split=split)
+        with pytest.raises(ValueError, match=rf"data.split is {split!r}.*--config.data.split=train\+val .*train"):
+            read_training(config)
+
+
+def test_weights_of_another_width_or_method_are_refused_before_training(market, tmp_path):
+    config = get_config(root=str(market))
+    with pytest.raises(ValueError, match=r"no weights to start from: give --config.weights"):
+        started(config, tmp_path / "run")
+    write_weights(create_model("resnet18"), tmp_path / "wide.pth")
+    config.weights = str(tmp_path / "wide.pth")
+    with pytest.raises(ValueError, match=r"wide.pth(.|\n)*keys and shapes of resnet18"):
+        started(config, tmp_path / "run")
+    mgn = MGNNetwork(create_model("resnet_test"), 8, rngs=nnx.Rngs(0))
+    write_finetuned(mgn, tmp_path / "mgn.pth", about={})
+    config.weights = str(tmp_path / "mgn.pth")
+    with pytest.raises(ValueError, match="can't start from the parts of a fastreid network; give a backbone's"):
+        started(config, tmp_path / "run")
+
+
+def test_a_run_of_another_method_or_model_is_not_continued(market, tmp_path):
+    config = get_config(root=str(market))
+    config.from_scratch = True
+    meta = {"config": json.dumps({"method": "mgn", "model": "resnet_test"})}
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(1, {"x": jnp.zeros(1)}, meta)
+    with pytest.raises(ValueError, match="method 'mgn' and model 'resnet_test', and this config is of 'supervised'"):
+        started(config, tmp_path)

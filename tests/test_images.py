@@ -5,6 +5,7 @@ import re
 import struct
 import zlib
 
+import cv2
 import lmdb
 import numpy as np
 import pytest
@@ -101,6 +102,15 @@ def test_png_metadata_may_follow_the_pixels():
     np.testing.assert_array_equal(decode_image(moved), as_displayed(data))
 
 
+def test_damaged_metadata_do_not_hide_the_pixels():
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    data = encoded(picture(), "WEBP", lossless=True, exif=exif)
+    assert data.count(b"MM\0*") == 1  # the beginning of the metadata
+    got = decode_image(data.replace(b"MM\0*", bytes(4)))
+    np.testing.assert_array_equal(got, np.asarray(picture()))
+
+
 def test_every_store_gives_displayed_pixels(tmp_path):
     plain = encoded(picture(), "JPEG")
     data = plain[:2] + exif_segment(6) + plain[2:]
@@ -174,6 +184,21 @@ def test_deep_greyscale_is_scaled_not_clipped(data, expected):
 def test_values_without_a_known_range_are_refused(data, kind):
     with pytest.raises(UndecodableImage, match=f"a.tif: {kind}, .* unknown which is black .*; convert it to"):
         decode_image(data, name="a.tif")
+
+
+@pytest.mark.parametrize("depth", [8, 12, 16])
+def test_deep_jpeg_2000_in_colour_is_refused(depth):
+    """Pillow 13 rounds its highest values to 256, which it stores as 0."""
+    colour = np.stack([RAMP, RAMP[::-1], RAMP[:, ::-1]], axis=2) >> (16 - depth)
+    data = cv2.imencode(".jp2", colour.astype(np.uint8 if depth == 8 else np.uint16))[1].tobytes()
+    place = data.index(b"\xff\x4f\xff\x51") + 42
+    for component in range(3):  # OpenCV calls 12 bits 16
+        data = data[: place + 3 * component] + bytes([depth - 1]) + data[place + 3 * component + 1 :]
+    if depth == 8:
+        np.testing.assert_array_equal(decode_image(data), colour[..., ::-1])
+        return
+    with pytest.raises(UndecodableImage, match=r"a\.jp2: JPEG 2000 in colour of more than 8 bits, .*; convert it"):
+        decode_image(data, name="a.jp2")
 
 
 def test_deep_colour_keeps_its_high_bytes():

@@ -91,7 +91,16 @@ def as_pillow_shows(data: bytes) -> np.ndarray | None:
     """The displayed pixels, `[height, width, 3]` uint8; None if they have no known range."""
     with Image.open(io.BytesIO(data)) as image:
         image.load()
-        shown = ImageOps.exif_transpose(image)
+        if (
+            image.format == "JPEG2000"
+            and image.mode != "I;16"
+            and max(data[data.index(b"\xff\x4f") + 42 :][:1]) & 127 > 7
+        ):
+            return None  # Pillow decodes white as black
+        try:
+            shown = ImageOps.exif_transpose(image)
+        except Exception:  # damaged metadata: the pixels are there
+            shown = image
         if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
             tags = getattr(image, "tag_v2", {})
             values = np.asarray(shown).astype(np.int64) * 2 ** (16 - tags.get(258, (16,))[0]) // 256

@@ -222,10 +222,17 @@ def test_broken_videos_are_named_counted_and_left_out(footage, ingested, tmp_pat
         (copy / "tracks" / f"{name}.txt").write_text(tracks(20))
     write_video(copy / "videos" / "void.mkv", scene(3))
     (copy / "tracks" / "void.txt").write_text("")  # a video without people is not broken
+    write_video(copy / "videos" / "small.mkv", scene(3))
+    (copy / "tracks" / "small.txt").write_text(
+        "1,1,300,20,80,200\n2,1,20,20,80,200\n3,1,300,20,80,200\n1,2,200,0,80,80\n"
+    )
     ingest(copy, out)
     broken = read_json(out / "report.json")["broken"]
-    assert list(broken) == ["cut", "short", "text", "untracked"] and "4 values in line 1" in broken["untracked"]
+    assert (
+        list(broken) == ["cut", "short", "small", "text", "untracked"] and "4 values in line 1" in broken["untracked"]
+    )
     assert "tracks up to frame 20, but the video has 3; are they of another" in broken["short"]
+    assert "2 of 2 boxes lie outside their frames; they seem to have been made on larger frames" in broken["small"]
     assert all("frame 1 cannot be decoded" in broken[name] for name in ("cut", "text"))
     assert contents(out) == contents(ingested)
     assert not list(out.rglob("*.tmp"))

@@ -114,8 +114,12 @@ def test_the_settings_take_an_onnx_file_by_its_content(tmp_path):
 
 def test_unsupported_detectors_are_named(tmp_path):
     (tmp_path / "text.onnx").write_text("nothing")
+    (tmp_path / "pointer.onnx").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 9\n")
+    (tmp_path / "scripted.onnx").write_bytes(b"PK\3\4 archive/data.pkl")
     cases = {
         tmp_path / "gone.onnx": "no such ONNX file",
+        tmp_path / "pointer.onnx": r"not an ONNX model .*\(the file is a git-lfs pointer, .*run `git lfs pull`",
+        tmp_path / "scripted.onnx": r"not an ONNX model .*\(the file is a zip archive, .* or a PyTorch file",
         tmp_path / "text.onnx": "not an ONNX model that onnxruntime can load",
         answering(tmp_path / "flat.onnx", [3, 6]): r"an output of shape \(3, 6\), expected \[1, n, 6\]",
         answering(tmp_path / "few.onnx", [1, 4, 9]): r"an output of shape \(1, 4, 9\) has no score of class 0",

@@ -44,7 +44,7 @@ def from_vectors(student, teacher, center, **options):
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"K{c['images_per_identity']}V{c['views']}")
 def test_both_forms_match_the_stored_values(case, loss_of, monkeypatch):
     student, teacher, center = logits(case)
-    monkeypatch.setattr(prototypes, "_BLOCK_LOGITS", 256 * (student.shape[0] + 2) * student.shape[1])
+    monkeypatch.setattr(prototypes, "_block_logits", lambda: 256 * (student.shape[0] + 2) * student.shape[1])
     k = case["images_per_identity"]
     paper, _ = loss_of(student, teacher, center, images_per_identity=k)
     np.testing.assert_allclose(paper, case["eq9_mean"], rtol=1e-5)
@@ -146,7 +146,7 @@ def plain_loss(student, teacher, center, **options):
 def test_blocks_give_the_loss_and_gradients_of_whole_logits(views, k, count, form, monkeypatch):
     """Blocks of 128 to 256 prototypes; some do not divide the number of prototypes."""
     arguments = projections(views, 8, count)
-    monkeypatch.setattr(prototypes, "_BLOCK_LOGITS", 256 * (views + 2) * 8)
+    monkeypatch.setattr(prototypes, "_block_logits", lambda: 256 * (views + 2) * 8)
     (loss, statistics), gradient, (whole, center), expected = (
         result
         for function in (distillation_loss, plain_loss)
@@ -162,7 +162,7 @@ def test_blocks_give_the_loss_and_gradients_of_whole_logits(views, k, count, for
 
 def test_statistics_of_the_teacher_are_those_of_its_softmax(monkeypatch):
     _, teacher, center = arguments = projections(3, 8, 700)
-    monkeypatch.setattr(prototypes, "_BLOCK_LOGITS", 256 * 5 * 8)
+    monkeypatch.setattr(prototypes, "_block_logits", lambda: 256 * 5 * 8)
     loss_of = jax.jit(functools.partial(distillation_loss, images_per_identity=2, teacher_temperature=0.07))
     _, statistics = loss_of(*arguments)
     vectors, weights = (np.asarray(x, np.float64) for x in teacher)

@@ -122,6 +122,12 @@ def test_an_lmdb_that_is_cut_off(crops, tmp_path, cut):
         read_dataset("lupersonnl", root)
 
 
+def test_an_lmdb_that_is_a_pointer_is_named(tmp_path):
+    (tmp_path / "data.mdb").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 9\n")
+    with pytest.raises(ValueError, match=r"cannot be opened as an LMDB .*; the file is a git-lfs pointer, .*lfs pull"):
+        open_images(tmp_path)
+
+
 def test_a_missing_package_is_named(crops, tmp_path, monkeypatch):
     root = write_lmdb(tmp_path / "lupnl_lmdb", crops)
     monkeypatch.setitem(__import__("sys").modules, "lmdb", None)
@@ -283,6 +289,19 @@ def test_detections_are_all_checked_before_the_first_is_cut(videos, tmp_path, wr
     with pytest.raises(ValueError, match=r"uk\+york\+last\.pkl: expected \{frame: \["):
         read_dataset("lupersonnl", videos, crops=str(tmp_path / "crops"))
     assert not (tmp_path / "crops").exists()
+
+
+def test_videos_of_another_size_than_their_boxes_are_left_out(videos, tmp_path, capsys):
+    """Downloaded in a lower resolution than the boxes were made on."""
+    places = ((0, 0, 9, 30), (90, 30, 120, 90), (0, 60, 9, 90))
+    boxes = {frame: [(0, person(box=box))] for frame, box in enumerate(places, 3)}
+    (videos / "dets/uk+york+low.pkl").write_bytes(pickle.dumps(boxes))
+    folder = videos / "videos/uk/york"
+    (folder / "uk+york+low.mp4").write_bytes((folder / "uk+york+AbC-_1.mp4").read_bytes())
+    reading = read_dataset("lupersonnl", videos, crops=str(tmp_path / "crops"))
+    assert set(reading.samples["video"]) == {"uk+york+AbC-_1"}
+    assert reading.left_out["videos of another size than that of their boxes"] == 1
+    assert "low.mp4: left out, 2 of 3 boxes lie outside" in capsys.readouterr().err
 
 
 def test_frames_that_cannot_be_read_are_skipped_as_published(videos, tmp_path, capsys):

@@ -147,6 +147,28 @@ def test_frames_count_from_1(tmp_path):
         read(root, "gt", tmp_path / "crops")
 
 
+@pytest.mark.parametrize("named_from", [0, 1])
+def test_boxes_and_frames_may_count_from_0(tmp_path, named_from):
+    root = write_sequence(tmp_path / "data", "a", gt="0,4,10,4,8,20,1,1,1\n2,4,10,4,8,20,1,1,1\n")
+    for number in (1, 2, 3):
+        (root / f"a/img1/{number:06d}.jpg").rename(root / f"a/img1/{number - 1 + named_from:06d}.jpg")
+    table = read_dataset("mot", root, tracks="gt", crops=str(tmp_path / "crops"), first_frame=0).samples
+    assert table["frame"].tolist() == [1, 3]
+    for path, frame in zip(table["file_path"], (1, 3)):
+        crop = load_image(tmp_path / "crops" / path).astype(int)
+        assert np.abs(crop - picture(frame)[4:24, 10:18]).max() < 24  # JPEG
+
+
+def test_classes_of_a_tracker_are_chosen(tmp_path):
+    root = write_sequence(tmp_path / "data", "a")
+    (tmp_path / "a.txt").write_text("1,4,10,4,8,20,0.9,0\n1,5,10,4,8,20,0.9,2\n")
+    with pytest.raises(ValueError, match=r"a\.txt: .*--classes="):
+        read(root, tmp_path / "a.txt", tmp_path / "crops")
+    reading = read_dataset("mot", root, tracks=str(tmp_path / "a.txt"), crops=str(tmp_path / "crops"), classes=[0])
+    assert reading.samples["tracklet"].tolist() == [4]
+    assert reading.left_out == {"boxes of other classes than people": 1}
+
+
 def test_hidden_files_are_no_sequences(tmp_path):
     root = write_sequence(tmp_path / "data", "a", gt="1,4,1,1,5,9,1,1,1\n")
     (root / "._a.mp4").write_bytes(b"what macOS keeps of a file")
@@ -302,6 +324,10 @@ def test_boxes_are_in_pixels_of_the_displayed_frames(tmp_path):
         (
             lambda root: renamed(root / "a/img1", {f"{n:06d}.jpg": f"{n}_{'abc'[n - 1]}.jpg" for n in (1, 2, 3)}),
             r"img1: no frames; expected images whose names end in the frame number",
+        ),
+        (
+            lambda root: (root / "a/gt/gt.txt").write_text("1,1,0,0,9,9\n2,1,40,16,32,80\n3,1,9,30,32,80\n"),
+            "sequence a: 2 of 3 boxes lie outside their frames; .* larger frames, give those",
         ),
         (lambda root: (root / "a").rename(root.parent / "elsewhere"), "data: no sequence, a folder with img1/"),
         (lambda root: (root / "a.mp4").write_bytes(b"x"), "sequence a is there twice"),

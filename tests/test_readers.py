@@ -244,6 +244,16 @@ def test_frames_of_tracklets(tmp_path):
             read_dataset("tracklets", tmp_path, frame=bad)
 
 
+@pytest.mark.parametrize(("first", "second"), [("a/1/f1.jpg", "a/1/f001.jpg"), ("a/1/f1.jpg", "a/1/f1.png")])
+def test_two_images_of_one_frame_of_a_tracklet_are_refused(tmp_path, first, second):
+    make(tmp_path, first, second, "a/2/f1.jpg", "b/1/f1.jpg")
+    with pytest.raises(
+        ValueError, match=r"1 images are in the same frame .*: a/1/f.* and a/1/f.* are frame 1; .* --frame"
+    ):
+        read_dataset("tracklets", tmp_path, frame=r"f(\d+)")
+    assert len(read_dataset("tracklets", tmp_path).samples) == 4
+
+
 def test_images_outside_of_tracklets_are_reported(tmp_path):
     make(tmp_path, "a/1/x.jpg", "a/y.jpg", "z.jpg")
     with pytest.raises(ValueError, match=r"2 of 3 names are not video/tracklet/image: 'a/y\.jpg', 'z\.jpg'"):

@@ -103,7 +103,10 @@ PATHS = ["a", "b", "c"]
         ({"file_path": ["a", "b", r"C:\c"]}, "absolute.*row 2"),
         ({"file_path": ["a", "x/../../b", "c"]}, r"'\.\.'.*row 1: 'x/../../b'"),
         ({"file_path": ["..", "b", "c"]}, r"'\.\.'.*row 0"),
-        ({"file_path": PATHS, "frame": [1.0, 2.0, 3.5]}, "column 'frame' holds double, expected integers"),
+        (
+            {"file_path": PATHS, "frame": [1.0, 2.0, 3.5]},
+            "'frame', expected integers, holds no whole number .*row 2: 3.5",
+        ),
         ({"file_path": PATHS, "frame": ["1", "2", "3"]}, "column 'frame' holds string, expected integers"),
         (
             {"file_path": PATHS, "video": [True, False, True]},
@@ -132,7 +135,7 @@ def test_messages_show_a_few_rows_of_many():
 
 def test_added_columns_are_checked():
     with pytest.raises(ValueError, match="expected integers"):
-        example().with_columns(identity=np.zeros(4))
+        example().with_columns(identity=np.full(4, 0.5))
     with pytest.raises(ValueError, match="3 rows, the table has 4"):
         example().with_columns(identity=[1, 2, 3])
     with pytest.raises(ValueError, match="more than once"):
@@ -208,10 +211,14 @@ def test_annotations_of_more_than_one_block(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("s.txt", "a", r"unknown extension '.txt', expected one of .parquet, .json, .jsonl, .csv"),
-        ("s.csv", "", "s.csv: cannot be read.*Empty CSV"),
+        ("s.txt", "a", r"unknown extension '.txt', expected one of .parquet, .json, .jsonl, .ndjson, .csv, .tsv"),
+        ("s.csv", "", "s.csv: the file is empty"),
         ("s.csv", "path,frame\na,1\n", "no column 'file_path' .columns found: path, frame"),
-        ("s.csv", "file_path,frame\na,1\nb,x\n", "Row #3.*'x'"),
+        (
+            "s.csv",
+            "file_path,frame\na,1\nb,x\n",
+            "'frame', expected integers, holds no whole number in 1 of 2 rows .*row 1: 'x'",
+        ),
         ("s.csv", "file_path,frame\na,1\nb,\n", "'frame' has no value.*row 1"),
         ("s.csv", "file_path,frame\na,1\nb\n", "Row #3: Expected 2 columns, got 1"),
         ("s.json", "{}", "a JSON dict, expected a list"),
@@ -220,9 +227,9 @@ def test_annotations_of_more_than_one_block(tmp_path, monkeypatch):
         ("s.json", '[{"file_path": "a"}, {"file_', "s.json: not a JSON file.*truncated"),
         ("s.json", '[{"file_path": "a", "id": 1}, {"file_path": "b"}]', "'identity' has no value.*row 1"),
         ("s.json", '[{"file_path": "a", "id": "1"}]', "'identity' holds string, expected integers"),
-        ("s.jsonl", "", "line 1 is None, expected an object"),
+        ("s.jsonl", "", "s.jsonl: the file is empty"),
         ("s.jsonl", "[1]\n", r"line 1 is \[1\], expected an object"),
-        ("s.jsonl", '{"file_path": "a"}\n{"file_pa', "s.jsonl: cannot be read, broken or truncated.*row 1"),
+        ("s.jsonl", '{"file_path": "a"}\n{"file_pa', "s.jsonl: cannot be read, broken or truncated in line 2"),
         ("s.jsonl", '{"file_path": "a", "video": 1}\n{"file_path": "b", "video": "x"}\n', "video.*row 1"),
         ("s.parquet", "PAR1 not really", "s.parquet: cannot be read, broken or truncated"),
     ],

@@ -51,8 +51,20 @@ def test_bfloat16_factors_bound_the_similarity_too():
         unit = vectors(rows)
         similarity = unit.rows.astype(np.float64) @ unit.rows.T.astype(np.float64)
         with traced_for("cuda"):
-            assert Screen(np.arange(29)).factors(unit).dtype == jnp.bfloat16
-            assert (bounds(Screen(np.arange(29)), unit) >= similarity + 2e-5).all()
+            factors = Screen(np.arange(29)).factors(unit)
+            assert factors.dtype == jnp.bfloat16 and factors.shape[1] % 32 == 0
+            for kept in (29, 96):  # 32 and 98 columns, of which the latter are filled up
+                assert (bounds(Screen(np.arange(kept)), unit) >= similarity + 2e-5).all()
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.2, 1])
+def test_words_are_picked_on_the_device_as_on_the_host(monkeypatch, share):
+    random = np.random.default_rng(0)
+    words = random.integers(1, 2**32, (5, 64, 40), np.uint32) * (random.random((5, 64, 40)) < share)
+    monkeypatch.setattr(tiles, "scale", lambda: tiles.Scale(32, 64, 4096, 8, True))
+    place, word = tiles._nonzero(jnp.asarray(words))
+    np.testing.assert_array_equal(place, np.flatnonzero(words))
+    np.testing.assert_array_equal(word, words.reshape(-1)[place])
 
 
 def test_a_zero_vector_passes_every_screen():
@@ -82,7 +94,7 @@ def test_the_screen_never_changes_the_result(monkeypatch, kept, picked):
     inputs, oracle = wide_world(7, images=120, videos=3, tracklets=7)
     dim = inputs[0].shape[1]
     monkeypatch.setattr(screen, "choose", lambda *_: Screen(np.arange(min(kept, dim))))
-    monkeypatch.setattr(tiles, "scale", lambda: tiles.Scale(32, 64, 4096, picked))
+    monkeypatch.setattr(tiles, "scale", lambda: tiles.Scale(32, 64, 4096, 8, picked))
     found = correlate(*inputs, half_width=None)
     for level, expected in zip(found.levels, oracle.identities, strict=True):
         np.testing.assert_array_equal(level.identities, expected)

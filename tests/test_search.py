@@ -10,8 +10,8 @@ from cion_jax.conversion import write_weights
 from cion_jax.correlation import correlate_to, extend_to
 from cion_jax.correlation.engine.centroids import Groups
 from cion_jax.correlation.searching import nearest, search
-from cion_jax.features.extractor import create_extractor, load_extractor
 from cion_jax.features.store import aligned_samples, extract
+from cion_jax.finetuning.extractor import create_extractor, load_extractor
 from cion_jax.runtime.arrays import StackedArray
 from cion_jax.samples import SampleTable, read_rows, read_samples, write_samples
 from tests.commands import run_command

@@ -26,6 +26,7 @@ from cion_jax.models.registry import reidzoo
 from cion_jax.runtime.platform import traced_for
 
 STEPS = ("vit_base", "resnet50_ibn", "convnext_base")
+_SWITCHES = {"true": True, "false": False}  # XLA takes no words for them here
 
 
 def chosen(values: flags.FlagValues, mesh: Callable) -> Iterator[Callable[[], Program]]:
@@ -43,11 +44,12 @@ def chosen(values: flags.FlagValues, mesh: Callable) -> Iterator[Callable[[], Pr
             for precision in ("bfloat16", "float32"):
                 yield lambda name=name, precision=precision: programs.extraction(name, mesh(1), precision)
     if "correlation" in values.programs:
-        yield lambda: programs.linking(mesh(1))
+        for columns in (256, 800):
+            yield lambda columns=columns: programs.linking(mesh(1), columns)
         yield lambda: programs.denoising(mesh(1))
 
 
-def row(build: Callable[[], Program], card: Card, options: dict[str, str], *, run: bool) -> str:
+def row(build: Callable[[], Program], card: Card, options: dict[str, str | bool], *, run: bool) -> str:
     """The table's row of one program; of one that does not compile, its name and the error."""
     with traced_for("cuda"):
         program = build()
@@ -70,7 +72,7 @@ def main(argv: list[str]) -> None:
         mesh = own_mesh
     else:
         raise app.UsageError("this machine has no GPU; name one to compile for, for example --card=h200")
-    options = dict(option.split("=", 1) for option in values.options)
+    options = {name: _SWITCHES.get(value, value) for name, value in (option.split("=", 1) for option in values.options)}
     what = "compiled only, not measured" if values.card else f"run on {len(jax.devices())} of them"
     print(f"NVIDIA {card.name.upper()}, {what}; jax {jax.__version__} {' '.join(values.options)}\n\n{HEADER}")
     for build in chosen(values, mesh):

@@ -33,7 +33,7 @@ Tree = Any
 class Program:
     """A jitted function and the shapes of its arguments.
 
-    `items` of it are processed in a run (images, pairs), on all devices; `donates` if the first argument becomes the
+    `items` of it are processed in a run (images, rows), on all devices; `donates` if the first argument becomes the
     first result.
     """
 
@@ -91,19 +91,22 @@ def extraction(model: str, mesh: Mesh, precision: str) -> Program:
     return Program(f"extraction {model}, {precision}", function, arguments, BATCH)
 
 
-def linking(mesh: Mesh, dim: int = 768) -> Program:
-    """One batch of the tiles of a band of half width 1000 over 400,000 centroids, all `dim` numbers multiplied."""
+def linking(mesh: Mesh, columns: int = 256) -> Program:
+    """The largest batch of the tiles of a band of half width 1000 over 400,000 centroids, their factors of `columns`.
+
+    A screen keeps 254 of 768 numbers as a rule, and has 256 columns; one that keeps all has 800.
+    """
     rows, half_width = 400_000, 1000
     lengths = np.array([rows])
-    shape, chosen = next(tiles.batches(tiles.cut(tiles.Windows.within(lengths, half_width), lengths), mesh.size))
-    factors = jax.ShapeDtypeStruct((rows + tiles.widest(), dim + 2), jnp.bfloat16)
+    cut = tiles.cut(tiles.Windows.within(lengths, half_width), lengths)
+    shape, chosen = max(tiles.batches(cut, mesh.size), key=lambda batch: len(batch[1]))
+    factors = jax.ShapeDtypeStruct((rows + tiles.widest(), columns), jnp.bfloat16)
     shared = tiles.Shared(jax.ShapeDtypeStruct((), jnp.float32), factors, factors)
     place = jax.ShapeDtypeStruct((len(chosen) // mesh.size * mesh.size,), jnp.int32)
     function = tiles.program(mesh, shape, tiles.scale())
     arguments = placed(shared, mesh), placed((place, place), mesh, DATA_AXIS)
-    return Program(
-        f"linking {shape[0]}x{shape[1]}, {factors.shape[1]} numbers", function, arguments, shape[0] * len(chosen)
-    )
+    compared = int(cut.rows[chosen].sum())
+    return Program(f"linking {shape[0]}x{shape[1]}, {columns} columns", function, arguments, compared)
 
 
 def denoising(mesh: Mesh, width: int = 16, dim: int = 768) -> Program:

@@ -1,4 +1,4 @@
-"""The whole method without a labelled extractor, on rendered people; about twenty minutes on two CPU cores.
+"""The whole method without a labelled extractor, on rendered people; about ten minutes on two CPU cores.
 
     python -m cion_jax.main --config=configs/bootstrap.py --workdir=runs/bootstrap
 

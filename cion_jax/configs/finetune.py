@@ -89,16 +89,7 @@ def parts_of(recipe: str, models: str = "*") -> tuple[str, str]:
 
 def common(dataset: str, model: str) -> ConfigDict:
     """Settings of all methods."""
-    config = ConfigDict()
-    config.seed = 0
-    config.method = "supervised"  # one of `cion_jax.finetuning.methods`; its settings are the group of that name
-    config.model = model
-    # The start: a ReIDZoo .pth, the checkpoints folder of a pre-training run, or a fine-tuned network's .pth (for
-    # domain adaptation); or ImageNet weights, as `cion_jax.convert --init` reads them; or neither.
-    config.weights = placeholder(str)
-    config.init = placeholder(str)
-    config.from_scratch = False  # must be set to train without a start
-
+    config = settings_of_run(model)
     # Training images: a data set in `root`, or a sample table with the column `identity` (and `camera`, if known).
     config.data = ConfigDict()
     config.data.dataset = dataset
@@ -109,6 +100,20 @@ def common(dataset: str, model: str) -> ConfigDict:
     config.data.samples = placeholder(str)
     config.data.images = placeholder(str)
     config.data.identities_ratio = 1.0  # fraction of the identities to train on
+    return config
+
+
+def settings_of_run(model: str) -> ConfigDict:
+    """Settings of all methods, but for the data."""
+    config = ConfigDict()
+    config.seed = 0
+    config.method = "supervised"  # one of `cion_jax.finetuning.methods`; its settings are the group of that name
+    config.model = model
+    # The start: a ReIDZoo .pth, the checkpoints folder of a pre-training run, or a fine-tuned network's .pth (for
+    # domain adaptation); or ImageNet weights, as `cion_jax.convert --init` reads them; or neither.
+    config.weights = placeholder(str)
+    config.init = placeholder(str)
+    config.from_scratch = False  # must be set to train without a start
 
     config.compute_dtype = "bfloat16"  # parameters, statistics and losses stay float32
     config.canvas = (256, 128)  # larger images are shrunk to this size when read

@@ -16,8 +16,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# Logits per block: 32 MiB of float32 for any batch size. With more rows, a block has fewer prototypes.
-_BLOCK_LOGITS = 2**23
+from cion_jax.runtime.platform import on_cpu
+
+
+def _block_logits() -> int:
+    """Logits of a block, for any batch size; with more rows, it has fewer prototypes.
+
+    32 MiB of float32 on a CPU. On GPUs, where every block is some thirty launches, 256 MiB.
+    """
+    return 2**23 if on_cpu() else 2**26
 
 
 class Logits(NamedTuple):
@@ -134,7 +141,7 @@ def _over_blocks(add_block: Callable[[Any, Any, int], Any], carry: Any, student:
     """Folds `add_block(carry, first prototype, block size)` over all prototypes; the last block may be shorter."""
     prototypes = len(student.prototypes)
     rows = len(student.vectors) + len(teacher.vectors)
-    blocks = -(-rows * prototypes // _BLOCK_LOGITS)
+    blocks = -(-rows * prototypes // _block_logits())
     size = -(-prototypes // blocks // 128) * 128  # whole tiles of a matrix unit
     if size >= prototypes:
         return add_block(carry, 0, prototypes)

@@ -51,8 +51,11 @@ class ClusterContrast(Method):
 
     def plan(self, data: TrainingData, devices: int) -> Curriculum:
         s = self.settings
-        if min(s.epochs, s.steps_per_epoch) < 1:
-            raise ValueError(f"{s.epochs} epochs of {s.steps_per_epoch} steps: give at least one of each")
+        if min(s.epochs, s.steps_per_epoch, s.images_per_cluster) < 1:
+            raise ValueError(
+                f"{s.epochs} epochs of {s.steps_per_epoch} steps, {s.images_per_cluster} images per cluster: give at "
+                "least one of each"
+            )
         if len(data.paths) < 2 * s.clustering.min_samples:
             raise ValueError(
                 f"{len(data.paths)} images can't form two clusters of {s.clustering.min_samples}; give more images, or "

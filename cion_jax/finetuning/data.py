@@ -13,6 +13,7 @@ from cion_jax.finetuning.method import TrainingData
 from cion_jax.runtime.config import Config
 from cion_jax.samples import SampleTable, check_images, read_samples
 from cion_jax.samples.readers import read_dataset
+from cion_jax.samples.readers.labelled import SPLITS
 
 
 class Samples(NamedTuple):
@@ -46,6 +47,11 @@ def _read(data: Config) -> Samples:
         samples = Samples(read_samples(data.samples), Path(data.images))
         check_images(*samples)
         return samples
+    if data.dataset == "msmt17" and data.split not in SPLITS:
+        raise ValueError(
+            f"data.split is {data.split!r}; MSMT17 is trained on --config.data.split=train+val (as in the paper) or "
+            "--config.data.split=train"
+        )
     options = {"split": data.split} if data.split else {}
     return Samples(read_dataset(data.dataset, data.root, **options).samples, Path(data.root))
 

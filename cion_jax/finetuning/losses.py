@@ -102,20 +102,24 @@ def center_loss(features: jax.Array, labels: jax.Array, centers: jax.Array) -> j
     return jnp.clip(square, _SMALLEST_SQUARE, 1 / _SMALLEST_SQUARE).mean()
 
 
-def supervised_contrastive_loss(embeddings: jax.Array, labels: jax.Array, temperature: float = 0.1) -> jax.Array:
-    """Supervised contrastive loss (Khosla et al., NeurIPS 2020, L_out).
+def supervised_contrastive_loss(
+    embeddings: jax.Array, labels: jax.Array, temperature: float = 0.1, *, axis_name: str | None = None
+) -> jax.Array:
+    """Supervised contrastive loss (Khosla et al., NeurIPS 2020, L_out), with every image of this device as anchor i.
 
         mean_i  -1/|P(i)| sum_{p in P(i)} log softmax_{a != i}(z_i . z_a / temperature)_p
 
     Args:
         embeddings: `[n, dim]`, L2-normalised here to z.
-        labels: `[n]` identities; P(i) are the other images with the label of i, at least one.
+        labels: `[n]` identities; P(i) are the other images of the global batch with the label of i, at least one.
         temperature: scale of the cosine similarities.
+        axis_name: mesh axis over which the batch is split.
     """
     unit = l2_normalize(embeddings)
-    similarity = unit @ unit.T / temperature
-    itself = jnp.eye(len(labels), dtype=bool)
-    positive = (labels[:, None] == labels) & ~itself
+    similarity = unit @ gathered(unit, axis_name).T / temperature
+    first = 0 if axis_name is None else lax.axis_index(axis_name) * len(labels)
+    itself = first + jnp.arange(len(labels))[:, None] == jnp.arange(similarity.shape[1])
+    positive = (labels[:, None] == gathered(labels, axis_name)) & ~itself
     lse = jax.nn.logsumexp(jnp.where(itself, -jnp.inf, similarity), axis=-1)
     return (lse - (similarity * positive).sum(-1) / positive.sum(-1)).mean()
 

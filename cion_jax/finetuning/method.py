@@ -6,6 +6,7 @@ that is in the parameters, the running statistics and the `memory` of the train 
 """
 
 import abc
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -17,7 +18,7 @@ from flax import nnx
 
 from cion_jax.distillation.sampler import Sampler
 from cion_jax.distillation.schedules import Curriculum
-from cion_jax.finetuning.augmentation import augment, augmentation_of
+from cion_jax.finetuning.augmentation import Augmentation, augment, augmentation_of
 from cion_jax.models.backbone import Backbone
 from cion_jax.runtime.config import Config
 
@@ -104,13 +105,22 @@ class Method(abc.ABC):
     relabels: ClassVar[bool] = False  # whether `relabel` is called before every epoch
 
     def __init__(self, settings: Config):
-        self.settings, self._augmentation = settings, augmentation_of(settings)
+        self.settings = settings
+
+    @functools.cached_property
+    def _augmentation(self) -> Augmentation:
+        return augmentation_of(self.settings)
 
     @property
     def preprocessing(self) -> Preprocessing:
         """Size and normalisation of images, in training and test."""
         s = self._augmentation
         return Preprocessing(s.size, s.mean, s.std)
+
+    @property
+    def positions_size(self) -> tuple[int, int]:
+        """Height and width of the images that a ViT's position table is for."""
+        return self.preprocessing.size
 
     @abc.abstractmethod
     def create_network(self, backbone: Backbone, identities: int, rngs: nnx.Rngs) -> FineTunedNetwork:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,8 +63,21 @@ def fine_tune(config: Config, samples: Samples, workdir: Path, *, benchmark: Ben
         OSError: a checkpoint could not be written.
         Terminated: SIGTERM or Ctrl-C came; the state is saved, and calling this again continues.
     """
+    run, network, scores = _run_to_the_end(config, samples, workdir, create_method(config), benchmark)
+    return scores.at_the_end(run.epochs, network) if is_primary() else {}
+
+
+def train(config: Config, samples: Samples, workdir: Path, *, method: Method) -> FineTunedNetwork:
+    """As `fine_tune`, by a method of the caller's; returns the trained network and writes no weight files."""
+    return _run_to_the_end(config, samples, workdir, method, None)[1]
+
+
+def _run_to_the_end(
+    config: Config, samples: Samples, workdir: Path, method: Method, benchmark: Benchmark | None
+) -> tuple["_Run", FineTunedNetwork, Scores]:
+    """The run, its trained network, and the scores so far."""
     check_shared(workdir)
-    run = _Run(config, samples, make_mesh())
+    run = _Run(config, samples, make_mesh(), method)
     settings = config.checkpoint
     with Checkpoints(workdir / "checkpoints", keep=settings.keep, keep_every=settings.keep_every) as checkpoints:
         state = run.start(checkpoints)
@@ -73,24 +87,21 @@ def fine_tune(config: Config, samples: Samples, workdir: Path, *, benchmark: Ben
             MetricsLog(workdir / "epochs.jsonl", first_step=first_step) as epochs,
             Termination() as termination,
         ):
-            scores = Scores(config, run.method, benchmark, workdir, run.meta)
+            scores = Scores(config, method, benchmark, workdir, run.meta)
             state = run.train(state, checkpoints, log, epochs, termination, scores)
-    if not is_primary():
-        return {}
-    return scores.at_the_end(run.epochs, run.network(state))
+    return run, run.network(state), scores
 
 
 class _Run:
     """Everything that is constant over a run."""
 
-    def __init__(self, config: Config, samples: Samples, mesh: Mesh):
-        self._config, self._mesh = config, mesh
+    def __init__(self, config: Config, samples: Samples, mesh: Mesh, method: Method):
+        self._config, self._mesh, self.method = config, mesh, method
         if not (config.weights or config.init or config.from_scratch):
             raise ValueError(
                 "no weights to start from: give --config.weights=W (pre-trained) or --config.init=W (ImageNet), or "
                 "--config.from_scratch=True to train a newly initialised network"
             )
-        self.method: Method = create_method(config)
         self._data = training_data(samples, needs_identities=not self.method.relabels)
         self._plan = self.method.plan(self._data, mesh.size)
         self._optimizer = self.method.optimizer(self._plan)
@@ -110,7 +121,9 @@ class _Run:
         step = checkpoints.latest_step
         if step is None:
             return initial
-        check_continuation(checkpoints.meta(), self.meta, allow_changed_data=self._config.allow_changed_data)
+        saved = checkpoints.meta()
+        _check_same_network(json.loads(saved["config"]), self._config)
+        check_continuation(saved, self.meta, allow_changed_data=self._config.allow_changed_data)
         shapes = jax.tree.map(to_shape, vars(initial))
         del initial
         console.print(f"Continuing from step {step}.")
@@ -216,12 +229,21 @@ class _Run:
         )
 
 
+def _check_same_network(saved: Mapping[str, Any], config: Config) -> None:
+    if (saved["method"], saved["model"]) != (config.method, config.model):
+        raise ValueError(
+            f"the checkpoints are of method {saved['method']!r} and model {saved['model']!r}, and this config is of "
+            f"{config.method!r} and {config.model!r}; take the config that the run was started with, or give another "
+            "--workdir"
+        )
+
+
 def make_network(config: Config, method: Method, identities: int) -> FineTunedNetwork:
     """The network of a config at its start: pre-trained, ImageNet or random weights, and the method's new layers."""
     rngs, settings = nnx.Rngs(config.seed), method.settings
     backbone = create_backbone(
         config.model,
-        size=method.preprocessing.size,
+        size=method.positions_size,
         resample_positions=settings.get("resample_positions", False),
         rngs=rngs,
         dtype=jnp.dtype(config.compute_dtype),

@@ -17,8 +17,8 @@ from cion_jax.distillation.groupings import grouped, pretrain_groupings, trainab
 from cion_jax.evaluation import read_market1501
 from cion_jax.evaluation.run import evaluate
 from cion_jax.features.adaptation import adapt_to
-from cion_jax.features.extractor import create_extractor, train_extractor
 from cion_jax.features.store import aligned_samples, extract
+from cion_jax.finetuning.extractor import create_extractor, train_extractor
 from cion_jax.models import create_model
 from cion_jax.models.neck import BNNeck
 from cion_jax.pipeline.rounds import round_run, run_rounds

@@ -6,11 +6,13 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 from absl import app, flags, logging
 
 from cion_jax.runtime import processes
+from cion_jax.runtime.overrides import mistyped_override
 from cion_jax.runtime.progress import console
 from cion_jax.runtime.termination import Terminated, interrupt_once
 
@@ -65,7 +67,19 @@ def run(main: Callable[[list[str]], None], *, shares_work: bool = False) -> None
                 fail(_explained(error))
             processes.leave(1)
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parse_flags)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    """Parses flags as absl does; a mistyped setting and a config that is not there end in one message."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except OSError as error:
+        fail(str(error))
+    except (AttributeError, KeyError):
+        if (message := mistyped_override(argv)) is None:
+            raise
+        fail(message)
 
 
 def define_model_flags() -> None:
@@ -97,7 +111,7 @@ def check_weights_given(weights: str | Sequence[str] | None, *, random_weights: 
         raise ValueError("give the model's weights with --weights=FILE, or --random_weights for an untrained one")
 
 
-def fail(message: str) -> None:
+def fail(message: str) -> NoReturn:
     """Prints `message` as an error and exits with 2."""
     console.quiet = False
     which = f" in process {jax.process_index()}" if jax.distributed.is_initialized() else ""

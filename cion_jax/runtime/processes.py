@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -132,7 +132,7 @@ def lost_another(error: Exception) -> bool:
     return jax.distributed.is_initialized() and isinstance(error, kinds) and bool(_STATUS.match(str(error)))
 
 
-def leave(code: int, *, at_once: bool = False) -> None:
+def leave(code: int, *, at_once: bool = False) -> NoReturn:
     """Exits with `code`; at once if other processes are running, so that they notice instead of waiting.
 
     `at_once` does so in a single process too: a normal exit waits for threads that are still decoding, and those that

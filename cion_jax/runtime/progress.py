@@ -22,6 +22,11 @@ from rich.text import Text
 console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
 
 
+def note(message: str) -> None:
+    """Prints a message as it is, without markup or line breaks."""
+    console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
 # Type of `progress` and `silent`: `(title, total, unit)` -> a context manager that yields `advance(count, note)`.
 Progress = Callable[[str, int, str], AbstractContextManager[Callable[..., None]]]
 

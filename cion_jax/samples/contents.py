@@ -1,4 +1,4 @@
-"""Summary counts of a sample table."""
+"""Summary counts of a sample table, and images of one tracklet in one frame."""
 
 from typing import Any
 
@@ -31,6 +31,15 @@ def contents(table: SampleTable) -> dict[str, Any]:
         counts["tracklets"] = len(sizes)
         counts["images_per_tracklet"] = spread(sizes)
     return counts
+
+
+def repeated_frames(table: SampleTable) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of images whose tracklet has an image in the same frame already, and the rows of those, `[n]` int64 each."""
+    frames, numbers = np.unique(table["frame"], return_inverse=True)
+    places = table.tracklets.astype(np.int64) * len(frames) + numbers
+    _, first, inverse = np.unique(places, return_index=True, return_inverse=True)
+    again = np.flatnonzero(np.arange(len(table)) != first[inverse])
+    return again, first[inverse][again]
 
 
 def in_words(counts: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cion_jax.runtime.progress import Progress, silent
-from cion_jax.samples.contents import contents, in_words, spread
+from cion_jax.samples.contents import contents, in_words, repeated_frames, spread
 from cion_jax.samples.images import FINDS_DAMAGE, DamagedImage, UndecodableImage, decode_image
 from cion_jax.samples.stores.sources import Images, open_images
 from cion_jax.samples.table import EXAMPLES, SampleTable
@@ -123,10 +123,7 @@ def _image_problems(table: SampleTable, scan: _ImageScan) -> list[dict[str, Any]
 def _table_problems(table: SampleTable) -> list[dict[str, Any]]:
     problems = []
     if {"video", "tracklet", "frame"} <= set(table.columns):
-        frames, numbers = np.unique(table["frame"], return_inverse=True)
-        places = table.tracklets.astype(np.int64) * len(frames) + numbers
-        _, first, inverse = np.unique(places, return_index=True, return_inverse=True)
-        again = table["file_path"][np.arange(len(table)) != first[inverse]]
+        again = table["file_path"][repeated_frames(table)[0]]
         problems.append(_finding("images of a tracklet that is in this frame already", again))
     if "identity" in table.columns and not (table["identity"] >= 0).any():
         problems.append(_finding("images, all of them, are discarded (identity -1)", table["file_path"]))

@@ -23,6 +23,7 @@ INTERPOLATION = "bilinear, antialiased"  # method of `resize`, recorded for user
 # Errors of a single file; others, such as too many open files or out of memory, concern the whole system.
 _FILE_ERRORS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EIO)
 _JPEG, _APP1, _START_OF_SCAN = b"\xff\xd8", 0xE1, 0xDA  # APP1 holds EXIF or XMP metadata
+_CODESTREAM = b"\xff\x4f\xff\x51"  # of JPEG 2000: its markers SOC and SIZ
 _INKS = ("CMYK", "YCCK")  # simplejpeg converts these to RGB by another formula than PIL
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF tags, and a value of the second
 # PIL decodes a JPEG that has lost bytes without a word; simplejpeg reports what libjpeg warns of.
@@ -125,6 +126,10 @@ def _jpeg_orientation(data: bytes) -> Orientation:
 def _decode_with_pil(data: bytes, name: str) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data)) as image:
+            if image.format == "JPEG2000" and not image.mode.startswith("I") and _jpeg_2000_bits(data) > 8:
+                raise UndecodableImage(
+                    f"{name}: JPEG 2000 in colour of more than 8 bits, whose white Pillow decodes as black; convert it"
+                )
             pixels = _rgb(image, name)
             return displayed(pixels, exif_orientation(image))
     except (MemoryError, UndecodableImage):
@@ -134,6 +139,11 @@ def _decode_with_pil(data: bytes, name: str) -> np.ndarray:
         raise UndecodableImage(f"{name}: {other_kind_of_bytes(data, 'image') or unknown}") from error
     except Exception as error:  # the errors of Pillow's decoders have no common base class
         raise UndecodableImage(f"{name}: a broken image ({error})") from error
+
+
+def _jpeg_2000_bits(data: bytes) -> int:
+    """Bits per value of the first component, from the segment SIZ (ITU-T T.800, A.5.1)."""
+    return 1 + (data[data.index(_CODESTREAM) + 42] & 0x7F)
 
 
 def _rgb(image: Image.Image, name: str) -> np.ndarray:

@@ -1,28 +1,30 @@
 """MOTChallenge text files of boxes: ground truth, detections and tracker output.
 
-A line is `frame, id, left, top, width, height, ...`, without a header. Frames count from 1. Boxes are in pixels from 0
-at the upper left corner, as trackers write them, and may extend beyond the image. The remaining values, by kind:
+A line is `frame, id, left, top, width, height, ...`. Frames count from 1. Boxes are in pixels from 0 at the upper left
+corner, as trackers write them, and may extend beyond the image. The remaining values, by kind:
 
     gt        flag (0: ignore), then class and visibility, or three world coordinates (2015)
     det       confidence, world coordinates; the id should be -1 and is ignored
     tracks    confidence and world coordinates of a tracker's results; all lines count
 
+Files of other programs have a class as eighth value: results of boxmot and Ultralytics, and VisDrone's ground truth.
+
 Published: https://motchallenge.net/instructions, and the papers of MOT15 to MOT20.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv
+
+from cion_jax.samples.box_lines import MAX_VALUES, MIN_VALUES, BoxLines, read_box_lines
 
 KINDS = ("gt", "det", "tracks")
-_FRAME, _ID, _LEFT, _FLAG, _CLASS = 0, 1, 2, 6, 7
-_COLUMNS = range(6, 11)  # permitted numbers of values in a line
-_COLUMNS_WITH_CLASS = 9
-_PEDESTRIAN = 1
+_FLAG, _CLASS = 0, 1  # indices in the values after the box
+_PEDESTRIAN, _PUBLISHED = 1, 3  # class of people in MOT16 to MOT20, whose ground truth has three values after the box
+_MAX_FRAME = 2**62
 
 
 class MotBoxes(NamedTuple):
@@ -40,69 +42,81 @@ class MotBoxes(NamedTuple):
     left_out: dict[str, int]
 
 
-def read_mot(path: str | os.PathLike, kind: str) -> MotBoxes:
+def read_mot(
+    path: str | os.PathLike, kind: str, *, classes: Sequence[int] | None = None, first_frame: int = 1
+) -> MotBoxes:
     """Reads and validates a file of boxes; `kind` is one of `KINDS`.
 
-    Lines flagged as ignored, boxes of other classes than pedestrian and boxes without area are left out.
+    Lines flagged as ignored, boxes of other classes than people and boxes without area are left out.
+
+    Args:
+        classes: The classes that are people. By default 1 in ground truth of MOT16 to MOT20; any other file that
+            distinguishes classes is refused without them.
+        first_frame: The number of a video's first frame in the file, 0 or 1.
 
     Raises:
-        ValueError: no such file, a malformed line, a frame below 1, an id twice in a frame, or no boxes left.
+        ValueError: no such file, a malformed line, a frame below `first_frame`, an id twice in a frame, classes that
+            are not known, or no boxes left.
     """
-    lines = _lines(Path(path))
+    path = Path(path)
+    lines = read_box_lines(path)
+    lines.check(path, lines.frames < first_frame, f"a frame below {first_frame} (frames count from {first_frame})")
+    lines.check(path, lines.frames > _MAX_FRAME, f"a frame above {_MAX_FRAME}")
     left_out = {}
-    keep = np.ones(len(lines), bool)
-    for reason, bad in _unwanted(lines, kind).items():
+    keep = np.ones(len(lines.frames), bool)
+    for reason, bad in _unwanted(path, lines, kind, classes).items():
         if count := int((bad & keep).sum()):
             left_out[reason] = count
         keep &= ~bad
     if not keep.any():
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
-        raise ValueError(f"{path}: none of {len(lines)} boxes is left ({reasons})")
-    ids = None if kind == "det" or (lines[:, _ID] == -1).all() else lines[keep, _ID].astype(np.int64)
-    frames = lines[keep, _FRAME].astype(np.int64)
+        raise ValueError(f"{path}: none of {len(keep)} boxes is left ({reasons})")
+    ids = None if kind == "det" or (lines.ids == -1).all() else lines.ids[keep]
+    frames = lines.frames[keep] + (1 - first_frame)
     if ids is not None:
-        _check_ids(path, frames, ids, np.flatnonzero(keep) + 1)
-    corner, size = lines[keep, _LEFT : _LEFT + 2], lines[keep, _LEFT + 2 : _LEFT + 4]
+        _check_ids(path, frames, ids, np.flatnonzero(keep) + lines.first)
+    corner, size = np.hsplit(lines.boxes[keep], 2)
     return MotBoxes(frames, ids, np.hstack([corner, corner + size]), left_out)
 
 
-def _lines(path: Path) -> np.ndarray:
-    """Values of the file, `[lines, columns]` float64."""
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file of boxes")
-    with path.open("rb") as file:
-        count = file.readline().count(b",") + 1
-    if count not in _COLUMNS:
-        raise ValueError(
-            f"{path}: {count} values in line 1, expected {_COLUMNS[0]} to {_COLUMNS[-1]} with commas between them: "
-            "frame, id, left, top, width, height, ..."
-        )
-    names = [str(column) for column in range(count)]
-    types = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.float64()), null_values=[])
-    read = pyarrow.csv.ReadOptions(column_names=names, use_threads=False)  # threaded errors do not name the row
-    try:
-        table = pyarrow.csv.read_csv(path, read_options=read, convert_options=types)
-    except pa.ArrowException as error:
-        raise ValueError(f"{path}: cannot be read as boxes, or cut off ({error})") from error
-    lines = np.stack([column.to_numpy() for column in table.columns], axis=1)
-    _check(path, ~np.isfinite(lines[:, :6]).all(axis=1), "a value that is no number")
-    frame_and_id = lines[:, : _ID + 1]
-    _check(path, np.not_equal(frame_and_id, np.rint(frame_and_id)).any(axis=1), "a frame or id that is no whole number")
-    _check(path, lines[:, _FRAME] < 1, "a frame below 1 (frames count from 1)")
-    return lines
-
-
-def _unwanted(lines: np.ndarray, kind: str) -> dict[str, np.ndarray]:
+def _unwanted(path: Path, lines: BoxLines, kind: str, classes: Sequence[int] | None) -> dict[str, np.ndarray]:
     bad = {}
-    if kind == "gt" and lines.shape[1] > _FLAG:
-        bad["flagged as not to be counted"] = lines[:, _FLAG] == 0
-        if lines.shape[1] == _COLUMNS_WITH_CLASS:
-            bad["of other classes than pedestrian"] = lines[:, _CLASS] != _PEDESTRIAN
-    bad["without area"] = (lines[:, _LEFT + 2 : _LEFT + 4] <= 0).any(axis=1)
+    if kind == "gt" and lines.rest.shape[1] > _FLAG:
+        bad["flagged as not to be counted"] = lines.rest[:, _FLAG] == 0
+    column = _classes(path, lines)
+    if column is None and classes is not None:
+        raise ValueError(f"{path}: --classes={','.join(map(str, classes))}, but the file has no classes; leave it out")
+    if column is not None:
+        people = classes or _published_classes(path, lines, kind, column)
+        bad["of other classes than people"] = ~np.isin(column, people)
+    bad["without area"] = (lines.boxes[:, 2:] <= 0).any(axis=1)
     return bad
 
 
-def _check_ids(path: str | os.PathLike, frames: np.ndarray, ids: np.ndarray, numbers: np.ndarray) -> None:
+def _classes(path: Path, lines: BoxLines) -> np.ndarray | None:
+    """The class of each line, `[n]`, its eighth value; None if that is -1, or a world coordinate, in all lines."""
+    if lines.rest.shape[1] <= _CLASS or (lines.rest[:, _CLASS] == -1).all():
+        return None
+    column = lines.rest[:, _CLASS]
+    fractions = column != np.rint(column)
+    if lines.rest.shape[1] == MAX_VALUES - MIN_VALUES and fractions.any():
+        return None
+    lines.check(path, fractions, "a class (the eighth value) that is no whole number")
+    return column
+
+
+def _published_classes(path: Path, lines: BoxLines, kind: str, column: np.ndarray) -> Sequence[int]:
+    if kind == "gt" and lines.rest.shape[1] == _PUBLISHED:
+        return [_PEDESTRIAN]
+    found = np.unique(column).astype(int)
+    shown = ", ".join(map(str, found[:10].tolist())) + (", ..." if len(found) > 10 else "")
+    raise ValueError(
+        f"{path}: the eighth value is not -1, so it is a class ({shown}), and no published one; say which are people, "
+        "such as --classes=0 for COCO as Ultralytics numbers it; if it is a world coordinate, write -1"
+    )
+
+
+def _check_ids(path: Path, frames: np.ndarray, ids: np.ndarray, numbers: np.ndarray) -> None:
     """Rejects negative and repeated ids; `numbers` are line numbers, from 1."""
     if (ids < 0).any():
         raise ValueError(
@@ -114,8 +128,3 @@ def _check_ids(path: str | os.PathLike, frames: np.ndarray, ids: np.ndarray, num
         first, second = sorted(numbers[order[np.flatnonzero(repeated)[0] + np.arange(2)]])
         row = order[np.flatnonzero(repeated)[0]]
         raise ValueError(f"{path}: id {ids[row]} is twice in frame {frames[row]}, in lines {first} and {second}")
-
-
-def _check(path: Path, bad: Any, what: str) -> None:
-    if bad.any():
-        raise ValueError(f"{path}: {what} in {bad.sum()} of {len(bad)} lines, first in line {bad.argmax() + 1}")

@@ -1,15 +1,16 @@
-"""Sample table: one row per person crop, validated once, at construction.
+r"""Sample table: one row per person crop, validated once, at construction.
 
 Columns:
 
-    file_path   string, required    path relative to the image root, unique
+    file_path   string, required    path relative to the image root, unique; "\" is a separator and becomes "/"
     video       string or integer   source video (or camera recording) of the crop
     tracklet    string or integer   unique within its video
     frame       integer             frame number within the video
     identity    integer             training label; -1 = discarded
     person      integer             true person, if known; only used to score identities
 
-Other columns are kept unchanged. The columns above may have no missing values.
+Other columns are kept unchanged. The columns above may have no missing values. Whole floating-point numbers below 2^53
+are taken for the integers that they are.
 """
 
 from collections.abc import Sequence
@@ -17,17 +18,24 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
+
+from cion_jax.samples.rows import EXAMPLES, NotIntegers, integers, pc, row_error, utf8
+
+__all__ = ["COLUMNS", "EXAMPLES", "INTEGER_COLUMNS", "LABEL_COLUMNS", "SampleTable", "pc"]
 
 INTEGER_COLUMNS = ("frame", "identity", "person")
 LABEL_COLUMNS = ("video", "tracklet")
 COLUMNS = ("file_path", *LABEL_COLUMNS, *INTEGER_COLUMNS)
-pc: Any = pyarrow.compute  # its functions are generated at import time, unknown to type checkers
-EXAMPLES = 5  # number of offending rows that a message shows
 
-# Backslashes count as separators, so that a table is valid on all systems or on none.
-_ABSOLUTE = r"^[/\\]|^[A-Za-z]:"
-_PARENT = r"(^|[/\\])\.\.([/\\]|$)"
+_TYPES = pa.types
+_TEXT_TYPES = (
+    *(_TYPES.is_string, _TYPES.is_large_string, _TYPES.is_string_view),
+    *(_TYPES.is_binary, _TYPES.is_large_binary, _TYPES.is_binary_view, _TYPES.is_fixed_size_binary),
+)
+_NUMBER_TYPES = (_TYPES.is_integer, _TYPES.is_floating, _TYPES.is_decimal)
+
+_ABSOLUTE = r"^/|^[A-Za-z]:"
+_PARENT = r"(^|/)\.\.(/|$)"
 
 
 class SampleTable:
@@ -153,47 +161,44 @@ def _checked_columns(table: pa.Table, source: str) -> pa.Table:
 
 
 def _checked_column(name: str, column: pa.ChunkedArray, source: str) -> pa.ChunkedArray:
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    if pa.types.is_floating(kind):
+        column = column.cast(pa.float64())
+        column = pc.if_else(pc.is_nan(column), None, column)  # pandas writes missing integers as NaN
     if column.null_count:
-        raise _row_error(source, f"column {name!r} has no value", pc.is_null(column))
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-    integer = pa.types.is_integer(column.type)
-    if not (text and name not in INTEGER_COLUMNS) and not (integer and name != "file_path"):
+        remedy = " (-1 discards a row)" if name == "identity" else ""
+        raise row_error(source, f"column {name!r} has no value{remedy}", pc.is_null(column))
+    if name not in INTEGER_COLUMNS and any(is_text(kind) for is_text in _TEXT_TYPES):
+        column = utf8(column, name, source)
+        return pc.replace_substring(column, "\\", "/") if name == "file_path" else column
+    if name == "file_path" or not any(is_number(kind) for is_number in _NUMBER_TYPES):
         expected = {"file_path": "strings"} | dict.fromkeys(LABEL_COLUMNS, "strings or integers")
-        raise ValueError(f"{source}: column {name!r} holds {column.type}, expected {expected.get(name, 'integers')}")
+        raise ValueError(f"{source}: column {name!r} holds {kind}, expected {expected.get(name, 'integers')}")
     try:
-        column = column.cast(pa.int64() if integer else pa.large_string())
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{source}: column {name!r}: {error}") from error
-    if name == "identity" and pc.min(column).as_py() < -1:
-        raise _row_error(source, "identity below -1 (-1 = discarded)", pc.less(column, -1), column)
-    return column
+        numbers = integers(column)
+    except NotIntegers as error:
+        raise row_error(source, f"column {name!r}, expected integers, holds {error}", error.bad, column) from None
+    if name == "identity" and pc.min(numbers).as_py() < -1:
+        raise row_error(source, "identity below -1 (-1 = discarded)", pc.less(numbers, -1), numbers)
+    return numbers
 
 
 def _check_paths(paths: pa.ChunkedArray, source: str) -> None:
     refused = {
         "file_path is empty": pc.equal(paths, ""),
+        "file_path has a NUL character": pc.match_substring(paths, "\0"),
         "file_path is absolute, it must be relative to the image root": pc.match_substring_regex(paths, _ABSOLUTE),
         "file_path has a '..', it must stay inside the image root": pc.match_substring_regex(paths, _PARENT),
     }
     for reason, bad in refused.items():
         if pc.any(bad).as_py():
-            raise _row_error(source, reason, bad, paths)
+            raise row_error(source, reason, bad, paths)
     plain = paths
     if pc.any(pc.match_substring_regex(paths, r"//|(^|/)\./")).as_py():
         plain = pc.replace_substring_regex(plain, "/+", "/")
         plain = pc.replace_substring_regex(plain, r"(^|/)(\./)+", r"\1")
     if pc.count_distinct(plain).as_py() != len(plain):
         codes = _codes(plain)
-        raise _row_error(source, "file_path appears more than once", np.bincount(codes)[codes] > 1, paths)
-
-
-def _row_error(source: str, reason: str, bad: Any, values: pa.ChunkedArray | None = None) -> ValueError:
-    """Error for the rows in the mask `bad`, with examples from the column `values`."""
-    rows = np.flatnonzero(np.asarray(bad))
-    shown = [
-        f"row {row}" + ("" if values is None else f": {values[row].as_py()!r}") for row in rows[:EXAMPLES].tolist()
-    ]
-    more = ", ..." if len(rows) > EXAMPLES else ""
-    return ValueError(f"{source}: {reason} in {len(rows)} of {len(bad)} rows (from 0): {', '.join(shown)}{more}")
+        raise row_error(source, "file_path appears more than once", np.bincount(codes)[codes] > 1, paths)

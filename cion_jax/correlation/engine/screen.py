@@ -26,6 +26,7 @@ _SAMPLE = 256
 _LARGEST_SLACK = 4.0  # more than any two similarities differ
 _ROWS_AT_ONCE = 2**12  # in the cache of a CPU
 _ALIGNMENT = 64  # bytes
+_COLUMNS = 32  # whose multiples a matrix product likes, as do aligned reads
 CONSTANT = 2.0**-7  # c; a power of two that is large beside the slack of most, small beside a similarity
 
 
@@ -35,15 +36,19 @@ class Screen(NamedTuple):
     head: np.ndarray
 
     def factors(self, vectors: Vectors, room: int = 0) -> jax.Array:
-        """Factors `[n + room, k + 2]` whose products are the bounds; the last `room` rows are zeros."""
+        """Factors `[n + room, m]` whose products are the bounds; the last `room` rows are zeros.
+
+        The first k + 2 columns count; zeros fill them up to m, a multiple of 32, so that rows are aligned on a GPU.
+        """
         # Products of bfloat16 are many times faster than float32's where there are tensor cores.
         dtype, error = jnp.float32, 0.0
         if not on_cpu():
             dtype, error = jnp.bfloat16, rounding.bfloat16_error()
-        factors = _aligned_zeros((len(vectors) + room, len(self.head) + 2))
+        used = len(self.head) + 2
+        factors = _aligned_zeros((len(vectors) + room, used if on_cpu() else -(-used // _COLUMNS) * _COLUMNS))
         for start in range(0, len(vectors), _ROWS_AT_ONCE):
             rows = slice(start, min(start + _ROWS_AT_ONCE, len(vectors)))
-            self._fill(factors[rows], vectors[rows], np.float32(error / 2))
+            self._fill(factors[rows, :used], vectors[rows], np.float32(error / 2))
         return jax.device_put(factors.astype(dtype, copy=False))
 
     def _fill(self, factors: np.ndarray, vectors: Vectors, error: np.float32) -> None:
@@ -78,8 +83,8 @@ def choose(rows: Vectors, columns: Vectors, sigma: float) -> Screen:
 
 
 def _sizes(dim: int) -> list[int]:
-    """Candidate values of k, such that factors have a multiple of 32 columns."""
-    return [k for share in _SHARES if 0 < (k := -(-int(share * dim) // 32) * 32 - 2) < dim]
+    """Candidate values of k, such that factors have a multiple of `_COLUMNS` columns."""
+    return [k for share in _SHARES if 0 < (k := -(-int(share * dim) // _COLUMNS) * _COLUMNS - 2) < dim]
 
 
 def _sample(vectors: Vectors) -> np.ndarray:

@@ -41,14 +41,16 @@ class Scale(NamedTuple):
     block: int  # the longest side of most tiles
     product: int  # pairs that a device multiplies at once: cached on a CPU, enough to fill a GPU
     batch: int  # pairs whose bits leave a device at once
+    flat: int  # tiles along a narrow band have the band's width over this for rows
     picked: bool  # on the device, so that only words in which a bit is set cross to the host
 
 
 def scale() -> Scale:
     """The scale for the platform that is traced for."""
     if on_cpu():
-        return Scale(block=512, product=2**18, batch=2**24, picked=False)
-    return Scale(block=2048, product=2**25, batch=2**30, picked=True)
+        return Scale(block=512, product=2**18, batch=2**24, flat=8, picked=False)
+    # A GPU copies every tile's vectors before it multiplies them, which flat tiles have many of for their pairs.
+    return Scale(block=2048, product=2**25, batch=2**30, flat=2, picked=True)
 
 
 class Windows(NamedTuple):
@@ -109,7 +111,7 @@ def cut(windows: Windows, lengths: np.ndarray) -> Tiles:
 def _cut_segment(windows: Windows, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """Tiles of rows `start` to `end`. Flat ones along a narrow band, of which a square tile would waste much."""
     width = int(windows.high[start] - windows.low[start])
-    rows = min(scale().block, max(width // 8, 32))
+    rows = min(scale().block, max(_multiple(width // scale().flat, 8), 32))
     columns = rows + width if rows + width <= widest() else scale().block
     for row in range(start, end, rows):
         last = min(row + rows, end)
@@ -185,17 +187,18 @@ def widest() -> int:
 def batches(tiles: Tiles, devices: int) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
     """Batches of tiles that are padded to one shape (rows, columns): yields (shape, numbers of the tiles).
 
-    Tiles up to a block are padded to squares, or nearly, as their columns come in whole words; the flat ones of a
-    long band all have one shape.
+    Tiles are padded to squares, or nearly, as their columns come in whole words; those at least twice as wide as high
+    among themselves.
     """
-    small, flat = np.flatnonzero(tiles.longer <= scale().block), np.flatnonzero(tiles.longer > scale().block)
+    is_flat = (tiles.columns >= 2 * tiles.rows) | (tiles.longer > scale().block)
+    square, flat = np.flatnonzero(~is_flat), np.flatnonzero(is_flat)
     budget = devices * scale().batch
-    for width, batch in padded_batches(tiles.longer[small], 0, 1, budget, widest=scale().block):
-        yield (_multiple(width, 8), _multiple(width, _WORD)), small[batch]
-    if len(flat):
-        rows, columns = _multiple(tiles.rows[flat].max(), 8), _multiple(tiles.columns[flat].max(), _WORD)
-        for batch in np.array_split(flat, -(-len(flat) * rows * columns // budget)):
-            yield (rows, columns), batch
+    for width, batch in padded_batches(tiles.longer[square], 0, 1, budget, widest=scale().block):
+        yield (_multiple(width, 8), _multiple(width, _WORD)), square[batch]
+    rows = _multiple(tiles.rows[flat].max(initial=1), 8)
+    for _, batch in padded_batches(tiles.columns[flat], rows, 0, budget, widest=widest()):
+        chosen = tiles[flat[batch]]
+        yield (_multiple(chosen.rows.max(), 8), _multiple(chosen.columns.max(), _WORD)), flat[batch]
 
 
 def _multiple(side: int, of: int) -> int:
@@ -241,8 +244,12 @@ def _nonzero(words: jax.Array) -> tuple[np.ndarray, np.ndarray]:
     """Places `[p]` in the flat `words` of one device, and the words `[p]` there, of those that are not zero."""
     if scale().picked:
         flat = words.reshape(-1)
-        count = int(jnp.count_nonzero(flat))
-        place = jnp.flatnonzero(flat, size=bucketed(max(count, _FEWEST_WORDS)), fill_value=0)
+        # The n-th of them is where their running count reaches n. JAX's `flatnonzero` adds up a histogram instead, on
+        # a GPU by atomic additions, and all on one address where no word is set.
+        running = jnp.cumsum(flat != 0)
+        count = int(running[-1])
+        numbers = jnp.arange(1, bucketed(max(count, _FEWEST_WORDS)) + 1)
+        place = jnp.searchsorted(running, numbers)
         return np.asarray(place)[:count], np.asarray(flat[place])[:count]
     flat = np.asarray(words).reshape(-1)
     place = np.flatnonzero(flat)

@@ -9,6 +9,10 @@ QUALITY = 92  # JPEG quality, without chroma subsampling: crops are small, and a
 _NARROWEST = 4  # height-to-width ratio beyond which a crop is a sliver at the edge of the frame
 
 
+class OtherScale(ValueError):
+    """Raised for boxes in pixels of frames of another size."""
+
+
 def cut(image: np.ndarray, box: np.ndarray, min_height: int) -> np.ndarray | None:
     """Crops `image` to a box (left, top, right, bottom), rounded outwards and clipped; None if too small.
 
@@ -23,6 +27,24 @@ def cut(image: np.ndarray, box: np.ndarray, min_height: int) -> np.ndarray | Non
     if bottom - top < min_height or (right - left) * _NARROWEST < min_height:
         return None
     return np.ascontiguousarray(image[top:bottom, left:right])
+
+
+def outside(image: np.ndarray, boxes: np.ndarray) -> int:
+    """Number of boxes `[n, 4]` (left, top, right, bottom) that have no pixel of `image` in them."""
+    return int(((boxes[:, 2:] <= 0) | (boxes[:, :2] >= image.shape[1::-1])).any(axis=1).sum())
+
+
+def check_scale(outside: int, boxes: int) -> None:
+    """Refuses boxes most of which lie outside their frames, where trackers put only those of people who leave.
+
+    Raises:
+        OtherScale: More than half of the `boxes` are `outside`.
+    """
+    if 2 * outside > boxes:
+        raise OtherScale(
+            f"{outside} of {boxes} boxes lie outside their frames; they seem to have been made on larger frames, give "
+            "those"
+        )
 
 
 def encode(crop: np.ndarray) -> bytes:

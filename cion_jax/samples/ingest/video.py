@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from cion_jax.runtime.files import atomic_path, read_json, write_json
-from cion_jax.samples.ingest.crops import cut, encode
+from cion_jax.samples.ingest.crops import check_scale, cut, encode, outside
 from cion_jax.samples.ingest.decoding import Frame, read_frames
 from cion_jax.samples.ingest.tracks import NOBODY, Tracked, Tracks
 from cion_jax.samples.stores.packed import write_shard
@@ -63,7 +63,7 @@ def ingest_video(
 
     Raises:
         BrokenVideo: The video cannot be decoded to its end.
-        ValueError: The tracks belong to another video.
+        ValueError: The tracks belong to another video, or to frames of another size.
     """
     collector = _Collector(name, tracks, settings, change)
     started = time.perf_counter()
@@ -92,6 +92,7 @@ class _Collector:
         self._name, self._tracks, self._settings, self._change = name, tracks, settings, change
         self._boxes: list[tuple[int, Tracked]] = []
         self._cut: list[tuple[int, Tracked]] = []
+        self._outside, self._seen = 0, 0  # boxes at the frames of crops
         self.frames = 0
 
     def jpegs(self, frames: Iterator[Frame]) -> Iterator[bytes]:
@@ -105,9 +106,12 @@ class _Collector:
             if (number - 1) % self._settings.every == 0:
                 yield from self._crops(number, tracked, pixels())
         self._tracks.end(self.frames)
+        check_scale(self._outside, self._seen)
 
     def _crops(self, number: int, tracked: Tracked, image: np.ndarray) -> Iterator[bytes]:
         kept = []
+        self._outside += outside(image, tracked.boxes)
+        self._seen += len(tracked.boxes)
         for row, box in enumerate(tracked.boxes):
             crop = cut(image, box, self._settings.min_height)
             if crop is not None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cion_jax.runtime.files import atomic_path, read_json, write_json
-from cion_jax.samples.ingest.crops import cut, encode
+from cion_jax.samples.ingest.crops import check_scale, cut, encode
 from cion_jax.samples.ingest.decoding import BrokenVideo, Frame
 
 # Digest of the boxes and list of unreadable frames; hidden, so that listing the folder skips it.
@@ -44,6 +44,7 @@ def cut_boxes(
 
     Raises:
         BrokenVideo: raised by `frames`.
+        OtherScale: most boxes are outside their frames.
         ValueError: a frame with boxes cannot be read, unless `skip_unread`, or `folder` is not a crop folder.
     """
     digest = hashlib.sha256("\n".join(names).encode() + numbers.tobytes() + boxes.tobytes()).hexdigest()
@@ -90,6 +91,7 @@ def _cut_frames(frames: Iterable[Frame], numbers: np.ndarray, boxes: np.ndarray,
                 running.popleft().result()
         for job in running:
             job.result()
+    check_scale(int((~written & ~unread).sum()), int((~unread).sum()))
     return Cut(written, unread)
 
 

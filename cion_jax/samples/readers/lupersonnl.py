@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from cion_jax.runtime.progress import console, progress
+from cion_jax.samples.ingest.crops import OtherScale
 from cion_jax.samples.ingest.decoding import BrokenVideo, Frame, read_frames
 from cion_jax.samples.readers.cutting import cut_boxes
 from cion_jax.samples.readers.pickles import read_pickle
@@ -33,7 +34,8 @@ _NAME = r"(?P<tracklet>\d{6,})_(?P<frame>\d{7,})_\d{2,}"
 def read_lupersonnl(root: Path, *, crops: str | None = None) -> Reading:
     """Reads LUPerson-NL in `root`, in any of its forms. For an LMDB, `file_path` is the key and `root` the image root.
 
-    Videos that are missing or cannot be opened and boxes of unreadable frames are left out, as by the published tools.
+    Videos that are missing or cannot be opened and boxes of unreadable frames are left out, as by the published tools,
+    and so are videos of another size than that of their boxes.
     A video that was cropped before is skipped; delete its crop folder to have it cropped again.
 
     Args:
@@ -115,6 +117,10 @@ def _cut_video(root: Path, file: Path, crops: Path, left_out: Counter[str]) -> l
     video, folder = root / _VIDEOS / country / city / f"{file.stem}.mp4", f"{country}/{city}/{name}"
     try:
         written, unread = cut_boxes(_readable(video), numbers, boxes, names, crops / folder, skip_unread=True)
+    except OtherScale as error:
+        _report(video, f"left out, {error}")
+        left_out["videos of another size than that of their boxes"] += 1
+        return []
     except BrokenVideo as error:
         if video.is_file():
             _report(video, f"left out, {error}")

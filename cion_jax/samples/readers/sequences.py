@@ -1,9 +1,8 @@
 """MOTChallenge sequences: crops of the boxes in text files, from frame folders or videos."""
 
-import configparser
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +15,9 @@ from cion_jax.samples.motchallenge import MotBoxes, read_mot
 from cion_jax.samples.readers.cutting import cut_boxes
 from cion_jax.samples.readers.frames import read_frame_folder
 from cion_jax.samples.readers.reading import Reading
+from cion_jax.samples.seqinfo import FRAMES, SequenceInfo, find_seqinfo, read_seqinfo
 from cion_jax.samples.table import SampleTable
 
-_INFO, _FRAMES = "seqinfo.ini", "img1"
 # MOT17 contains every sequence three times, with the detections of three detectors and the same ground truth.
 _DETECTOR = re.compile(r"(MOT17-\d+)-(DPM|FRCNN|SDP)")
 
@@ -30,7 +29,9 @@ class _Sequence(NamedTuple):
     left_out: dict[str, int] = {}  # files that are no frames
 
 
-def read_sequences(root: Path, *, tracks: str, crops: str) -> Reading:
+def read_sequences(
+    root: Path, *, tracks: str, crops: str, classes: Sequence[int] | None = None, first_frame: int = 1
+) -> Reading:
     """Reads one sequence or a folder of them, each a folder with `img1/` (or `imDir` of its `seqinfo.ini`) or a video.
 
     Args:
@@ -39,11 +40,13 @@ def read_sequences(root: Path, *, tracks: str, crops: str) -> Reading:
           that nobody was found.
         crops: output folder of crops, `<sequence>/<id>/<frame>.jpg`; each sequence is written atomically, and existing
           sequences are not cropped again.
+        classes: the classes that are people, where the files of boxes have classes (`read_mot`).
+        first_frame: 0 if files of boxes number the first frame 0. The table's frames count from 1.
 
     Raises:
         ValueError: no sequences, missing, malformed or truncated files, tracks without ids, or no boxes.
     """
-    sequences = _sequences(root)
+    sequences = _sequences(root, first_frame)
     if len(sequences) > 1 and Path(tracks).is_file():
         raise ValueError(
             f"--tracks={tracks}: one file for the {len(sequences)} sequences in {root}; give a folder that has a "
@@ -57,7 +60,7 @@ def read_sequences(root: Path, *, tracks: str, crops: str) -> Reading:
     with progress("crops", len(sequences), "sequences") as advance:
         for sequence in sequences:
             left_out.update(sequence.left_out)
-            boxes = _read_boxes(_boxes_of(sequence, tracks), tracks)
+            boxes = _read_boxes(_boxes_of(sequence, tracks), tracks, classes, first_frame)
             if boxes is None:
                 left_out["sequences in which nobody was found (their file is empty)"] += 1
             else:
@@ -71,11 +74,12 @@ def read_sequences(root: Path, *, tracks: str, crops: str) -> Reading:
     return Reading(SampleTable(pa.concat_tables(parts), source=str(root)), dict(left_out))
 
 
-def _read_boxes(file: Path, tracks: str) -> MotBoxes | None:
+def _read_boxes(file: Path, tracks: str, classes: Sequence[int] | None, first_frame: int) -> MotBoxes | None:
     """The boxes of one sequence; None if the file is empty, which is an error for ground truth."""
     if tracks != "gt" and file.is_file() and not file.stat().st_size:
         return None
-    boxes = read_mot(file, tracks if tracks in ("gt", "det") else "tracks")
+    kind = tracks if tracks in ("gt", "det") else "tracks"
+    boxes = read_mot(file, kind, classes=classes, first_frame=first_frame)
     if boxes.ids is None and tracks != "det":
         raise ValueError(f"{file}: boxes without tracklets (id -1); run a tracker on them, or give --tracks=det")
     return boxes
@@ -109,20 +113,20 @@ def _index_in_frame(frames: np.ndarray) -> np.ndarray:
     return indices
 
 
-def _sequences(root: Path) -> list[_Sequence]:
+def _sequences(root: Path, first_frame: int) -> list[_Sequence]:
     """The sequences in `root`, sorted by name, or `root` itself if it is one."""
     if _is_sequence(root):
-        return [_of_folder(root)]
+        return [_of_folder(root, first_frame)]
     sequences = []
     for path in sorted(root.iterdir()):
         if path.name.startswith("."):
             continue
         if path.is_dir() and _is_sequence(path):
-            sequences.append(_of_folder(path))
+            sequences.append(_of_folder(path, first_frame))
         elif path.suffix.lower() in EXTENSIONS:
             sequences.append(_Sequence(path.stem, root / path.stem, lambda path=path: read_frames(path)))
     if not sequences:
-        raise ValueError(f"{root}: no sequence, a folder with {_FRAMES}/ or {_INFO}, and no video in it")
+        raise ValueError(f"{root}: no sequence, a folder with {FRAMES}/ or seqinfo.ini, and no video in it")
     names = [sequence.name for sequence in sequences]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise ValueError(f"{root}: sequence {twice[0]} is there twice, as a folder and a video or two videos")
@@ -130,42 +134,24 @@ def _sequences(root: Path) -> list[_Sequence]:
 
 
 def _is_sequence(folder: Path) -> bool:
-    return (folder / _FRAMES).is_dir() or (folder / _INFO).is_file()
+    return (folder / FRAMES).is_dir() or find_seqinfo(folder) is not None
 
 
-def _of_folder(folder: Path) -> _Sequence:
-    """A folder of frames, numbered from 1; `seqinfo.ini` may give their folder, number and size."""
-    info = _read_info(folder / _INFO) if (folder / _INFO).is_file() else _Info()
+def _of_folder(folder: Path, first_frame: int) -> _Sequence:
+    """A folder of frames; `seqinfo.ini` may give their folder, number and size."""
+    file = find_seqinfo(folder)
+    info = read_seqinfo(file) if file else SequenceInfo()
     images = read_frame_folder(folder / info.folder)
     if info.length is not None and len(images.files) < info.length:
         raise ValueError(f"{folder / info.folder}: {len(images.files)} frames, expected {info.length}")
     if 0 in images.files:
-        raise ValueError(
-            f"{folder / info.folder}: frames numbered from 0; MOTChallenge's, and its boxes, count from 1: rename them"
-        )
+        if first_frame == 1:
+            raise ValueError(
+                f"{folder / info.folder}: frames numbered from 0; MOTChallenge's, and its boxes, count from 1: rename "
+                "them, or give --first_frame=0 if the boxes count from 0 too"
+            )
+        images = images._replace(files={number + 1: image for number, image in images.files.items()})
     return _Sequence(folder.resolve().name, folder, lambda: images.frames(info.size), images.left_out)
-
-
-class _Info(NamedTuple):
-    """Contents of a `seqinfo.ini`: the folder of frames, their number, and their width and height in pixels."""
-
-    folder: str = _FRAMES
-    length: int | None = None
-    size: tuple[int, int] | None = None
-
-
-def _read_info(file: Path) -> _Info:
-    parser = configparser.ConfigParser(interpolation=None)
-    try:
-        parser.read(file)
-        section = parser["Sequence"]
-        length, width, height = (section.getint(name) for name in ("seqLength", "imWidth", "imHeight"))
-        if (width is None) != (height is None):
-            raise ValueError("one of imWidth and imHeight without the other")
-    except (configparser.Error, KeyError, ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: expected a section [Sequence] ({error})") from error
-    size = None if width is None or height is None else (width, height)
-    return _Info(section.get("imDir", _FRAMES), length, size)
 
 
 def _first_copies(sequences: list[_Sequence]) -> tuple[list[_Sequence], int]:
