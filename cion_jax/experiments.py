@@ -25,6 +25,7 @@ def main(argv: list[str]) -> None:
     del argv
     values = flags.FLAGS
     root = Path(values.workdir)
+    refuse_unused_flags(values)
     if values.which in TABLES:
         if not (values.weights and values.data):
             raise ValueError(
@@ -38,6 +39,16 @@ def main(argv: list[str]) -> None:
     print(run_experiment(values.which, values.config, root, seeds=values.seeds, finetune=method))
     name = f"{values.which}-{method}" if method else values.which
     print(f"In {root}: {name}.md, {name}.json, {name}.png")
+
+
+def refuse_unused_flags(values: flags.FlagValues) -> None:
+    """Raises ValueError for a flag that is given and that this table or figure does not use."""
+    unused = ("finetune", "config") if values.which in TABLES else ("weights", "data", "models")
+    if given := [f"--{name}" for name in unused if values[name].present]:
+        others = EXPERIMENTS if values.which in TABLES else TABLES
+        raise ValueError(
+            f"{values.which} does not use {', '.join(given)}, only {', '.join(others)} do; leave out what is not used"
+        )
 
 
 def _dataset(text: str) -> tuple[str, Path]:

@@ -3,8 +3,10 @@
 import json
 
 import pytest
+from absl import flags
 
 from cion_jax.configs import finetune, finetune_clusters
+from cion_jax.experiments import refuse_unused_flags
 from cion_jax.models import list_models
 from cion_jax.pipeline.experiments import finetuning, zoo
 from cion_jax.pipeline.experiments.paper import reported
@@ -79,6 +81,28 @@ def test_errors_come_before_any_training(trained, datasets, tmp_path):
     with pytest.raises(ValueError, match="no bounding_box_train"):
         run("table2", tmp_path, datasets | {"msmt17": tmp_path})
     assert not trained
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--which=table1", "--finetune=mgn"], "table1 does not use --finetune, only table4, fig5, fig6, fig7 do"),
+        (["--which=fig5", "--weights=ZOO", "--models=vit*"], "fig5 does not use --weights, --models, only table1"),
+        (["--which=table3", "--weights=ZOO", "--data=market1501=DIR"], None),
+        (["--which=table4", "--finetune=mgn"], None),
+    ],
+)
+def test_flags_of_other_tables_are_refused(arguments, message):
+    values = flags.FlagValues()
+    for name in ("which", "finetune", "config", "weights", "models"):
+        flags.DEFINE_string(name, None, "", flag_values=values)
+    flags.DEFINE_multi_string("data", [], "", flag_values=values)
+    values(["experiments", *arguments])
+    if message is None:
+        refuse_unused_flags(values)
+        return
+    with pytest.raises(ValueError, match=message):
+        refuse_unused_flags(values)
 
 
 def test_every_row_of_the_paper_has_a_recipe_and_every_model_is_in_table_3():
