@@ -17,8 +17,8 @@ def missing_data(config: Config) -> str | None:
     """The reason why the config cannot run, found before any work is done; None if it can run.
 
     Raises:
-        ValueError: an unknown model or precision, a half width that is neither a number nor "all", or an evaluation
-            root without a benchmark.
+        ValueError: a setting that no run can have, such as an unknown model, precision or rule of linking; a table
+            without the frames that a stage needs; or an evaluation root without a benchmark.
     """
     stages = config.stages
     if unknown := [name for name in stages if name not in STAGES]:
