@@ -28,3 +28,10 @@ def optimised():
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Drops the programs that a module compiled: those of all modules together exceed what a process may map."""
+    yield
+    jax.clear_caches()

@@ -41,7 +41,7 @@ def start(count, folder, *arguments, devices=1):
     return started
 
 
-def finish(started, folder, timeout=200):
+def finish(started, folder, timeout=900):
     """Waits for all; their exit codes and what they printed. Those that outlast `timeout` seconds are killed."""
     try:
         codes = [process.wait(timeout) for process in started]
@@ -52,7 +52,7 @@ def finish(started, folder, timeout=200):
     return codes, [(folder / f"{index}.log").read_text() for index in range(len(started))]
 
 
-def run(count, folder, *arguments, devices=1, timeout=200):
+def run(count, folder, *arguments, devices=1, timeout=900):
     """`start` and `finish`; returns the output of each process, and fails with it unless all succeed."""
     codes, logs = finish(start(count, folder, *arguments, devices=devices), folder, timeout)
     assert codes == [0] * count, "\n".join(logs)

@@ -79,7 +79,7 @@ def test_a_run_killed_at_random_moments_and_then_finished_gives_the_same_bytes(j
         env=os.environ | cache | {"JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr

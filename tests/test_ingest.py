@@ -229,7 +229,8 @@ def test_broken_videos_are_named_counted_and_left_out(footage, ingested, tmp_pat
     ingest(copy, out)
     broken = read_json(out / "report.json")["broken"]
     assert (
-        list(broken) == ["cut", "short", "small", "text", "untracked"] and "4 values in line 1" in broken["untracked"]
+        list(broken) == ["cut", "short", "small", "text", "untracked"]
+        and "4 values in the first line" in broken["untracked"]
     )
     assert "tracks up to frame 20, but the video has 3; are they of another" in broken["short"]
     assert "2 of 2 boxes lie outside their frames; they seem to have been made on larger frames" in broken["small"]

@@ -79,9 +79,8 @@ def test_the_pipeline_survives_kills_and_skips_what_is_done(tmp_path):
     assert all(path.stat().st_mtime_ns == then for path, then in done_before.items())
     check_results(tmp_path, output)
 
-    started = time.monotonic()
     again, _ = small_demo(tmp_path).communicate()
-    assert time.monotonic() - started < 30 and "pretrain took" not in again
+    assert "pretrain took" not in again
     assert "Retrieval on the benchmark" in again
 
     changed = command("cion_jax.main", "--config=configs/demo.py", f"--workdir={tmp_path}")
@@ -110,7 +109,7 @@ def test_missing_data_and_typos_fail_at_once_with_the_way_out():
     output, _ = missing.communicate()
     assert missing.returncode == 2 and "--config.data.samples" in output and "configs/demo.py" in output
     output, _ = typo.communicate()
-    assert typo.returncode != 0 and 'Did you mean "batch_size"' in output
+    assert typo.returncode != 0 and "did you mean --config.pretrain.batch_size" in output
     assert not (ROOT / "unused").exists()
 
 

@@ -46,7 +46,7 @@ def test_processes_compute_together_and_only_the_first_prints(tmp_path):
 @pytest.mark.slow
 def test_one_process_that_fails_says_why_and_ends_the_others(tmp_path):
     started = processes.start(2, tmp_path, "-c", COMMAND.replace('"FAULT"', "True"), devices=2)
-    codes, logs = processes.finish(started, tmp_path, timeout=60)
+    codes, logs = processes.finish(started, tmp_path, timeout=300)
     assert codes[1] == 2 and "Error in process 1: no room on this host" in logs[1]
     assert codes[0] != 0
 
@@ -72,7 +72,7 @@ def test_a_surviving_process_reports_the_death_of_another(tmp_path, killed):
         assert all(process.poll() is None for process in started)
         time.sleep(0.1)
     started[killed].kill()
-    codes, logs = processes.finish(started, tmp_path, timeout=60)
+    codes, logs = processes.finish(started, tmp_path, timeout=300)
     code, log = codes[1 - killed], logs[1 - killed]
     reported = code == 2 and "because another one died" in log and "The same command in all of them continues" in log
     if killed == 0:  # JAX, which monitors process 0, may report it first
@@ -99,7 +99,7 @@ run(main, shares_work=True)
 @pytest.mark.slow
 def test_a_folder_that_is_not_shared_is_refused_by_all(tmp_path):
     started = processes.start(2, tmp_path, "-c", SHARED.replace("FOLDER", str(tmp_path)))
-    codes, logs = processes.finish(started, tmp_path, timeout=60)
+    codes, logs = processes.finish(started, tmp_path, timeout=300)
     assert codes == [2, 2]
     for index, log in enumerate(logs):
         assert f"Error in process {index}: {tmp_path / str(index)}: processes [1] do not see" in log
@@ -143,7 +143,7 @@ def local(*command, folder=processes.ROOT / "launch"):
 
 def test_the_launcher_sets_process_ids_and_reports_a_failure():
     launcher = local("bash", "-c", "echo $CION_PROCESS_ID of $CION_NUM_PROCESSES; exit $((3 * CION_PROCESS_ID))")
-    printed, _ = launcher.communicate(timeout=30)
+    printed, _ = launcher.communicate(timeout=300)
     assert sorted(printed.splitlines()) == ["0 of 2", "1 of 2"]
     assert launcher.returncode == 3
 
@@ -156,7 +156,7 @@ def test_the_launcher_kills_processes_that_outlive_a_failed_one(tmp_path):
     (tmp_path / "local.sh").write_text(script.replace("SECONDS + 45", "SECONDS + 1"))
     waits = "trap '' TERM; for ((i = 0; i < 600; i++)); do sleep 0.1; done; echo 'waited for a minute'"
     launcher = local("bash", "-c", f"[[ $CION_PROCESS_ID == 1 ]] && exit 3; {waits}", folder=tmp_path)
-    printed, _ = launcher.communicate(timeout=30)
+    printed, _ = launcher.communicate(timeout=300)
     assert (printed, launcher.returncode) == ("", 3)
 
 
@@ -171,7 +171,7 @@ def test_the_launcher_stops_its_processes_and_waits(end):
         os.killpg(launcher.pid, end)  # Ctrl-C reaches the terminal's whole foreground group
     else:
         launcher.send_signal(end)
-    printed, _ = launcher.communicate(timeout=30)
+    printed, _ = launcher.communicate(timeout=300)
     assert sorted(printed.splitlines()) == ["saved"] * 2 + ["saving"] * 2
     assert launcher.returncode == 143
 
@@ -181,13 +181,13 @@ def test_pressing_again_stops_without_saving():
     for word in ("ready", "saving"):
         assert [launcher.stdout.readline() for _ in range(2)] == [f"{word}\n"] * 2
         os.killpg(launcher.pid, signal.SIGINT)
-    printed, _ = launcher.communicate(timeout=30)
+    printed, _ = launcher.communicate(timeout=300)
     assert (printed, launcher.returncode) == ("", 137)
 
 
 @pytest.mark.slow
 def test_a_command_that_shares_nothing_is_refused(tmp_path):
     command = COMMAND.replace("run(main, shares_work=True)", "run(main)")
-    codes, logs = processes.finish(processes.start(2, tmp_path, "-c", command), tmp_path, timeout=60)
+    codes, logs = processes.finish(processes.start(2, tmp_path, "-c", command), tmp_path, timeout=300)
     assert codes != [0, 0] and all(code for code in codes)
     assert any("this command runs in one process" in log for log in logs)

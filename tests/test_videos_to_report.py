@@ -44,7 +44,7 @@ def test_from_videos_to_a_report_with_one_command(made, videos, broken, tmp_path
     extractor = [f"--config.extractor.{k}={v}" for k, v in {"model": "resnet_test", "weights": weights}.items()]
     command = [sys.executable, "-m", "cion_jax.main", "--config=configs/videos.py", f"--workdir={workdir}"]
     given = [*made(tmp_path / "given"), *extractor, "--config.extractor.size=(64, 32)", "--compile_cache="]
-    done = subprocess.run([*command, *given], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*command, *given], cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     ingested = read_json(workdir / "ingest" / "report.json")
     assert (ingested["videos"], len(ingested["broken"])) == (videos, broken)

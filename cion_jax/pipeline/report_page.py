@@ -61,7 +61,8 @@ def write_page(workdir: Workdir) -> Path:
     left_out: list[tuple[str, str]] = []
     for title, make in _SECTIONS.items():
         try:
-            sections.append(make(workdir))
+            if section := make(workdir):
+                sections.append(section)
         except (ValueError, OSError) as reason:
             left_out.append((title, str(reason)))
             console.print(f"Left out of the report: {title} ({reason})", markup=False, highlight=False, soft_wrap=True)
@@ -99,7 +100,9 @@ def _data(workdir: Workdir) -> Section:
     return data_section(read_json(kept), ingested)
 
 
-def _rounds(workdir: Workdir) -> Section:
+def _rounds(workdir: Workdir) -> Section | None:
+    if "rounds" not in workdir.config.stages:
+        return None
     _ran(workdir.rounds_report, "rounds")
     return rounds_section(read_json(workdir.rounds_report))
 
@@ -158,7 +161,7 @@ def _attention(workdir: Workdir) -> Section:
     )
 
 
-_SECTIONS: Mapping[str, Callable[[Workdir], Section]] = {
+_SECTIONS: Mapping[str, Callable[[Workdir], Section | None]] = {
     "Summary": _summary,
     "Input data": _data,
     "Bootstrapped rounds": _rounds,
