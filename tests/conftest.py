@@ -1,5 +1,7 @@
 """Every test runs on eight CPU devices, so that what is sharded can be compared with what is not."""
 
+import ctypes
+import gc
 import os
 
 # Compiling takes nearly all tests far longer than running what was compiled; also in the processes that they start.
@@ -31,7 +33,10 @@ def optimised():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def forget_programs():
-    """Drops the programs that a module compiled: those of all modules together exceed what a process may map."""
+def give_memory_back():
+    """Frees what a module's programs and arrays held; malloc keeps gigabytes of it otherwise, for every worker."""
     yield
     jax.clear_caches()
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc only
+        trim(0)

@@ -1,5 +1,6 @@
 """MGN against values measured on the released FastReID (tests/reference/finetune)."""
 
+import functools
 import gzip
 import json
 
@@ -244,13 +245,18 @@ def test_trajectory(mgn, name, loss_bound, probe_bound):
         case["base_lr"], steps=case["max_iter"], warmup_steps=case["warmup_iters"], constant_until=case["delay_iters"]
     )
     optimizer = make_adam(rates, case["weight_decay"], frozen_steps=case["freeze_iters"] + 1)
-    state = optimizer.init(params)
+    params, state = jax.tree.map(jnp.copy, params), optimizer.init(params)
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1, 2))  # in place: ten copies of the network would be left otherwise
+    def apply(params, state, gradients):
+        updates, state = optimizer.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state
+
     for number, step in enumerate(case["steps"]):
         frozen = FROZEN_AT_FIRST if step["frozen"] else ()
         x, labels = images(f"mgn/step{number}", 8, (96, 32)), jnp.array(step["labels"])
         found, (_, total, stats, terms) = gradients(params, stats, x, labels, frozen=frozen)
-        updates, state = optimizer.update(found, state, params)
-        params = optax.apply_updates(params, updates)
+        params, state = apply(params, state, found)
         np.testing.assert_allclose(total, step["loss"], rtol=loss_bound)
         for key, value in step["terms"].items():
             np.testing.assert_allclose(terms[key], value, rtol=10 * loss_bound, err_msg=key)
