@@ -16,6 +16,9 @@ from absl import app, flags
 
 RUNS = (
     *(("step", f"--model={model}") for model in ("vit_base", "resnet50_ibn", "convnext_base")),
+    ("step", "--method=supervised", "--model=vit_base"),
+    ("step", "--method=mgn", "--model=resnet50"),
+    ("step", "--method=cluster_contrast", "--model=resnet50"),
     ("zoo",),
     ("correlation",),
     ("correlation", "--images=30000", "--half_width=all"),

@@ -4,11 +4,11 @@ Prints one markdown table: images per second, where the time goes, the arithmeti
 student on all views, 1 x the teacher on the global ones) as a share of a matrix product's rate in the same run,
 memory, and the same step written plainly in PyTorch (`benchmarks/step_torch.py`; needs `pip install torch
 transformers`), eager and compiled. `--flops` prints only how much arithmetic the compiled step does beyond its parts.
+With `--method=supervised` (or `mgn`, `cluster_contrast`) the step is that of fine-tuning, without its parts.
 
 Sizes are the recipe's on a GPU and small ones elsewhere, unless given.
 """
 
-import dataclasses
 import functools
 import os
 import tempfile
@@ -26,41 +26,19 @@ from flax import nnx
 from PIL import Image
 
 from benchmarks.ceiling import machine, matmul_rate
+from benchmarks.finetune_step import report_fine_tuning
+from benchmarks.timing import Part, peer_rows
 from cion_jax.distillation.augmentation import Augmentation, make_views, sample_keys
 from cion_jax.distillation.head import Head
 from cion_jax.distillation.loss import Projection, distillation_loss
 from cion_jax.distillation.optimizer import make_optimizer
 from cion_jax.distillation.step import LossSettings, Network, create_state, make_train_step
+from cion_jax.finetuning.methods import METHODS
 from cion_jax.models import create_model
 from cion_jax.runtime.mesh import make_mesh, replicate, shard_batch
 from cion_jax.samples import load_image
 
 IMAGES_PER_IDENTITY = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """A jitted function and its arguments; `donates` if the first argument is given back as the first result."""
-
-    function: Any
-    arguments: tuple
-    donates: bool = False
-
-    @functools.cached_property
-    def compiled(self) -> Any:
-        return self.function.lower(*self.arguments).compile()
-
-    def seconds(self, repeats: int) -> float:
-        """The shortest of some runs, after one that compiles."""
-        arguments, shortest = list(self.arguments), float("inf")
-        for index in range(repeats + 1):
-            started = time.perf_counter()
-            result = jax.block_until_ready(self.compiled(*arguments))
-            if index:
-                shortest = min(shortest, time.perf_counter() - started)
-            if self.donates:
-                arguments[0] = result[0]
-        return shortest
 
 
 def parts(
@@ -191,6 +169,9 @@ def main(argv: list[str]) -> None:
         global_size=size, local_size=(size[0] // 2, size[1] // 2), local_views=values.local_views
     )  # fmt: skip
     dtype = jnp.float32 if small else jnp.bfloat16
+    if values.method:
+        report_fine_tuning(values.method, values.model, values.batch, values.size, dtype, values.repeats, values.torch)
+        return
     make_parts = functools.partial(
         parts, values.model, batch=batch, prototypes=prototypes, views=views, dtype=dtype, remat=values.remat
     )
@@ -203,9 +184,7 @@ def main(argv: list[str]) -> None:
 
         peer = torch_seconds(values.model, batch, prototypes, views, values.repeats)
     rows, seconds = report(make_parts(), batch, size, dtype, values.repeats)
-    for name, value in peer.items():
-        text = value if isinstance(value, str) else f"{1e3 * value:.1f} ({value / seconds:.2f})"
-        rows.append((f"PyTorch {name}, ms (x ours)", text))
+    rows += peer_rows(peer, seconds)
     what = f"{batch} images, 2 + {views.local_views} views, {size[0]}x{size[1]}, {prototypes:,} prototypes"
     print(f"{machine()}; {jnp.dtype(dtype).name}; {what}\n\n| {values.model} | |\n| --- | --- |")
     print("\n".join(f"| {name} | {value} |" for name, value in rows))
@@ -213,6 +192,7 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_string("model", "resnet50_ibn", "A model of the registry.")
+    flags.DEFINE_enum("method", None, list(METHODS), "Fine-tune by this method instead of pre-training.")
     flags.DEFINE_integer("batch", None, "Images of a step.")
     flags.DEFINE_integer("prototypes", None, "Prototypes of the head.")
     flags.DEFINE_integer("local_views", 8, "Local views of an image.")

@@ -6,6 +6,7 @@ Views are random tensors: cropping and colours are left out, as PyTorch's run in
 import copy
 import gc
 import time
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -19,7 +20,7 @@ class Student(nn.Module):
 
     def __init__(self, name: str, size: tuple[int, int], prototypes: int):
         super().__init__()
-        self.backbone, dim, self.positions = _backbone(name, size)
+        self.backbone, dim, self.positions = backbone_of(name, size)
         self.mlp = nn.Sequential(
             nn.Linear(dim, 2048), nn.GELU(), nn.Linear(2048, 2048), nn.GELU(), nn.Linear(2048, 256)
         )
@@ -31,7 +32,7 @@ class Student(nn.Module):
         return self.last(nn.functional.normalize(self.mlp(embeddings), dim=-1))
 
 
-def _backbone(name: str, size: tuple[int, int]) -> tuple[nn.Module, int, dict]:
+def backbone_of(name: str, size: tuple[int, int]) -> tuple[nn.Module, int, dict]:
     """A model of `transformers` with the arithmetic of ours; Instance-Batch Normalisation is plain BatchNorm."""
     model = plain_model(name.removesuffix("_ibn"), size)
     if model is None or name.startswith("swin"):  # which needs maps of another size for local views
@@ -77,13 +78,25 @@ def paper_loss(student: torch.Tensor, teacher: torch.Tensor, center: torch.Tenso
 
 
 def torch_seconds(model: str, batch: int, prototypes: int, views: Augmentation, repeats: int, k: int = 2) -> dict:
-    """The shortest seconds of a step: eager, and with `torch.compile` or why that does not work here.
+    """As `timed`; no memory stays taken."""
+    return freed(lambda: _measure(model, batch, prototypes, views, repeats, k))
 
-    No memory stays taken.
-    """
-    seconds = _measure(model, batch, prototypes, views, repeats, k)
+
+def freed(measure: Callable[[], dict]) -> dict:
+    """The result of `measure`, after which PyTorch gives its memory back."""
+    seconds = measure()
     gc.collect()
     torch.cuda.empty_cache()  # does nothing without a GPU
+    return seconds
+
+
+def timed(eager: Callable[[], None], make_compiled: Callable[[], Callable[[], None]], repeats: int) -> dict:
+    """The shortest seconds of a step: eager, and with `torch.compile` or why that does not work here."""
+    seconds: dict[str, float | str] = {"eager": _seconds(eager, repeats)}
+    try:
+        seconds["torch.compile"] = _seconds(make_compiled(), repeats)
+    except RuntimeError as error:  # it needs a compiler, and fails in many ways
+        seconds["torch.compile"] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
     return seconds
 
 
@@ -114,12 +127,7 @@ def _measure(model: str, batch: int, prototypes: int, views: Augmentation, repea
                 theirs.mul_(0.996).add_(ours, alpha=0.004)
             center.mul_(0.9).add_(targets.float().mean((0, 1)), alpha=0.1)
 
-    seconds: dict[str, float | str] = {"eager": _seconds(lambda: step(student, teacher), repeats, cuda)}
-    try:
-        seconds["torch.compile"] = _seconds(_compiled_step(step, student, teacher), repeats, cuda)
-    except RuntimeError as error:  # it needs a compiler, and fails in many ways
-        seconds["torch.compile"] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-    return seconds
+    return timed(lambda: step(student, teacher), lambda: _compiled_step(step, student, teacher), repeats)
 
 
 def _compiled_step(step, student: nn.Module, teacher: nn.Module):
@@ -127,12 +135,12 @@ def _compiled_step(step, student: nn.Module, teacher: nn.Module):
     return lambda: step(of_student, of_teacher)
 
 
-def _seconds(step, repeats: int, cuda: bool) -> float:
+def _seconds(step, repeats: int) -> float:
     shortest = float("inf")
     for index in range(repeats + 1):
         started = time.perf_counter()
         step()
-        if cuda:
+        if torch.cuda.is_available():
             torch.cuda.synchronize()
         if index:  # the first compiles
             shortest = min(shortest, time.perf_counter() - started)
