@@ -88,6 +88,23 @@ def test_command_writes_files_that_agree(paths):
     assert "overwrite" in again.stderr and "Traceback" not in again.stderr
 
 
+def test_features_in_double_precision_are_read_as_float32(paths, tmp_path):
+    out, samples, features = paths
+    correlate_to(out, samples, features)
+    doubled = tmp_path / "doubled.npy"
+    np.save(doubled, np.load(features).astype(np.float64))
+    correlate_to(tmp_path / "again", samples, doubled)
+    expected, found = (read_samples(folder / "identities.parquet")["identity"] for folder in (out, tmp_path / "again"))
+    np.testing.assert_array_equal(found, expected)
+    assert np.load(doubled, mmap_mode="r").dtype == np.float64  # the user's file, which the index refers to, is kept
+
+    values = np.load(doubled)
+    values[7, 3], values[9] = 1e200, 1e-200
+    np.save(doubled, values)
+    with pytest.raises(ValueError, match="features of 2 of 40 rows are NaN, infinite or all zero: rows 7, 9"):
+        correlate_to(tmp_path / "refused", samples, doubled)
+
+
 def test_results_are_replaced_only_with_overwrite(paths):
     first = correlate_to(*paths, levels=0)
     with pytest.raises(ValueError, match=r"report\.json exists: these results are complete"):

@@ -234,6 +234,8 @@ def test_settings_are_checked_before_work(folder, tmp_path):
         extract_features(Tiny(), paths_in(folder), size=SIZE, dtype="int8")
     with pytest.raises(ValueError, match=r"ends in \.npy"):
         extract(Tiny(), table, folder, tmp_path / "F.bin", about={}, size=SIZE)
+    with pytest.raises(ValueError, match=r"F\.samples\.parquet: the file name is too long; give a shorter --out"):
+        extract(Tiny(), table, folder, tmp_path / f"{'F' * 250}.npy", about={}, size=SIZE)
     with pytest.raises(ValueError, match=r"1 of 2 images are not under .*row 1: 'gone\.png'"):
         extract(Tiny(), table, folder, tmp_path / "F.npy", about={}, size=SIZE)
 

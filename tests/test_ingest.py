@@ -24,6 +24,7 @@ from cion_jax.samples.ingest.settings import IngestSettings
 from cion_jax.samples.ingest.tracks import KnownTracks
 from cion_jax.samples.ingest.video import CropSettings
 from cion_jax.street.truth import overlap
+from tests.commands import run_command
 from tests.videos import HEIGHT, WIDTH, colour, scene, tracks, write_video
 
 FRAMES = 18
@@ -100,6 +101,24 @@ def test_the_report_counts(ingested):
     report = read_json(ingested / "report.json")
     assert (report["videos"], report["frames"], report["tracklets"], report["crops"]) == (3, 51, 6, 24)
     assert report["broken"] == {}
+
+
+def test_tracks_of_other_programs_give_the_same_crops(footage, ingested, tmp_path):
+    """Files with classes, of which 0 is people, and with frames from 0."""
+    for file in (footage / "tracks").rglob("*.txt"):
+        lines = [line.split(",") for line in file.read_text().splitlines()]
+        people = [[str(int(line[0]) - 1), *line[1:7], "0"] for line in lines]
+        cars = [[line[0], str(int(line[1]) + 50), *line[2:7], "2"] for line in people]
+        changed = tmp_path / "tracks" / file.relative_to(footage / "tracks")
+        changed.parent.mkdir(parents=True, exist_ok=True)
+        changed.write_text("".join(",".join(line) + "\n" for line in people + cars))
+    done = run_command(
+        "cion_jax.samples.ingest",
+        *(f"--videos={footage / 'videos'}", f"--out={tmp_path / 'out'}", f"--tracks={tmp_path / 'tracks'}"),
+        *("--classes=0", "--first_frame=0", "--workers=2"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "out") == contents(ingested)
 
 
 @pytest.mark.slow
@@ -294,6 +313,8 @@ def test_an_opencv_without_its_old_detectors_is_named(monkeypatch):
         IngestSettings().check()
     with pytest.raises(ValueError, match="gone: no such folder of tracks"):
         IngestSettings(tracks=Path("gone")).check()
+    with pytest.raises(ValueError, match="classes and first_frame describe the files of tracks"):
+        IngestSettings(classes=(1,))
 
 
 # Small frames

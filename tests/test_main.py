@@ -134,6 +134,7 @@ def test_the_demo_needs_no_data_and_every_model_has_a_config():
         ({"model": "resnet50_inb"}, "resnet50_ibn"),
         ({"stages": ("pretain",)}, "pretrain"),
         ({"stages": ("extractor", "extract")}, "street"),
+        ({"pretrain": {"group_by": ()}}, "one or more of identity, tracklet"),
     ],
 )
 def test_configs_that_cannot_run_are_refused(changes, message, tmp_path):

@@ -11,6 +11,7 @@ from tests.commands import run_command
         ("--config.bacth_size=3", "did you mean --config.evaluate.batch_size or --config.pretrain.batch_size"),
         ("--config.pretrain.bacth_size=3", "did you mean --config.pretrain.batch_size"),
         ("--config.pretrain.batch_size.x=3", "the config has no such setting"),
+        ("--config.lr=3", "the config has no such setting\n"),  # "blur" is not meant
     ],
 )
 def test_the_nearest_setting_is_named(override, message):

@@ -65,7 +65,7 @@ def test_bad_annotations(tmp_path, annotations, message):
 
 
 @pytest.mark.parametrize("place", ["", "market1501", "Market-1501-v15.09.15"])
-def test_market1501_is_read(tmp_path, place):
+def test_market1501_is_read(tmp_path, place, capsys):
     names = ["0002_c1s1_000451_03.jpg", "0007_c6s3_077467_05.jpg", "-1_c3s2_000001_00.jpg"]
     make(tmp_path / place / "bounding_box_train", *names)
     make(tmp_path / place / "query", "0003_c1s1_000451_03.jpg")
@@ -78,6 +78,7 @@ def test_market1501_is_read(tmp_path, place):
         {"file_path": f"{folder}/0007_c6s3_077467_05.jpg", "identity": 7, "person": 7, "camera": 6},
     ]
     assert reading.left_out == {"junk images (identity -1)": 1}
+    assert "1 files (Thumbs.db)" in capsys.readouterr().err
     check_images(reading.samples, tmp_path)
 
 

@@ -30,6 +30,13 @@ def test_every_image_at_any_depth_in_order_of_its_path(tmp_path):
     assert read_samples(tmp_path).columns == ("file_path",)
 
 
+def test_files_that_are_no_images_are_counted_and_named(tmp_path, capsys):
+    assert listed(make(tmp_path, "a/1.jpg", "Thumbs.db", "a/._1.jpg", *(f"b/{number}.JPG.part" for number in range(6))))
+    said = capsys.readouterr().err
+    assert "7 files (Thumbs.db, b/0.JPG.part, b/1.JPG.part, b/2.JPG.part, b/3.JPG.part, ...)" in said
+    assert listed(make(tmp_path / "only", "1.jpg")) and not capsys.readouterr().err
+
+
 def test_any_spelling_of_the_folder_is_accepted(tmp_path, monkeypatch):
     make(tmp_path, "crops.jpg/a/1.jpg", "here/x")  # the extension of a folder is ignored
     os.symlink(tmp_path / "crops.jpg", tmp_path / "link")

@@ -20,6 +20,8 @@ def get_config() -> ConfigDict:
     config.ingest = ConfigDict()
     config.ingest.videos = placeholder(str)  # folder of video files
     config.ingest.tracks = placeholder(str)  # folder of MOTChallenge files, <video>.txt; replaces detection
+    config.ingest.classes = placeholder(tuple)  # classes of people in these files, such as (1,), if they have classes
+    config.ingest.first_frame = 1  # number of the first frame in them, 0 or 1
     config.ingest.detector = "people"  # or "motion" for fixed cameras, or the path of an ONNX detector
     config.ingest.person_class = 0
     config.ingest.detect_every = 1

@@ -159,7 +159,8 @@ def read_correlatable(path: str | os.PathLike) -> tables.SampleTable:
 def open_features(path: str | os.PathLike, rows: int) -> RowArray:
     """Memory-maps features `[rows, dim]`, in one file or in parts; raises `ValueError` if they are not that."""
     parts = [_mapped(file) for file in feature_files(path)]
-    features = parts[0] if len(parts) == 1 else StackedArray(parts)
+    plain = len(parts) == 1 and (parts[0].ndim != 2 or parts[0].dtype != np.float64)
+    features = parts[0] if plain else StackedArray(parts)
     if features.ndim != 2 or len(features) != rows:
         raise ValueError(
             f"{path}: features of shape {features.shape} for a sample table of {rows} rows; expected "

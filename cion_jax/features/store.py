@@ -14,7 +14,7 @@ from flax import nnx
 
 import cion_jax
 from cion_jax.features.extraction import RGB, Extraction, chosen_precision, extract_features
-from cion_jax.runtime.files import read_json, write_json
+from cion_jax.runtime.files import is_too_long, read_json, write_json
 from cion_jax.runtime.shards import WHOLE, Shard
 from cion_jax.samples import (
     IMAGENET_MEAN,
@@ -66,11 +66,13 @@ def extract(
         shard: this call's part of the work.
 
     Raises:
-        ValueError: `out` is not an `.npy`, images are missing, or none can be decoded.
+        ValueError: `out` is not an `.npy` or its name is too long, images are missing, or none can be decoded.
     """
     if Path(out).suffix != ".npy":
         raise ValueError(f"{out}: features are written as .npy, give a name that ends in .npy")
     out, precision = shard_file(out, shard), chosen_precision(precision)
+    if is_too_long(aligned_samples(out)):
+        raise ValueError(f"{aligned_samples(out)}: the file name is too long; give a shorter --out")
     check_images(table, images)
     out.with_suffix(".json").unlink(missing_ok=True)
     paths, load = table["file_path"], open_images(images).load

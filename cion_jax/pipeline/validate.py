@@ -4,6 +4,7 @@ from pathlib import Path
 
 from cion_jax.correlation import checks
 from cion_jax.correlation.rules import NEIGHBORS, check_rule
+from cion_jax.distillation.groupings import GROUPINGS
 from cion_jax.evaluation import read_market1501
 from cion_jax.features.extraction import chosen_precision
 from cion_jax.models import create_model, list_models
@@ -26,6 +27,8 @@ def missing_data(config: Config) -> str | None:
     for name in (config.model, config.extractor.model):
         if name not in list_models():
             create_model(name)  # raises, naming the closest models
+    if not config.pretrain.group_by:
+        raise ValueError(f"pretrain.group_by=(): expected one or more of {', '.join(GROUPINGS)}, such as ('identity',)")
     chosen_precision(config.extractor.precision)
     if {"correlate", "rounds"} & {*stages}:
         checks.reach(config.correlate.half_width)

@@ -35,6 +35,7 @@ class StackedArray:
     """Rows of several arrays `[rows, columns]` as one array, read where they are when they are asked for.
 
     Supports what correlation needs: `len`, `shape`, `ndim`, `dtype`, and indexing by a slice or an integer array.
+    float64 is rounded to float32 as it is read; what float32 cannot hold becomes infinite, which correlation refuses.
     """
 
     ndim = 2
@@ -45,7 +46,8 @@ class StackedArray:
         if len(columns) != 1:
             raise ValueError(f"arrays of {sorted(columns)} columns; expected one or more of the same number of columns")
         self._parts, self._rows = list(parts), list(rows or [None] * len(parts))
-        self.dtype = np.result_type(*(part.dtype for part in parts))
+        stored = np.result_type(*(part.dtype for part in parts))
+        self.dtype = np.dtype(np.float32) if stored == np.float64 else stored
         lengths = [len(part if rows is None else rows) for part, rows in zip(self._parts, self._rows)]
         self._ends = np.cumsum(lengths)
         self._starts = self._ends - lengths
@@ -63,7 +65,8 @@ class StackedArray:
         for index in np.unique(owner):
             here = owner == index
             inside, own = rows[here] - self._starts[index], self._rows[index]
-            taken[here] = self._parts[index][inside if own is None else own[inside]]
+            with np.errstate(over="ignore"):
+                taken[here] = self._parts[index][inside if own is None else own[inside]]
         return taken
 
 

@@ -5,6 +5,7 @@ a file under its final name is always complete, whatever interrupted the write (
 """
 
 import contextlib
+import errno
 import glob
 import hashlib
 import json
@@ -53,6 +54,18 @@ def _stem(path: Path) -> str:
     """The file name, or a hash of it if it is so long that a temporary name made of it would be too long."""
     name = os.fsencode(path.name)
     return path.name if len(name) <= _LONGEST_STEM else hashlib.sha256(name).hexdigest()[:32]
+
+
+def is_too_long(path: Path) -> bool:
+    """True if the file system has no room for the name of the file; makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)  # the length of a name is checked only in a folder that exists
+    try:
+        path.exists()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return True
+    return False
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

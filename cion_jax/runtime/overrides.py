@@ -9,6 +9,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 _EXAMPLES = 3
+_ALIKE = 0.7  # of difflib's ratio; at its default, 0.6, "blur" is suggested for "lr"
 
 
 def mistyped_override(argv: Sequence[str]) -> str | None:
@@ -48,7 +49,7 @@ def _settings(config: ConfigDict, prefix: str = "") -> Iterator[str]:
 def _suggestion(name: str, known: Sequence[str]) -> str:
     """The settings with the nearest last name, those of the nearest group first."""
     last_names = {setting: setting.rpartition(".")[2] for setting in known}
-    close = difflib.get_close_matches(name.rpartition(".")[2], set(last_names.values()), 1)
+    close = difflib.get_close_matches(name.rpartition(".")[2], set(last_names.values()), 1, _ALIKE)
     meant = [setting for setting in known if last_names[setting] in close]
     meant.sort(key=lambda setting: -difflib.SequenceMatcher(None, name, setting).ratio())
     return f", did you mean --config.{' or --config.'.join(meant[:_EXAMPLES])}?" if meant else ""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cion_jax.samples.stores.folder import EXTENSIONS
+from cion_jax.samples.stores.folder import EXTENSIONS, images_among
 from cion_jax.samples.table import EXAMPLES
 
 MARKET1501_ROOTS = (".", "market1501", "Market-1501-v15.09.15")
@@ -60,15 +60,15 @@ def image_folder(folder: Path, names: tuple[str, ...]) -> Path:
 def read_names(folder: Path) -> tuple[NamedImages, int]:
     """Images of a folder with labels from their names, sorted by name; and the number of junk images left out.
 
-    Every extension of `EXTENSIONS` counts as an image; hidden files are ignored.
+    Every extension of `EXTENSIONS` counts as an image. Hidden files are ignored; others are named on the console.
 
     Raises:
         ValueError: no such folder, a name that does not begin with `<identity>_c<camera>`, or no images but junk.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
-    files = (file for file in folder.iterdir() if not file.name.startswith("."))  # such as the "._x.jpg" of macOS
-    names = sorted(file.name for file in files if file.suffix.lower() in EXTENSIONS)
+    files = (file.name for file in folder.iterdir() if not file.name.startswith("."))  # such as the "._x.jpg" of macOS
+    names = sorted(images_among(files, folder))
     matches = [_NAME.match(name) for name in names]
     malformed = [name for name, match in zip(names, matches) if match is None]
     if malformed:

@@ -23,6 +23,7 @@ from cion_jax.samples.ingest.decoding import find_videos
 from cion_jax.samples.ingest.job import gather, ingest_videos, left_out
 from cion_jax.samples.ingest.settings import IngestSettings
 from cion_jax.samples.ingest.video import CropSettings
+from cion_jax.samples.track_flags import define_track_flags, track_options
 
 
 def main(argv: list[str]) -> None:
@@ -50,7 +51,15 @@ def main(argv: list[str]) -> None:
 def _settings(values: flags.FlagValues) -> IngestSettings:
     crops = CropSettings(values.crop_every, values.min_height, values.min_crops)
     tracks = Path(values.tracks) if values.tracks else None
-    return IngestSettings(values.detector, values.person_class, values.detect_every, tracks, crops, values.blur_faces)
+    return IngestSettings(
+        values.detector,
+        values.person_class,
+        values.detect_every,
+        tracks,
+        crops=crops,
+        blur_faces=values.blur_faces,
+        **track_options(values),
+    )
 
 
 if __name__ == "__main__":
@@ -67,6 +76,7 @@ if __name__ == "__main__":
     )
     flags.DEFINE_integer("detect_every", IngestSettings.detect_every, "Frames between two detections.", lower_bound=1)
     flags.DEFINE_string("tracks", None, "Folder of MOTChallenge result files, <video>.txt, instead of detection.")
+    define_track_flags()
     flags.DEFINE_integer("crop_every", CropSettings.every, "Frames from one crop to the next.", lower_bound=1)
     flags.DEFINE_integer(
         "min_height", CropSettings.min_height, "Smaller people are left out; in pixels.", lower_bound=1

@@ -9,7 +9,6 @@
 Parts are needed only to resume an interrupted run: the store has all crops.
 """
 
-import errno
 import functools
 import hashlib
 import shutil
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from cion_jax.runtime.files import atomic_path, read_json, write_json
+from cion_jax.runtime.files import atomic_path, is_too_long, read_json, write_json
 from cion_jax.runtime.progress import Progress, silent
 from cion_jax.runtime.workers import run_in_workers
 from cion_jax.samples.formats import write_samples
@@ -61,7 +60,7 @@ def ingest_videos(
         ValueError: Parts in `out` were made with other settings.
         OSError, MemoryError: A fault of the machine, such as a full disk, that would affect all videos.
     """
-    broken = {name: _TOO_LONG for name in videos if _is_too_long(out, name)}
+    broken = {name: _TOO_LONG for name in videos if is_too_long(_part(out, name))}
     tasks = [
         _Task(name, path, _part(out, name), settings, settings.sources(name, path))
         for name, path in videos.items()
@@ -157,19 +156,6 @@ def _is_done(task: _Task) -> bool:
             "give the same ones or another --out"
         )
     return about["sources"] == task.sources
-
-
-def _is_too_long(out: Path, name: str) -> bool:
-    """True if the file system has no room for the names of a video's results."""
-    part = _part(out, name)
-    try:
-        part.parent.mkdir(parents=True, exist_ok=True)  # the length of a name is checked only in a folder that exists
-        part.exists()
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        return True
-    return False
 
 
 def _part(out: Path, name: str) -> Path:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,21 @@ class IngestSettings:
         person_class: Index of the person class in an ONNX detector.
         detect_every: Interval between detections, in frames. Tracking needs a person's successive boxes to overlap.
         tracks: Folder of MOTChallenge files, `<video>.txt`, used instead of detection and tracking.
+        classes, first_frame: Classes of people in these files, None where they have no classes, and the number of the
+            first frame in them, as for `read_mot`.
         crops: Selection of the boxes that become crops.
         blur_faces: True to blur faces in all crops.
 
     Raises:
-        ValueError: Crops would be taken from frames without detection.
+        ValueError: Crops would be taken from frames without detection, or settings of track files without any.
     """
 
     detector: str = "people"
     person_class: int = 0
     detect_every: int = 1
     tracks: Path | None = None
+    classes: Sequence[int] | None = None
+    first_frame: int = 1
     crops: CropSettings = dataclasses.field(default_factory=CropSettings)
     blur_faces: bool = False
 
@@ -46,6 +51,10 @@ class IngestSettings:
             raise ValueError(
                 f"a crop every {self.crops.every} frames, of people looked for every {self.detect_every}; "
                 "expected a multiple"
+            )
+        if self.tracks is None and (self.classes is not None or self.first_frame != 1):
+            raise ValueError(
+                "classes and first_frame describe the files of tracks; give their folder, or leave them out"
             )
 
     def check(self) -> None:
@@ -62,7 +71,9 @@ class IngestSettings:
         """Returns the settings that determine the result, JSON-serialisable and without file locations."""
         crops = {"crops": dataclasses.asdict(self.crops), "faces": "blurred" if self.blur_faces else "as they are"}
         if self.tracks is not None:
-            return {"tracks": "from files", **crops}
+            classes = {} if self.classes is None else {"classes": list(self.classes)}
+            first = {} if self.first_frame == 1 else {"first_frame": self.first_frame}
+            return {"tracks": "from files", **classes, **first, **crops}
         detector = self.detector if self.detector in _DETECTORS else f"ONNX {_sha256(self.detector)[:16]}"
         return {
             "tracks": "ByteTrack",
@@ -87,7 +98,7 @@ class IngestSettings:
             ValueError: Its track file is missing or invalid.
         """
         if self.tracks is not None:
-            return KnownTracks(self._file(name))
+            return KnownTracks(self._file(name), classes=self.classes, first_frame=self.first_frame)
         tracker = ByteTrack(frame_rate(path) / self.detect_every)
         return DetectedTracks(self.make_detector(), tracker, self.detect_every)
 

@@ -1,6 +1,6 @@
 """Tracklets per frame: the common interface of detectors, trackers and track files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -79,16 +79,19 @@ class DetectedTracks:
 class KnownTracks:
     """Tracklets read from a MOTChallenge result file; an empty file means that nobody is in the video.
 
+    Args:
+        path, classes, first_frame: As for `read_mot`.
+
     Raises:
         ValueError: The file is missing, or is not a track file.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, *, classes: Sequence[int] | None = None, first_frame: int = 1):
         self._path = path
         if path.is_file() and not path.stat().st_size:
             self._frames, self._tracked = np.empty(0, np.int64), NOBODY
             return
-        known = read_mot(path, "tracks")
+        known = read_mot(path, "tracks", classes=classes, first_frame=first_frame)
         if known.ids is None:
             raise ValueError(f"{path}: boxes without tracklets (id -1); run a tracker on them first")
         order = np.argsort(known.frames, kind="stable")

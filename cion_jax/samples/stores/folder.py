@@ -1,11 +1,12 @@
 """Listing of a plain image folder as a sample table."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
 
+from cion_jax.runtime.progress import note
 from cion_jax.samples.stores.lmdb_images import is_lmdb
 from cion_jax.samples.stores.packed import is_packed
 
@@ -15,12 +16,14 @@ EXTENSIONS = (
     *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
     *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"),
 )
+_EXAMPLES = 5  # files left out that a note names
 
 
 def read_folder(root: Path) -> pa.Table:
     """`file_path` of every image in `root` or below it: relative, with forward slashes, sorted by code point.
 
-    Hidden files and folders (".name") are ignored. Links are followed; a folder with several links is read once.
+    Hidden files and folders (".name") are ignored, and other files are left out, counted and named on the console.
+    Links are followed; a folder with several links is read once.
 
     Raises:
         ValueError: no images, a file name that is not UTF-8, or `root` is a packed store or an LMDB.
@@ -31,7 +34,7 @@ def read_folder(root: Path) -> pa.Table:
     if is_lmdb(root):
         raise ValueError(f"{root}: an LMDB, not a folder of images; python -m cion_jax.samples.read makes its table")
     files = list(_files(root))
-    images = [path for path in files if os.path.splitext(path)[1].lower() in EXTENSIONS]
+    images = images_among(files, root)
     if not images:
         others = f"{len(files)} other files, such as {min(files)!r}" if files else "no files at all"
         raise ValueError(f"{root}: no image in this folder or below it ({', '.join(EXTENSIONS)}), but {others}")
@@ -39,6 +42,18 @@ def read_folder(root: Path) -> pa.Table:
         return pa.table({"file_path": sorted(images, key=str.encode)})
     except UnicodeEncodeError as error:
         raise ValueError(f"{root}: the file name {error.object!r} is not UTF-8; rename the file") from None
+
+
+def images_among(names: Iterable[str], folder: Path) -> list[str]:
+    """The names of image files, by their extension. Other files of `folder` are counted and named on the console."""
+    images: list[str] = []
+    others: list[str] = []
+    for name in names:
+        (images if os.path.splitext(name)[1].lower() in EXTENSIONS else others).append(name)
+    if images and others:
+        examples = ", ".join(sorted(others)[:_EXAMPLES]) + (", ..." if len(others) > _EXAMPLES else "")
+        note(f"{folder}: left out, as their names are not those of images: {len(others):,} files ({examples})")
+    return images
 
 
 def _files(root: Path) -> Iterator[str]:
