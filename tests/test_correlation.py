@@ -6,7 +6,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from cion_jax.correlation import correlate, noise, reference, tracklet
-from cion_jax.correlation.engine import padding, tiles
+from cion_jax.correlation.closure import numbered
+from cion_jax.correlation.engine import distances, padding, tiles
 from cion_jax.runtime.progress import silent
 from tests.correlation_oracle import DIM, WIDE, Oracle, make_world, wide_world
 
@@ -297,6 +298,20 @@ def test_levels_end_at_the_requested_one_and_are_announced(world):
     assert [result.level for result in seen] == [0, 1]
     assert seen == list(found.levels)
     assert_same_levels(found, oracle.identities[:2])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_sums_are_merged_in_their_own_memory(monkeypatch, seed):
+    """Blocks of a few rows, so that groups reach over several."""
+    random = np.random.default_rng(seed)
+    monkeypatch.setattr(distances, "_BLOCK_BYTES", int(random.integers(16, 200)))
+    rows = random.standard_normal((40, 4)).astype(np.float32)
+    group = numbered(random.integers(0, 25, 40))  # by lowest member
+    expected = np.zeros((group.max() + 1, 4))
+    np.add.at(expected, group, rows.astype(np.float64))
+    found = distances.merge_rows(rows, group)
+    assert np.shares_memory(found, rows)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_padding_waste_is_bounded_and_no_group_is_lost():

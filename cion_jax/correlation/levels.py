@@ -173,7 +173,7 @@ def _merged(
     after = groups.merged(group, final=True)
     largest = tuple(largest_identities(groups, links, after, names))
     result = LevelResult(level, numbered(after.assigned), names[links], joined, largest)
-    # The sums come last: while they are added up, both the old and the new ones are in memory.
+    # The sums come last: they take the place of the old ones.
     return (after if level == 3 else groups.merged(group)), result
 
 

@@ -6,7 +6,7 @@ import functools
 import numpy as np
 
 from cion_jax.correlation.engine import rounding
-from cion_jax.correlation.engine.distances import SHORTEST_SUM, add_rows, squared_lengths, sums_by_label
+from cion_jax.correlation.engine.distances import SHORTEST_SUM, add_rows, merge_rows, squared_lengths
 from cion_jax.correlation.engine.exact import ExactCentroids
 from cion_jax.runtime.arrays import RowArray
 
@@ -74,10 +74,10 @@ class Groups:
         return Groups(assigned, self.sums)
 
     def merged(self, group: np.ndarray, *, final: bool = False) -> "Groups":
-        """Larger groups: `group` `[groups]` is the one that each of these becomes a part of, from 0 on.
+        """Larger groups: `group` `[groups]` is the one that each of these becomes a part of, numbered by lowest member.
 
-        Sums of `final` groups, which are not compared any more, are left out (`[groups, 0]`).
+        Sums of `final` groups, which are not compared any more, are left out (`[groups, 0]`). Otherwise takes over the
+        sums of these groups, whose centroids must not be used afterwards.
         """
-        count = group.max() + 1
-        sums = np.empty((count, 0), np.float32) if final else sums_by_label(group, self.sums, count)
+        sums = np.empty((group.max() + 1, 0), np.float32) if final else merge_rows(self.sums, group)
         return Groups(np.where(self.assigned >= 0, group[self.assigned], -1), sums)

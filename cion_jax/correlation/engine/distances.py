@@ -84,3 +84,20 @@ def add_rows(sums: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> None:
     """Adds each of the `rows` `[m, d]` to the row of `sums` `[k, d]` that `labels` `[m]` names, in place."""
     present, position = np.unique(labels, return_inverse=True)
     sums[present] += sums_by_label(position, rows, len(present))
+
+
+def merge_rows(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Sums `[k, d]` of the `rows` `[m, d]` that share a label, in the memory of `rows`, whose values are lost.
+
+    `labels` `[m]` are numbered from 0 by first row. So none is above its row's index, and a sum never replaces a row
+    that is still to be read.
+    """
+    count = 0
+    size = max(1, _BLOCK_BYTES // (4 * rows.shape[1]))
+    for start in range(0, len(rows), size):
+        own, block = labels[start : start + size], rows[start : start + size].copy()
+        new = max(count, own.max() + 1)
+        rows[count:new] = 0
+        add_rows(rows, own, block)
+        count = new
+    return rows[:count]
