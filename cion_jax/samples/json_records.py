@@ -13,6 +13,7 @@ from cion_jax.samples.headers import KEYS, sources_of_columns
 from cion_jax.samples.table import COLUMNS, INTEGER_COLUMNS
 
 _BOM = b"\xef\xbb\xbf"
+_KEYS = frozenset(KEYS)
 _SPACE = re.compile(r"[ \t\n\r]*")
 # pyarrow 26 crashes on a line `null`; a null inside an object has a comma or a bracket behind it.
 _NULL = re.compile(rb"null\s*+(?![,}\]])|(?:\A|[\n}\]])\s*+null")
@@ -69,7 +70,7 @@ class _Hook:
             raise ValueError(f"key {repeated!r} is twice in an object")
         if not record.keys() <= self._names.keys():
             self._names.update(dict.fromkeys(record))
-        return {key: record[key] for key in KEYS if key in record}
+        return record if record.keys() <= _KEYS else {key: record[key] for key in KEYS if key in record}
 
 
 def _content(path: Path) -> bytes:
@@ -150,7 +151,7 @@ def _renamed(table: pa.Table, path: Path, names: Sequence[str]) -> pa.Table:
 
 def _column(path: Path, key: str, values: list) -> pa.Array | pa.ChunkedArray:
     try:
-        if not any(value is True or value is False for value in values):  # Arrow takes True for 1.0 among fractions
+        if bool not in set(map(type, values)):  # Arrow takes True for 1.0 among fractions
             return pa.array(values)
     except (pa.ArrowException, OverflowError, UnicodeEncodeError):
         pass
