@@ -91,11 +91,11 @@ def sgd():
 def test_eight_devices_and_two_processes_of_four_equal_one(tmp_path):
     losses, state, _ = run(1, sgd())
     for sharded_losses, sharded_state, metrics in (run(8, sgd()), by_two_processes(tmp_path)):
-        np.testing.assert_allclose(sharded_losses, losses, rtol=1e-6)
+        np.testing.assert_allclose(sharded_losses, losses, rtol=1e-5)
         for part in ("student", "teacher", "student_stats", "teacher_stats", "center"):
-            assert largest_difference(sharded_state[part], state[part]) < 2e-6, part
+            assert largest_difference(sharded_state[part], state[part]) < 1e-5, part
         # The optimizer state is momentum, with the scale of the gradients: up to 3 here.
-        assert largest_difference(sharded_state["optimizer"], state["optimizer"]) < 3e-5
+        assert largest_difference(sharded_state["optimizer"], state["optimizer"]) < 1e-4
         assert np.isfinite(jax.tree.leaves(metrics)).all()
     assert losses[0] != losses[1]
 
@@ -118,13 +118,13 @@ def test_any_number_of_devices_equals_one_in_the_released_form_too(devices, on_o
     losses, state, metrics = on_one_device
     options = dict(optimizer=optax.sgd(1e-3, momentum=0.9), steps=2, model="vit_test", form="released")
     sharded_losses, sharded_state, sharded_metrics = run(devices, **options)
-    np.testing.assert_allclose(sharded_losses, losses, rtol=1e-6)
+    np.testing.assert_allclose(sharded_losses, losses, rtol=1e-5)
     assert sharded_state.keys() == state.keys()
     for part, expected in state.items():
         scale = max(np.abs(x).max() for x in jax.tree.leaves(expected)) if part == "optimizer" else 1
-        assert largest_difference(sharded_state[part], expected) < (1e-5 * scale if part == "optimizer" else 2e-6), part
+        assert largest_difference(sharded_state[part], expected) < (1e-4 * scale if part == "optimizer" else 1e-5), part
     for name, value in metrics.items():
-        np.testing.assert_allclose(sharded_metrics[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(sharded_metrics[name], value, rtol=1e-3, atol=1e-6, err_msg=name)
 
 
 def stochastic_depth_keys(devices, seed, step):
@@ -154,8 +154,8 @@ def test_stochastic_depth_is_the_same_on_eight_devices_and_leaves_the_teacher_al
     options |= {"optimizer": optax.sgd(1e-3, momentum=0.9)}
     losses, state, _ = run(1, **options)
     sharded_losses, sharded_state, _ = run(8, **options)
-    np.testing.assert_allclose(sharded_losses, losses, rtol=1e-6)
-    assert largest_difference(sharded_state["student"], state["student"]) < 2e-6
+    np.testing.assert_allclose(sharded_losses, losses, rtol=1e-5)
+    assert largest_difference(sharded_state["student"], state["student"]) < 1e-5
     assert largest_difference(sharded_state["optimizer"], state["optimizer"]) < 3e-5  # the gradients
     # The same with two forward passes; without keys nothing is dropped.
     views, _ = global_views_of({"images": images_of(0)}, 0, None)
