@@ -31,6 +31,7 @@ from cion_jax.models import create_model
 from cion_jax.models.cost import floating_point_operations
 from cion_jax.models.fuse import fuse
 from cion_jax.models.registry import reidzoo
+from cion_jax.runtime.platform import inference_options
 
 REPEATS = 5
 FUSED = ("repvit_*", "fastvit_*", "ghostnet_*")
@@ -111,7 +112,7 @@ def _embedder(model: nnx.Module, batch: int) -> tuple[Callable[[], Any], float]:
     graph, state = nnx.split(model)
     images = jnp.asarray(np.random.default_rng(0).normal(size=(batch, *pytorch_zoo.SIZE, 3)), jnp.float32)
     lowered = jax.jit(lambda state, images: nnx.merge(graph, state)(images)).lower(state, images)
-    compiled = lowered.compile()
+    compiled = lowered.compile(compiler_options=inference_options())
     return lambda: jax.block_until_ready(compiled(state, images)), floating_point_operations(lowered)
 
 

@@ -19,9 +19,10 @@ from PIL import Image
 import cion_jax
 from cion_jax.conversion import load_with_provenance, write_weights
 from cion_jax.features import store
-from cion_jax.features.extraction import chosen_precision, extract_features
+from cion_jax.features.extraction import chosen_precision, embedder, extract_features
 from cion_jax.features.store import aligned_samples, extract, list_samples
 from cion_jax.models import create_model
+from cion_jax.runtime.platform import inference_options, traced_for
 from cion_jax.samples import IMAGENET_MEAN, IMAGENET_STD, SampleTable, read_samples, write_samples
 from tests.commands import run_command
 from tests.networks import SIZE, Tiny, paths_in
@@ -61,6 +62,15 @@ def test_features_are_the_models_at_any_batch_size(folder, batch_size):
     np.testing.assert_allclose(result.features, direct(model, paths_in(folder)), atol=2e-6)
     assert result.features.dtype == np.float32
     assert result.rows.tolist() == list(range(10)) and result.undecodable == {}
+
+
+@pytest.mark.usefixtures("optimised")
+def test_on_a_cpu_products_are_those_of_the_faster_library():
+    forward, state = embedder(create_model("vit_test"))
+    images = np.zeros((2, 64, 32, 3), np.uint8)
+    assert "__ynn_fusion" in forward.lower(state, images).compile().as_text()
+    with traced_for("cuda"):
+        assert not inference_options()
 
 
 def test_the_callers_model_keeps_its_mode(folder):

@@ -1,26 +1,44 @@
-"""Identity sampler: the rows of a batch are a pure function of (seed, step), so there is no state to save."""
+"""Samplers: the rows of a batch are a pure function of (seed, step), so there is no state to save."""
 
+import abc
 import functools
 import threading
-from typing import Protocol
 
 import numpy as np
 
-from cion_jax.distillation.schedules import Curriculum
+from cion_jax.distillation.schedules import Curriculum, Stage
 
 
-class Sampler(Protocol):
+class Sampler(abc.ABC):
     """Rows of every batch: `sampler[step]` is `[groups, K]`, the rows of a group being of one identity.
 
     It is a pure function of the seed and the step, so that a run can continue anywhere. Devices take contiguous parts.
+    An epoch is drawn as a whole when its first batch is asked for.
     """
 
-    def __len__(self) -> int: ...
+    def __init__(self, plan: Curriculum, seed: int):
+        self._plan, self._seed = plan, seed
+        self._drawn, self._lock = functools.lru_cache(maxsize=2)(self._draw), threading.Lock()
 
-    def __getitem__(self, step: int) -> np.ndarray: ...
+    def __len__(self) -> int:
+        return self._plan.total_steps
+
+    def __getitem__(self, step: int) -> np.ndarray:
+        epoch = self._plan.epoch(step)
+        with self._lock:  # else every loader thread that reaches a new epoch would draw it
+            batches = self._drawn(epoch)
+        return batches[step - self._plan.first_step(epoch)]
+
+    def _draw(self, epoch: int) -> np.ndarray:
+        stage = self._plan.stage(self._plan.first_step(epoch))
+        return self._draw_epoch(np.random.default_rng((self._seed, epoch)), stage)
+
+    @abc.abstractmethod
+    def _draw_epoch(self, rng: np.random.Generator, stage: Stage) -> np.ndarray:
+        """Rows of all batches of an epoch of `stage`, `[steps_per_epoch, groups, K]`."""
 
 
-class IdentitySampler:
+class IdentitySampler(Sampler):
     """Sequence of batches, each made of whole groups of K images of one identity.
 
     In every epoch each identity's images are shuffled and cut into groups of K; a short last group is topped up
@@ -41,28 +59,11 @@ class IdentitySampler:
         rows = np.flatnonzero(np.asarray(identities) >= 0)
         _, codes = np.unique(np.asarray(identities)[rows], return_inverse=True)
         self._rows, self._codes = rows, codes.astype(np.int32)
-        self._sizes = np.bincount(codes)
-        self._curriculum, self._batch_size, self._seed = curriculum, batch_size, seed
-        self._drawn, self._lock = functools.lru_cache(maxsize=2)(self._draw_epoch), threading.Lock()
+        self._sizes, self._batch_size = np.bincount(codes), batch_size
+        super().__init__(curriculum, seed)
 
-    def __len__(self) -> int:
-        return self._curriculum.total_steps
-
-    def __getitem__(self, step: int) -> np.ndarray:
-        """Rows `[groups, K]` of the global batch of `step`; the rows of a group are of one identity."""
-        stage = self._curriculum.stage(step)
-        groups = self._batch_size // stage.images_per_identity
-        first = (step - stage.first_step) % stage.steps_per_epoch * groups
-        return self._epoch_groups(self._curriculum.epoch(step))[first : first + groups]
-
-    def _epoch_groups(self, epoch: int) -> np.ndarray:
-        with self._lock:  # else every loader thread that reaches a new epoch would draw it
-            return self._drawn(epoch)
-
-    def _draw_epoch(self, epoch: int) -> np.ndarray:
-        """All groups of an epoch in order, `[groups, K]`."""
-        k = self._curriculum.stage(self._curriculum.first_step(epoch)).images_per_identity
-        rng = np.random.default_rng((self._seed, epoch))
+    def _draw_epoch(self, rng: np.random.Generator, stage: Stage) -> np.ndarray:
+        k = stage.images_per_identity
         shuffled = rng.permutation(len(self._rows))
         by_identity = shuffled[np.argsort(self._codes[shuffled], kind="stable")]
         starts = np.cumsum(self._sizes) - self._sizes
@@ -72,7 +73,8 @@ class IdentitySampler:
         position = number[:, None] * k + np.arange(k)
         position %= self._sizes[owner, None]  # a short last group is topped up from the identity's first images
         groups = self._rows[by_identity[starts[owner, None] + position]]
-        return groups[rng.permutation(len(groups))]
+        dealt = stage.steps_per_epoch * (self._batch_size // k)
+        return groups[rng.permutation(len(groups))[:dealt]].reshape(stage.steps_per_epoch, -1, k)
 
 
 def identity_sizes(identities: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from flax import nnx
 
 from cion_jax.runtime.arrays import ArrayWriter
 from cion_jax.runtime.files import atomic_path
+from cion_jax.runtime.platform import inference_options
 from cion_jax.runtime.progress import progress
 from cion_jax.runtime.shards import WHOLE, Shard
 from cion_jax.samples import IMAGENET_MEAN, IMAGENET_STD, ImageBatch, load_batches, load_image
@@ -130,7 +131,7 @@ def embedder(
         evaluated.set_attributes(dtype=jnp.dtype(chosen_precision(precision)), raise_if_not_found=False)
     graph, state = nnx.split(evaluated)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=inference_options())
     def forward(state: nnx.State, images: jax.Array) -> jax.Array:
         with jax.default_matmul_precision("highest"):
             scaled = (images.astype(jnp.float32) / 255 - jnp.array(mean)) / jnp.array(std)

@@ -1,14 +1,12 @@
 """The camera-aware sampler of Cluster-Contrast: a batch is a pure function of the labels, the seed and the step."""
 
-import functools
-import threading
-
 import numpy as np
 
-from cion_jax.distillation.schedules import Curriculum
+from cion_jax.distillation.sampler import Sampler
+from cion_jax.distillation.schedules import Curriculum, Stage
 
 
-class CameraSampler:
+class CameraSampler(Sampler):
     """Batches of K images per cluster, of which K - 1 come from other cameras than the first, where there are any.
 
     A pass over the data has one run for each cluster, in random order. A run is a random image (the anchor) and K - 1
@@ -40,31 +38,20 @@ class CameraSampler:
             seed: random seed.
         """
         self._clusters = [np.flatnonzero(labels == label) for label in np.unique(labels[labels >= 0])]
-        self._cameras, self._plan, self._seed = np.asarray(cameras), plan, seed
+        self._cameras = np.asarray(cameras)
         self._batch_size, self._k = batch_size, images_per_cluster
-        self._drawn, self._lock = functools.lru_cache(maxsize=2)(self._draw_epoch), threading.Lock()
+        super().__init__(plan, seed)
 
-    def __len__(self) -> int:
-        return self._plan.total_steps
-
-    def __getitem__(self, step: int) -> np.ndarray:
-        """Rows `[batch_size, 1]` of the global batch of `step`: runs may be cut by its end, so groups are of one."""
-        epoch = self._plan.epoch(step)
-        with self._lock:  # else every loader thread that reaches a new epoch would draw it
-            batches = self._drawn(epoch)
-        return batches[step - self._plan.first_step(epoch)][:, None]
-
-    def _draw_epoch(self, epoch: int) -> np.ndarray:
-        """Rows of all batches of an epoch, `[steps, batch_size]`."""
-        rng = np.random.default_rng((self._seed, epoch))
-        steps, batches = self._plan.stage(self._plan.first_step(epoch)).steps_per_epoch, []
+    def _draw_epoch(self, rng: np.random.Generator, stage: Stage) -> np.ndarray:
+        """Rows of all batches of an epoch, `[steps, batch_size, 1]`: runs may be cut, so groups are of one."""
+        steps, batches = stage.steps_per_epoch, []
         while len(batches) < steps:
             rows = self._pass(rng)
             while len(rows) < self._batch_size:
                 rows = np.append(rows, self._pass(rng))
             full = len(rows) // self._batch_size
             batches += np.split(rows[: full * self._batch_size], full)
-        return np.stack(batches[:steps])
+        return np.stack(batches[:steps])[..., None]
 
     def _pass(self, rng: np.random.Generator) -> np.ndarray:
         """One run of each cluster, in random order, `[images]`."""

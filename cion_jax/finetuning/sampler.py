@@ -1,14 +1,12 @@
 """PK sampler: batches of P identities with K images of each, as a pure function of (seed, step)."""
 
-import functools
-import threading
-
 import numpy as np
 
+from cion_jax.distillation.sampler import Sampler
 from cion_jax.distillation.schedules import Curriculum, Stage, whole_identities
 
 
-class PKSampler:
+class PKSampler(Sampler):
     """Sequence of batches of P different identities with K images each.
 
     In every epoch the images of an identity are shuffled and cut into groups of K. A remainder is dropped; an identity
@@ -31,25 +29,14 @@ class PKSampler:
         """
         self._rows = np.flatnonzero(labels >= 0)
         _, codes, self._sizes = np.unique(labels[self._rows], return_inverse=True, return_counts=True)
-        self._codes, self._plan, self._seed = codes.astype(np.int32), plan, seed
+        self._codes = codes.astype(np.int32)
         self._k = plan.stages[0].images_per_identity
         self._identities = batch_size // self._k
-        self._drawn, self._lock = functools.lru_cache(maxsize=2)(self._draw_epoch), threading.Lock()
+        super().__init__(plan, seed)
 
-    def __len__(self) -> int:
-        return self._plan.total_steps
-
-    def __getitem__(self, step: int) -> np.ndarray:
-        """Rows `[P, K]` of the global batch of `step`."""
-        epoch = self._plan.epoch(step)
-        with self._lock:  # else every loader thread that reaches a new epoch would draw it
-            batches = self._drawn(epoch)
-        return batches[step - self._plan.first_step(epoch)]
-
-    def _draw_epoch(self, epoch: int) -> np.ndarray:
+    def _draw_epoch(self, rng: np.random.Generator, stage: Stage) -> np.ndarray:
         """Rows of all batches of an epoch, `[batches, P, K]`."""
-        rng = np.random.default_rng((self._seed, epoch))
-        batches = self._plan.stage(self._plan.first_step(epoch)).steps_per_epoch
+        batches = stage.steps_per_epoch
         owner, number = self._dealt(rng, batches)
         shuffled = rng.permutation(len(self._rows))
         by_identity = shuffled[np.argsort(self._codes[shuffled], kind="stable")]
