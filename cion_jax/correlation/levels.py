@@ -152,7 +152,7 @@ def _steps(
 
 
 def _denoised(features: RowArray, tracklet: np.ndarray, sigma_cst: float, track: Track) -> Groups:
-    """Groups after Eq. 4. Nothing else keeps their sums, so that their memory is free again after level 2."""
+    """Groups after Eq. 4. Nothing else may keep their sums, which the later levels add up in place."""
     kept, sums = denoise_tracklets(features, tracklet, sigma_cst, track)
     return Groups(np.where(kept, tracklet, -1), sums)
 
