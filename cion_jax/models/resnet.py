@@ -13,7 +13,7 @@ from flax import nnx
 
 from cion_jax.models.backbone import Backbone
 from cion_jax.models.backend.pooling import max_pool
-from cion_jax.models.layers import IBN, BatchNorm, Conv, conv_before_norm, kaiming_normal_fan_out
+from cion_jax.models.layers import IBN, BatchNorm, Conv, conv_before_norm, kaiming_normal_fan_out, residual
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,7 @@ class BasicBlock(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         shortcut = x if self.downsample is None else self.downsample(x)
         x = nnx.relu(self.bn1(self.conv1(x)))
-        return nnx.relu(self.bn2(self.conv2(x)) + shortcut)
+        return nnx.relu(residual(shortcut, self.bn2(self.conv2(x))))
 
 
 class Bottleneck(nnx.Module):
@@ -96,7 +96,7 @@ class Bottleneck(nnx.Module):
         shortcut = x if self.downsample is None else self.downsample(x)
         x = nnx.relu(self.bn1(self.conv1(x)))
         x = nnx.relu(self.bn2(self.conv2(x)))
-        return nnx.relu(self.bn3(self.conv3(x)) + shortcut)
+        return nnx.relu(residual(shortcut, self.bn3(self.conv3(x))))
 
 
 class ResNet(Backbone):
