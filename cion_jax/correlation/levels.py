@@ -24,7 +24,7 @@ class LevelResult:
 
     Attributes:
         level: 0 to 3.
-        identities: `[n]` int64, numbered by first row, -1 = discarded.
+        identities: `[n]` int32, numbered by first row, -1 = discarded.
         links: `[links, 2]`, pairs of identities *of the previous level* that are linked as one person, before
             transitive closure; empty at levels 0 and 1.
         covisible: `[links]` bool, the links between identities that share a frame, which cannot be one person; None
@@ -136,10 +136,10 @@ def _steps(
         return lambda total: progress(title, total, unit)
 
     tracklet, video_lengths = sliding_order(videos, tracklets)
-    yield LevelResult(0, numbered(tracklet))
+    yield LevelResult(0, _numbered(tracklet))
 
     groups = _denoised(features, tracklet, settings.sigma_cst, track("single tracklets", "images"))
-    yield LevelResult(1, numbered(groups.assigned))
+    yield LevelResult(1, _numbered(groups.assigned))
 
     names = _names(groups)
     groups = video.reassign(groups, features, tracklet, video_lengths, settings.sigma_cst, track("strays", "tiles"))
@@ -172,9 +172,14 @@ def _merged(
     group = identities(settings.rule, groups, links, features, settings.frame_ids, settings.neighbors)
     after = groups.merged(group, final=True)
     largest = tuple(largest_identities(groups, links, after, names))
-    result = LevelResult(level, numbered(after.assigned), names[links], joined, largest)
+    result = LevelResult(level, _numbered(after.assigned), names[links], joined, largest)
     # The sums come last: they take the place of the old ones.
     return (after if level == 3 else groups.merged(group)), result
+
+
+def _numbered(group: np.ndarray) -> np.ndarray:
+    """Identities `[n]` from groups `[n]`, in int32: a large crawl keeps those of every level."""
+    return numbered(group).astype(np.int32)
 
 
 def _names(groups: Groups) -> np.ndarray:
@@ -192,12 +197,12 @@ def sliding_order(videos: np.ndarray, tracklets: np.ndarray) -> tuple[np.ndarray
     contiguous, the lowest number is the earliest, and groups numbered by their lowest tracklet stay in order.
 
     Returns:
-        Tracklet number of each image `[n]`, and number of tracklets of each video `[videos]`.
+        Tracklet number of each image `[n]` int32, and number of tracklets of each video `[videos]`.
     """
     codes = numbered(tracklets)
     first = np.unique(codes, return_index=True)[1]
     video_of = numbered(videos)[first]
     order = np.argsort(video_of, kind="stable")
-    place = np.empty(len(order), np.int64)
+    place = np.empty(len(order), np.int32)
     place[order] = np.arange(len(order))
     return place[codes], np.bincount(video_of)

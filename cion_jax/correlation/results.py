@@ -131,12 +131,13 @@ def _correlate(table: tables.SampleTable, features: RowArray, settings: dict) ->
     frames = table["frame"] if "frame" in table.columns else None
     frame_ids = None if frames is None else covisible.number_frames(table.videos, frames)
 
-    before = np.full(len(table), -1)  # identities of the previous level
+    before = table.tracklets  # identities of the previous level
 
     def on_level(result: LevelResult) -> None:
+        nonlocal before
         entry = level_entry(result, table, features, frame_ids, settings)
         entries.append(entry | {"largest": [largest_entry(large, table, before) for large in result.largest]})
-        before[:] = result.identities
+        before = result.identities
 
     correlation = correlate(
         features, table.videos, table.tracklets, **settings, frames=frames, on_level=on_level, progress=progress

@@ -42,7 +42,7 @@ class Vectors:
 
 @dataclasses.dataclass(frozen=True)
 class Groups:
-    """The group of each image `[n]`, -1 = none, and the sums `[groups, d]` of the unit features in each."""
+    """The group of each image `[n]` int32, -1 = none, and the sums `[groups, d]` of the unit features in each."""
 
     assigned: np.ndarray
     sums: np.ndarray
@@ -80,4 +80,4 @@ class Groups:
         sums of these groups, whose centroids must not be used afterwards.
         """
         sums = np.empty((group.max() + 1, 0), np.float32) if final else merge_rows(self.sums, group)
-        return Groups(np.where(self.assigned >= 0, group[self.assigned], -1), sums)
+        return Groups(np.append(group, -1).astype(np.int32)[self.assigned], sums)  # -1 reads the last

@@ -93,7 +93,7 @@ def write_index(
     with atomic_path(out / FOLDER) as folder:
         folder.mkdir()
         features = [_stored(part, folder, number) for number, part in enumerate(parts) if len(part)]
-        np.save(folder / _GROUPS, state.groups.assigned.astype(np.int32))
+        np.save(folder / _GROUPS, state.groups.assigned.astype(np.int32, copy=False))
         np.save(folder / _IDENTITIES, of_group)
         np.save(folder / _CENTROIDS, state.groups.sums)
         np.save(folder / _LINKS, state.links.astype(np.int32))
@@ -114,7 +114,7 @@ def read_index(out: str | os.PathLike) -> Index:
     names = _GROUPS, _IDENTITIES, _CENTROIDS, _LINKS
     assigned, identities, sums, links = (np.load(folder / name, mmap_mode="r") for name in names)
     parts = [_opened(folder, part) for part in meta["features"]]
-    state = State(Groups(np.asarray(assigned, np.int64), sums), np.asarray(links), np.arange(len(sums)))
+    state = State(Groups(np.asarray(assigned), sums), np.asarray(links), np.arange(len(sums)))
     return Index(state, np.asarray(identities), parts, meta["settings"], meta["extractor"], meta["next_identity"])
 
 

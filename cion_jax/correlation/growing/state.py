@@ -43,7 +43,7 @@ class State:
             return self
         present = np.zeros(len(self.groups.sums), bool)
         present[assigned[assigned >= 0]] = True
-        number = np.cumsum(present) - 1
+        number = np.cumsum(present, dtype=np.int32) - 1
         links = self.links[present[self.links].all(1)]
         groups = Groups(np.where(assigned >= 0, number[assigned], -1), self.groups.sums[present])
         return State(groups, number[links].astype(np.int32), self.places[present])
