@@ -50,8 +50,8 @@ def check_values(table: SampleTable, rows: list[dict], *, text: bool) -> None:
     rows = [{name.strip(): value for name, value in row.items()} for row in rows]
     assert len(table) == len(rows)
     for name in table.columns:
-        if name not in (*INTEGERS, "file_path", "video", "tracklet"):
-            continue
+        if name not in (*INTEGERS, "file_path", "video", "tracklet") or name == "id":
+            continue  # `id` is left only beside `identity`, as a column of any kind
         source = "id" if name == "identity" and all("identity" not in row for row in rows) else name
         for got, row in zip(table[name].tolist(), rows, strict=True):
             value = row[source]

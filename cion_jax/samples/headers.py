@@ -73,5 +73,6 @@ def _similar(names: Sequence[str], found: Collection[str]) -> dict[str, str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:20])
+    # In a file that is something else, a name may be any number of characters.
+    shown = ", ".join(name if len(name) <= 40 else f"{name[:37]}..." for name in names[:20])
     return shown + (f", ... {len(names) - 20} more" if len(names) > 20 else "")
