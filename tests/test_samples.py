@@ -214,7 +214,8 @@ def test_annotations_of_more_than_one_block(tmp_path, monkeypatch):
         ("s.txt", "a", r"unknown extension '.txt', expected one of .parquet, .json, .jsonl, .ndjson, .csv, .tsv"),
         ("s.csv", "", "s.csv: the file is empty"),
         ("s.csv", "path,frame\na,1\n", "no column 'file_path' .columns found: path, frame"),
-        pytest.param("s.csv", "x" * 9000 + ",frame\na,1\n", r"found: x{37}\.\.\., frame\)", id="long name"),
+        pytest.param("s.csv", "x" * 9000 + ",frame\na,1\n", r"found: x{37}\.\.\., frame\)$", id="long name"),
+        pytest.param("s.csv", "[" * 9000 + "path,b\na,1\n", r"found: \[{37}\.\.\., b\)$", id="long name like path"),
         (
             "s.csv",
             "file_path,frame\na,1\nb,x\n",

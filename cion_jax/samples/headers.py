@@ -12,6 +12,7 @@ from cion_jax.samples.table import COLUMNS
 
 IDENTITY_OF_ANNOTATIONS = "id"  # CION-AL and SYNTH-PEDES
 KEYS = (*COLUMNS, IDENTITY_OF_ANNOTATIONS)
+_LONGEST = 40  # characters of a name that is meant for people; files that are something else have names of any length
 # Names in use that difflib does not find similar enough.
 _SYNONYMS = {"file": "file_path", "filename": "file_path", "image": "file_path", "path": "file_path"} | {
     "pid": "identity",
@@ -62,6 +63,8 @@ def _similar(names: Sequence[str], found: Collection[str]) -> dict[str, str]:
         absent.pop("identity", None)
     similar: dict[str, str] = {}
     for name in names:
+        if len(name) > _LONGEST:
+            continue
         plain = re.sub("[^a-z]", "", name.lower())
         stem = re.sub("(id|ids|no|number|nr|index|idx)$", "", plain)
         column = _SYNONYMS.get(plain) or next(
@@ -73,6 +76,5 @@ def _similar(names: Sequence[str], found: Collection[str]) -> dict[str, str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    # In a file that is something else, a name may be any number of characters.
-    shown = ", ".join(name if len(name) <= 40 else f"{name[:37]}..." for name in names[:20])
+    shown = ", ".join(name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..." for name in names[:20])
     return shown + (f", ... {len(names) - 20} more" if len(names) > 20 else "")
