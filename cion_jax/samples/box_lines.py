@@ -110,7 +110,7 @@ def _table(path: Path, data: bytes, delimiter: str) -> pa.Table:
             pyarrow.csv.ConvertOptions(column_types=types, null_values=[]),
         )
     except pa.ArrowException as error:
-        raise ValueError(f"{path}: cannot be read as boxes, or cut off ({error})") from error
+        raise ValueError(f"{path}: cannot be read as boxes, or cut off ({error!s:.300})") from error
     if ends_in_delimiter and any(text.strip() for text in table[count].to_pylist()):
         raise ValueError(f"{path}: {count} values in the first line, more in others; expected the same in all")
     return table.select(names[:count])

@@ -87,7 +87,7 @@ def _parsed(path: Path, lines: list[str], delimiter: str) -> _Header:
     try:
         names = next((row for row in reader if row), [])
     except csv.Error as error:
-        raise ValueError(f"{path}: the header cannot be read ({error})") from error
+        raise ValueError(f"{path}: the header cannot be read ({error!s:.300})") from error
     return _Header(names, reader.line_num, delimiter)
 
 

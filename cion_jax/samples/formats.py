@@ -41,7 +41,7 @@ def read_samples(path: str | os.PathLike) -> SampleTable:
     try:
         table = read_folder(path) if path.is_dir() else _read_file(path)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read, broken or truncated ({error})") from error
+        raise ValueError(f"{path}: cannot be read, broken or truncated ({error!s:.300})") from error
     table = SampleTable(without_empty_columns(table, path), source=str(path))
     pa.default_memory_pool().release_unused()  # Arrow keeps what reading and checking took: 0.8 GB for 10 M rows
     return table

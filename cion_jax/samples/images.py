@@ -57,7 +57,7 @@ def read_file(path: str | os.PathLike) -> bytes:
             raise  # a system failure, not a bad image
         raise UndecodableImage(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:  # no file can have this name
-        raise UndecodableImage(f"{str(path)!r}: cannot be read ({error})") from error
+        raise UndecodableImage(f"{str(path)!r}: cannot be read ({error!s:.300})") from error
 
 
 def decode_image(data: bytes, *, name: str = "image", strict: bool = False) -> np.ndarray:
@@ -138,7 +138,7 @@ def _decode_with_pil(data: bytes, name: str) -> np.ndarray:
         unknown = "not an image, cut off at its very beginning, or of a kind that Pillow cannot read"
         raise UndecodableImage(f"{name}: {other_kind_of_bytes(data, 'image') or unknown}") from error
     except Exception as error:  # the errors of Pillow's decoders have no common base class
-        raise UndecodableImage(f"{name}: a broken image ({error})") from error
+        raise UndecodableImage(f"{name}: a broken image ({error!s:.300})") from error
 
 
 def _jpeg_2000_bits(data: bytes) -> int:

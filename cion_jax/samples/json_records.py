@@ -32,7 +32,9 @@ def read_json_list(path: Path) -> pa.Table:
         raise ValueError(f"{path}: lists or objects are nested too deeply to be read") from None
     except ValueError as error:  # among them, numbers of more digits than Python converts
         lines = "; it looks like JSON lines, whose name ends in .jsonl" if "Extra data" in str(error) else ""
-        raise ValueError(f"{path}: not a JSON file ({error}){lines}; it may be truncated, write it again") from error
+        raise ValueError(
+            f"{path}: not a JSON file ({error!s:.300}){lines}; it may be truncated, write it again"
+        ) from error
     if not isinstance(records, list):
         hint = " (pandas: orient='records')" if isinstance(records, dict) else ""
         raise ValueError(f"{path}: holds a JSON {type(records).__name__}, expected a list of objects{hint}")
@@ -121,7 +123,7 @@ def _records(path: Path, text: str, decoder: json.JSONDecoder) -> Iterable[dict]
             record, position = decoder.raw_decode(text, position)
         except ValueError as error:
             line = text.count("\n", 0, getattr(error, "pos", start)) + 1
-            raise ValueError(f"{path}: cannot be read, broken or truncated in line {line} ({error})") from error
+            raise ValueError(f"{path}: cannot be read, broken or truncated in line {line} ({error!s:.300})") from error
         if not isinstance(record, dict):
             raise ValueError(
                 f"{path}: line {text.count(chr(10), 0, start) + 1} is {record!r:.80}, expected an object (a JSON list "

@@ -43,7 +43,7 @@ def read_seqinfo(file: Path) -> SequenceInfo:
         if "\0" in folder:
             raise ValueError(f"imDir is {folder!r}")
     except (configparser.Error, ValueError) as error:
-        raise ValueError(f"{file}: expected a section [Sequence] ({error})") from error
+        raise ValueError(f"{file}: expected a section [Sequence] ({error!s:.300})") from error
     return SequenceInfo(folder, length, None if width is None or height is None else (width, height))
 
 

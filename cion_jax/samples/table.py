@@ -122,7 +122,7 @@ def _arrow_table(columns: dict[str, Any]) -> pa.Table:
         try:
             arrays[name] = values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([pa.array(values)])
         except pa.ArrowException as error:
-            raise ValueError(f"column {name!r}: values of more than one type ({error})") from error
+            raise ValueError(f"column {name!r}: values of more than one type ({error!s:.300})") from error
     try:
         return pa.table(arrays)
     except pa.ArrowInvalid:

@@ -65,7 +65,7 @@ def _read_lmdb(root: Path) -> SampleTable:
         keys = pa.array(index["keys"], pa.large_string())
         pids = pa.array(np.asarray(index["pids"]).astype(np.int64)) if "pids" in index else None
     except (TypeError, KeyError, ValueError, pa.ArrowException) as error:
-        raise ValueError(f"{file}: expected a dictionary of keys, a list of text, and pids ({error})") from error
+        raise ValueError(f"{file}: expected a dictionary of keys, a list of text, and pids ({error!s:.300})") from error
     parsed = parse_names(keys, rf"(?P<video>\d{{5,}})_{_NAME}", str(file), "<video>_<pid>_<frame>_<object>")
     tracklet = integers(parsed["tracklet"])
     if pids is not None and not pids.equals(tracklet):
@@ -166,5 +166,5 @@ def _boxes(file: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
         if len(set(names)) < len(names):
             raise ValueError("an object is twice in a frame, with the same pid")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file}: expected {{frame: [(object, {{'bbox', 'pid'}}), ...]}} ({error})") from error
+        raise ValueError(f"{file}: expected {{frame: [(object, {{'bbox', 'pid'}}), ...]}} ({error!s:.300})") from error
     return np.array(numbers, np.int64), np.array(boxes).reshape(-1, 4), names

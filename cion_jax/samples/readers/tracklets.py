@@ -45,7 +45,7 @@ def _around(frame: str) -> str:
     try:
         groups = re.compile(frame).groups
     except re.error as error:
-        raise ValueError(f"--frame={frame!r} is no regular expression ({error})") from None
+        raise ValueError(f"--frame={frame!r} is no regular expression ({error!s:.300})") from None
     if groups != 1 or r"(\d+)" not in frame:
         raise ValueError(rf"--frame={frame!r}: expected one group of digits, such as 'f(\d+)'")
     return r".*/[^/]*?" + frame.replace(r"(\d+)", r"(?P<frame>\d+)") + r"[^/]*"
