@@ -72,6 +72,7 @@ def test_every_line_of_a_tracker_is_used(tmp_path):
         ("1,1,1,1,1,1\n1,2,nan,1,1,1\n", "a value that is no number in 1 of 2 lines, first in line 2"),
         ("1,1,,1,1,1\n", "cannot be read as boxes"),
         pytest.param("1,1," + "[" * 9000 + ",1,1,1\n", r"read as boxes, or cut off \(.{300}\)$", id="long value"),
+        ("1,1,1,1,1,1,1,1e300\n", r"is a class \(1e\+300\)"),
         ("1.5,1,1,1,1,1\n", "a frame that is no whole number in 1 of 1 lines, first in line 1: '1.5'"),
         ("0,1,1,1,1,1\n", "a frame below 1"),
         ("1,1,1,1,1,1\n2,1,1,1,1,1\n2,2,1,1,1,1\n2,1,9,9,9,9\n", "id 1 is twice in frame 2, in lines 2 and 4"),

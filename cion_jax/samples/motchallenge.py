@@ -108,8 +108,8 @@ def _classes(path: Path, lines: BoxLines) -> np.ndarray | None:
 def _published_classes(path: Path, lines: BoxLines, kind: str, column: np.ndarray) -> Sequence[int]:
     if kind == "gt" and lines.rest.shape[1] == _PUBLISHED:
         return [_PEDESTRIAN]
-    found = np.unique(column).astype(int)
-    shown = ", ".join(map(str, found[:10].tolist())) + (", ..." if len(found) > 10 else "")
+    found = np.unique(column)
+    shown = ", ".join(f"{value:.15g}" for value in found[:10]) + (", ..." if len(found) > 10 else "")
     raise ValueError(
         f"{path}: the eighth value is not -1, so it is a class ({shown}), and no published one; say which are people, "
         "such as --classes=0 for COCO as Ultralytics numbers it; if it is a world coordinate, write -1"
