@@ -3,6 +3,8 @@
 `bash launch/test.sh --gpu-compile` installs the CUDA plugin of JAX, which needs no GPU, and runs this file alone.
 """
 
+import re
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -70,6 +72,21 @@ def test_a_batch_norm_sends_one_all_reduce_each_way_and_pooling_scatters_nothing
     counts = gradient_counts("resnet_ibn_test", 8)
     assert 0 < counts.all_reduces <= 2 * 2 * norms  # two resolutions
     assert counts.scatters == 0
+
+
+@pytest.mark.slow
+def test_a_step_keeps_gradients_in_the_order_of_parameters_and_joins_their_all_reduces():
+    program = programs.step("resnet_ibn_test", CARDS["h200"].mesh(8), images=8, prototypes=1024)
+    compiled = program.function.lower(*program.arguments).compile()
+    text = compiled.as_text()
+    counts = count(text, CARDS["h200"])
+    assert not {("convolution", "tf32"), ("convolution", "f32")} & counts.products.keys()
+    assert (counts.dilated, counts.low_sums, counts.scatters) == (0, 0, 0)
+    assert not re.search(r"f32\[(\d+,){3}\d+\]\{(?!3,2,1,0)[\d,]+\} all-reduce", text)
+    model = create_model("resnet_ibn_test")
+    norms = sum(isinstance(module, BatchNorm) for _, module in nnx.iter_graph(model))
+    # BatchNorm: two resolutions each way and the teacher forward; everything else in a few pieces
+    assert 0 < counts.all_reduces <= 5 * norms + 4
 
 
 @pytest.mark.slow

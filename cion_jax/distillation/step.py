@@ -15,6 +15,7 @@ from jax.sharding import Mesh, PartitionSpec
 from cion_jax.distillation.head import Head
 from cion_jax.distillation.loss import Projection, TeacherStatistics, distillation_loss, move_center
 from cion_jax.distillation.schedules import Schedule
+from cion_jax.models.backend.compiler import row_major
 from cion_jax.models.normalization import l2_normalize
 from cion_jax.runtime.mesh import DATA_AXIS
 
@@ -213,6 +214,7 @@ def _micro_step(
         return value, (student_stats, teacher_means, embeddings[0].astype(jnp.float32))
 
     (value, aux), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.student)
+    gradients = jax.tree.map(row_major, gradients)
     student_stats, teacher_means, x = aux
     x = l2_normalize(x)
     return (student_stats, teacher_stats), Means(value, gradients, teacher_means, x.mean(0), jnp.square(x).mean(0))

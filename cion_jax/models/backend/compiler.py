@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from cion_jax.runtime.platform import on_cpu
 
@@ -26,6 +27,16 @@ def not_fused(x: jax.Array) -> jax.Array:
     token into a Triton kernel that does not compile ("'scf.if' op ... successor operand type").
     """
     return x if on_cpu() else lax.optimization_barrier(x)
+
+
+def row_major(x: jax.Array) -> jax.Array:
+    """`x` itself, which XLA:GPU then stores in the order of its axes.
+
+    For gradients: cuDNN returns those of kernels `[size, size, in, out]` with the axis `out` first. XLA then updated
+    parameters, moments and teacher in that order, transposed and copied each of them back, and could not join the
+    all-reduces of such gradients.
+    """
+    return x if on_cpu() else with_layout_constraint(x, Layout(tuple(range(x.ndim))))
 
 
 @jax.custom_jvp
