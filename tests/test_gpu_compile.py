@@ -75,7 +75,7 @@ def test_a_batch_norm_sends_one_all_reduce_each_way_and_pooling_scatters_nothing
 
 
 @pytest.mark.slow
-def test_a_step_keeps_gradients_in_the_order_of_parameters_and_joins_their_all_reduces():
+def test_a_step_keeps_gradients_of_kernels_in_the_order_of_their_axes():
     program = programs.step("resnet_ibn_test", CARDS["h200"].mesh(8), images=8, prototypes=1024)
     compiled = program.function.lower(*program.arguments).compile()
     text = compiled.as_text()

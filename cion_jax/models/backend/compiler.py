@@ -30,13 +30,13 @@ def not_fused(x: jax.Array) -> jax.Array:
 
 
 def row_major(x: jax.Array) -> jax.Array:
-    """`x` itself, which XLA:GPU then stores in the order of its axes.
+    """`x` itself; XLA:GPU then stores it in the order of its axes if it has four.
 
     For gradients: cuDNN returns those of kernels `[size, size, in, out]` with the axis `out` first. XLA then updated
-    parameters, moments and teacher in that order, transposed and copied each of them back, and could not join the
-    all-reduces of such gradients.
+    parameters, moments and teacher in that order, and transposed and copied each of them back. Matrices are left alone:
+    with their gradients in a set order, XLA transposed ViT's activations (46 GB instead of 5 in a step of ViT-Base).
     """
-    return x if on_cpu() else with_layout_constraint(x, Layout(tuple(range(x.ndim))))
+    return x if on_cpu() or x.ndim != 4 else with_layout_constraint(x, Layout((0, 1, 2, 3)))
 
 
 @jax.custom_jvp
