@@ -58,6 +58,10 @@ def gradient_counts(name, devices):
     )
 
 
+def batch_norms(name):
+    return sum(isinstance(module, BatchNorm) for _, module in nnx.iter_graph(create_model(name)))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_forward_and_backward_are_in_the_number_types_that_are_meant(family):
@@ -68,7 +72,7 @@ def test_forward_and_backward_are_in_the_number_types_that_are_meant(family):
 
 @pytest.mark.slow
 def test_a_batch_norm_sends_one_all_reduce_each_way_and_pooling_scatters_nothing():
-    norms = sum(isinstance(module, BatchNorm) for _, module in nnx.iter_graph(create_model("resnet_ibn_test")))
+    norms = batch_norms("resnet_ibn_test")
     counts = gradient_counts("resnet_ibn_test", 8)
     assert 0 < counts.all_reduces <= 2 * 2 * norms  # two resolutions
     assert counts.scatters == 0
@@ -77,14 +81,12 @@ def test_a_batch_norm_sends_one_all_reduce_each_way_and_pooling_scatters_nothing
 @pytest.mark.slow
 def test_a_step_keeps_gradients_of_kernels_in_the_order_of_their_axes():
     program = programs.step("resnet_ibn_test", CARDS["h200"].mesh(8), images=8, prototypes=1024)
-    compiled = program.function.lower(*program.arguments).compile()
-    text = compiled.as_text()
+    text = program.function.lower(*program.arguments).compile().as_text()
     counts = count(text, CARDS["h200"])
     assert not {("convolution", "tf32"), ("convolution", "f32")} & counts.products.keys()
     assert (counts.dilated, counts.low_sums, counts.scatters) == (0, 0, 0)
     assert not re.search(r"f32\[(\d+,){3}\d+\]\{(?!3,2,1,0)[\d,]+\} all-reduce", text)
-    model = create_model("resnet_ibn_test")
-    norms = sum(isinstance(module, BatchNorm) for _, module in nnx.iter_graph(model))
+    norms = batch_norms("resnet_ibn_test")
     # BatchNorm: two resolutions each way and the teacher forward; everything else in a few pieces
     assert 0 < counts.all_reduces <= 5 * norms + 4
 
